@@ -1,0 +1,1 @@
+"""Data only: one folder a bundle, read by the runtime through `importlib.resources`."""

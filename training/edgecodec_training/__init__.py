@@ -1,0 +1,1 @@
+"""Training of neural audio codecs: models, quantizers, losses, data, checkpoints, evaluation."""

@@ -1,0 +1,120 @@
+"""`edgecodec train`. Heavy imports stay inside the command, so that listing it costs nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from .run import Progress
+
+
+def train(
+    data: Annotated[
+        list[Path], typer.Option(help="Folder, WebDataset shard or audio file; may be repeated.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints and TensorBoard log.")],
+    config: Annotated[str, typer.Option(help="Configuration: edge, seanet, or a TOML file.")] = "edge",
+    valid: Annotated[
+        Path | None, typer.Option(help="Folder of clips that are scored and listened to on the way.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Begin from the weights of this checkpoint, in a new run.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in OUT where it stopped.")
+    ] = False,
+    steps: Annotated[int, typer.Option(help="Train up to this step instead of the configured one.")] = 0,
+    minutes: Annotated[
+        float, typer.Option(help="Stop after so many minutes (0: when the steps are done).")
+    ] = 0.0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads of torch; more than one rarely pays.")] = 1,
+) -> None:
+    """Train a codec.
+
+    Example: edgecodec train --config edge --data audio/train --valid audio/valid --out runs/speech
+    """
+    import dataclasses
+
+    import torch
+
+    from .checkpoint import CheckpointError, latest, load_checkpoint
+    from .config import ConfigError, load_config
+    from .data import DataError
+    from .run import Leg
+    from .run import train as run
+
+    torch.set_num_threads(threads)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        _fail("this torch sees no CUDA device: train with --device cpu", code=2)
+    try:
+        checkpoint = None
+        if resume:
+            checkpoint = load_checkpoint(out)
+            if checkpoint.training is None:
+                _fail(
+                    f"{out}: a checkpoint without optimizer state cannot be resumed: use --start {out}",
+                    code=2,
+                )
+            settings = checkpoint.config
+        elif out.exists() and latest(out) is not None:
+            _fail(f"{out} holds a run: go on with --resume, or choose another --out", code=2)
+        else:
+            settings = load_config(config)
+            if start is not None:
+                checkpoint = load_checkpoint(start)
+                checkpoint.training = None
+                settings = dataclasses.replace(settings, model=checkpoint.config.model)
+        if steps:
+            settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, steps=steps))
+        last = run(settings, Leg(data, out, valid, device, minutes), checkpoint, Display())
+    except ConfigError as error:
+        _fail(str(error), code=2)
+    except (CheckpointError, DataError, OSError) as error:
+        _fail(str(error), code=1)
+    except KeyboardInterrupt:
+        _fail(f"stopped; the run is saved in {out}: go on with --resume", code=130)
+    print(f"checkpoint: {last}")
+
+
+def _fail(message: str, *, code: int) -> None:
+    print(f"edgecodec train: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+class Display:
+    """Prints a line every `every` seconds; on a terminal the last line is overwritten in between."""
+
+    def __init__(self, every: float = 30.0) -> None:
+        self.every = every
+        self.last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        """Show the progress."""
+        if progress.validation:
+            for row in progress.validation:
+                scores = "  ".join(f"{name} {value:.3f}" for name, value in row.items() if name != "stages")
+                print(f"step {progress.step}  {int(row['stages']):2d} stages: {scores}", flush=True)
+            return
+        line = _line(progress)
+        if sys.stdout.isatty():
+            print(f"\r\x1b[K{line}", end="", flush=True)
+        elif time.monotonic() - self.last > self.every:
+            self.last = time.monotonic()
+            print(line, flush=True)
+
+
+def _line(progress: Progress) -> str:
+    measures = progress.measures
+    losses = "  ".join(f"{k[5:]} {v:.3f}" for k, v in measures.items() if k.startswith("loss/"))
+    left = [f"{100 * v:.0f}" for k, v in measures.items() if k.startswith("distortion/")]
+    hours = (progress.steps - progress.step) * progress.seconds_per_step / 3600
+    return (
+        f"step {progress.step}/{progress.steps}  {progress.seconds_per_step:.3f} s/step  {hours:.1f} h left  {losses}"
+        f"  % left after each stage: {' '.join(left)}"
+    )

@@ -1,0 +1,157 @@
+"""Configuration: frozen dataclasses beside the code they configure, loaded from TOML; unknown keys are errors."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import importlib.resources
+import math
+import sys
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from .data import DataConfig
+from .edge import EdgeConfig
+from .losses import LossConfig
+from .quantizers import QuantizerConfig
+from .seanet import SeanetConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the codec is: this part travels with a checkpoint and decides its shapes."""
+
+    architecture: Literal["edge", "seanet"] = "edge"
+    sample_rate: int = 24_000
+    frame_size: int = 320
+    latent_dim: int = 96
+    edge: EdgeConfig = field(default_factory=EdgeConfig)
+    seanet: SeanetConfig = field(default_factory=SeanetConfig)
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+
+    @property
+    def frame_rate(self) -> float:
+        """Code frames per second."""
+        return self.sample_rate / self.frame_size
+
+    def bitrate(self, n_stages: int) -> float:
+        """Kbps at a stage count."""
+        return self.frame_rate * n_stages * math.log2(self.quantizer.codebook_size) / 1000
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up, constant rate, and a linear decay over the last `decay_steps` of the run."""
+
+    learning_rate: float = 1e-3
+    warmup_steps: int = 500
+    decay_steps: int = 0
+    betas: tuple[float, float] = (0.8, 0.99)
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long a run is, and how often it reports and saves (steps)."""
+
+    seed: int = 0
+    steps: int = 60_000
+    batch_size: int = 8
+    clip_seconds: float = 0.8
+    codebook_seconds: float = 400.0
+    frozen_encoder_steps: int = 0
+    log_every: int = 50
+    validate_every: int = 1000
+    save_every: int = 500
+
+
+@dataclass(frozen=True)
+class Config:
+    """One TOML file."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def load_config(name: str | Path) -> Config:
+    """Read a TOML file, or a shipped configuration by its name (`edge`, `seanet`)."""
+    path = Path(name)
+    if path.suffix != ".toml":
+        shipped = importlib.resources.files(__package__) / "configs"
+        names = sorted(Path(entry.name).stem for entry in shipped.iterdir() if entry.name.endswith(".toml"))
+        if str(name) not in names:
+            raise ConfigError(
+                f"no configuration {str(name)!r}: give a .toml file, or one of {', '.join(names)}"
+            )
+        text = (shipped / f"{name}.toml").read_text()
+    else:
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from None
+    try:
+        return from_dict(Config, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name}: not valid TOML: {error}") from None
+
+
+def from_dict(kind: type[T], values: dict[str, Any], where: str = "") -> T:
+    """Build a configuration dataclass from plain values, nested tables included; unknown keys are errors."""
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(f"unknown key {where}{unknown[0]}; known here: {', '.join(sorted(hints))}")
+    built = {key: _convert(hints[key], value, where + key) for key, value in values.items()}
+    try:
+        return kind(**built)
+    except ValueError as error:
+        raise ConfigError(f"{where.rstrip('.') or 'configuration'}: {error}") from None
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be a table")
+        return from_dict(hint, value, where + ".")
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise ConfigError(f"{where} must be one of {typing.get_args(hint)}, got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where} must be a list, got {value!r}")
+        kinds = typing.get_args(hint)
+        if kinds[-1] is Ellipsis:
+            kinds = (kinds[0],) * len(value)
+        if len(kinds) != len(value):
+            raise ConfigError(f"{where} must have {len(kinds)} values, got {len(value)}")
+        return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
+    if origin is collections.abc.Mapping:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be a table")
+        inner = typing.get_args(hint)[1]
+        return {key: _convert(inner, item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,113 @@
+"""The `edge` architecture: a transform codec that a causal ConvNeXt network improves, all at the frame rate.
+
+    audio -> MDCT -> compand -+-> skip ----------------------(+)-> latents -> RVQ
+                              +-> ConvNeXt blocks -> head ----^
+
+    latents -+-> skip --------------(x)---(+)-> expand -> inverse MDCT -> audio
+             +-> ConvNeXt blocks -> gain   ^
+                       +----------> head --+
+
+At the first step the networks add nothing, and the codec is a plain transform codec whose latents are the lowest
+MDCT coefficients, companded: it transmits sound before it has learned anything, which saves hours of training. The
+window spans two frames, so the decoder answers one frame late (algorithmic latency `frame_size`).
+
+After MDCTCodec (Jiang et al. 2024, arXiv:2411.00464) and StreamCodec (Jiang et al. 2025, arXiv:2504.06561).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .layers import (
+    Causal,
+    Chain,
+    FrameBlock,
+    LappedAnalysis,
+    LappedSynthesis,
+    compand,
+    expand,
+    lapped_basis,
+)
+
+
+@dataclass(frozen=True)
+class EdgeConfig:
+    """Sizes of the `edge` architecture: width of the blocks, how many a side, MLP expansion and kernel (frames)."""
+
+    channels: int = 256
+    encoder_blocks: int = 3
+    decoder_blocks: int = 4
+    expansion: int = 3
+    kernel: int = 7
+
+
+def _frame_blocks(config: EdgeConfig, blocks: int) -> Chain:
+    return Chain([FrameBlock(config.channels, config.expansion, config.kernel) for _ in range(blocks)])
+
+
+def _zero_linear(in_features: int, out_features: int) -> nn.Linear:
+    layer = nn.Linear(in_features, out_features)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _identity_linear(in_features: int, out_features: int) -> nn.Linear:
+    layer = nn.Linear(in_features, out_features, bias=False)
+    nn.init.eye_(layer.weight)
+    return layer
+
+
+class EdgeEncoder(Causal):
+    """audio `[B, 1, frame_size * T]` to latents `[B, T, D]`."""
+
+    def __init__(self, config: EdgeConfig, frame_size: int, latent_dim: int) -> None:
+        super().__init__()
+        both = torch.cat([lapped_basis(frame_size, torch.cos), lapped_basis(frame_size, torch.sin)], dim=1)
+        self.analysis = LappedAnalysis(both)
+        self.frame_size = frame_size
+        self.skip = _identity_linear(frame_size, latent_dim)
+        self.embed = nn.Linear(2 * frame_size, config.channels)
+        self.blocks = _frame_blocks(config, config.encoder_blocks)
+        self.norm = nn.LayerNorm(config.channels)
+        self.head = _zero_linear(config.channels, latent_dim)
+        self.sizes = [self.analysis.state_size, self.blocks.state_size]
+        self.state_size = sum(self.sizes)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class and `Causal.forward`."""
+        past, memory = state.split(self.sizes, dim=1)
+        coefficients, past = self.analysis(x, past)
+        mdct, mdst = coefficients.split(self.frame_size, dim=2)
+        u = compand(mdct)
+        power = torch.log10(mdct * mdct + mdst * mdst + 1e-7)
+        h, memory = self.blocks(self.embed(torch.cat([u, power], dim=2)), memory)
+        return self.skip(u) + self.head(self.norm(h)), torch.cat([past, memory], dim=1)
+
+
+class EdgeDecoder(Causal):
+    """latents `[B, T, D]` to audio `[B, 1, frame_size * T]`, one frame late."""
+
+    def __init__(self, config: EdgeConfig, frame_size: int, latent_dim: int) -> None:
+        super().__init__()
+        self.frame_size = frame_size
+        self.skip = _identity_linear(latent_dim, frame_size)
+        self.embed = nn.Linear(latent_dim, config.channels)
+        self.blocks = _frame_blocks(config, config.decoder_blocks)
+        self.norm = nn.LayerNorm(config.channels)
+        self.head = _zero_linear(config.channels, 2 * frame_size)
+        self.synthesis = LappedSynthesis(lapped_basis(frame_size, torch.cos))
+        self.sizes = [self.blocks.state_size, self.synthesis.state_size]
+        self.state_size = sum(self.sizes)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class and `Causal.forward`."""
+        memory, overlap = state.split(self.sizes, dim=1)
+        h, memory = self.blocks(self.embed(x), memory)
+        gain, bias = self.head(self.norm(h)).split(self.frame_size, dim=2)
+        u = self.skip(x) * (1 + gain) + bias
+        audio, overlap = self.synthesis(expand(u), overlap)
+        return audio, torch.cat([memory, overlap], dim=1)

@@ -1,0 +1,232 @@
+"""Causal layers with functional state: `(x, state) -> (y, next_state)`.
+
+Every layer declares `state_size`, the floats it must remember per stream, and takes and returns that state packed
+as `[B, state_size]`. Zero state is silence before the first sample, so a whole clip is one call with
+`layer.zero_state(batch)`, a stream is many calls that hand the state on, and both run the same code. The exported
+ONNX graphs carry the same packed state.
+
+Convolutions are Conv2d with height 1 (`[B, C, 1, T]`): onnxruntime has blocked kernels for that form only, and it
+makes results independent of how the audio is cut into chunks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "silu": nn.SiLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+}
+
+
+class Causal(nn.Module):
+    """A layer whose output up to now depends on its input up to now, and on a packed state `[B, state_size]`."""
+
+    state_size: int = 0
+
+    def zero_state(self, batch: int) -> Tensor:
+        """The state before the first sample, `[batch, state_size]`, on the device of the parameters."""
+        reference = next(self.parameters(), None)
+        if reference is None:
+            reference = next(self.buffers())
+        return torch.zeros(batch, self.state_size, device=reference.device)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Process `x` after what `state` remembers; returns the output and the next state."""
+        raise NotImplementedError
+
+
+class Chain(Causal):
+    """Causal and stateless layers one after the other; the packed states stand in the order of the layers."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.sizes = [layer.state_size for layer in layers if isinstance(layer, Causal)]
+        self.state_size = sum(self.sizes)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Run every layer; see `Causal.forward`."""
+        states = iter(state.split(self.sizes, dim=1))
+        next_states = []
+        for layer in self.layers:
+            if isinstance(layer, Causal):
+                x, next_state = layer(x, next(states))
+                next_states.append(next_state)
+            else:
+                x = layer(x)
+        return x, torch.cat(next_states, dim=1)
+
+
+class CausalConv(Causal):
+    """Convolution that sees only the past; a stride of s turns T input columns (a multiple of s) into T/s.
+
+    The state is what the next output column still needs of the past: for kernel 7, stride 1
+
+        state: . . . . . .   x: a b c          y(a) = w * (. . . . . . a)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, (1, kernel), stride=(1, stride), dilation=(1, dilation), groups=groups
+        )
+        self.channels = in_channels
+        self.past = (kernel - 1) * dilation + 1 - stride
+        self.state_size = in_channels * self.past
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, C, 1, T]` to `[B, C', 1, T / stride]`."""
+        if self.past == 0:
+            return self.conv(x), state
+        x = torch.cat([state.reshape(-1, self.channels, 1, self.past), x], dim=3)
+        return self.conv(x), x[..., -self.past :].flatten(1)
+
+
+class CausalUpsample(Causal):
+    """Sub-pixel upsampling by `stride`: a convolution of kernel 2 makes `stride` samples a column, then they interleave.
+
+    Computes the same functions as a transposed convolution of kernel 2 * stride, with one input column as state.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = CausalConv(in_channels, out_channels * stride, kernel=2)
+        self.out_channels, self.stride = out_channels, stride
+        self.state_size = self.conv.state_size
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, C, 1, T]` to `[B, C', 1, T * stride]`."""
+        x, state = self.conv(x, state)
+        x = x.reshape(x.shape[0], self.out_channels, self.stride, -1)  # [B, C', stride, T]
+        return x.transpose(2, 3).reshape(x.shape[0], self.out_channels, 1, -1), state
+
+
+class ResidualUnit(Causal):
+    """SEANet residual unit: activation, dilated convolution, activation, pointwise convolution, plus the input.
+
+    SoundStream (Zeghidour et al. 2021, arXiv:2107.03312), section III-A.
+    """
+
+    def __init__(
+        self, channels: int, *, kernel: int = 3, dilation: int = 1, activation: str = "silu"
+    ) -> None:
+        super().__init__()
+        make = ACTIVATIONS[activation]
+        self.chain = Chain(
+            [
+                make(),
+                CausalConv(channels, channels // 2, kernel, dilation=dilation),
+                make(),
+                CausalConv(channels // 2, channels, 1),
+            ]
+        )
+        self.state_size = self.chain.state_size
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, C, 1, T]` to the same shape."""
+        y, state = self.chain(x, state)
+        return x + y, state
+
+
+class FrameBlock(Causal):
+    """Causal ConvNeXt block at the frame rate: depthwise kernel 7, LayerNorm, MLP, plus the input.
+
+    ConvNeXt (Liu et al. 2022, arXiv:2201.03545), section 2; for audio, Vocos (Siuzdak 2023, arXiv:2306.00814). The
+    MLP runs channels-last, the form that onnxruntime fuses. The last layer starts at zero: a new block is identity.
+    """
+
+    def __init__(self, channels: int, expansion: int = 3, kernel: int = 7) -> None:
+        super().__init__()
+        self.depthwise = CausalConv(channels, channels, kernel, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.expand = nn.Linear(channels, channels * expansion)
+        self.activation = nn.GELU()
+        self.contract = nn.Linear(channels * expansion, channels)
+        nn.init.zeros_(self.contract.weight)
+        nn.init.zeros_(self.contract.bias)
+        self.state_size = self.depthwise.state_size
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, T, C]` to the same shape."""
+        y, state = self.depthwise(x.transpose(1, 2).unsqueeze(2), state)
+        y = self.norm(y.squeeze(2).transpose(1, 2))
+        return x + self.contract(self.activation(self.expand(y))), state
+
+
+def lapped_basis(frame_size: int, wave: Callable[[Tensor], Tensor]) -> Tensor:
+    """Windowed, orthonormal lapped basis `[2 * frame_size, frame_size]`: MDCT for `torch.cos`, MDST for `torch.sin`.
+
+    With the sine window this is the modulated lapped transform (Malvar 1990): analysis followed by synthesis
+    with the same cosine basis and overlap-add gives the input back exactly, one frame later.
+    """
+    n = torch.arange(2 * frame_size, dtype=torch.float64)[:, None]
+    k = torch.arange(frame_size, dtype=torch.float64)[None, :]
+    window = torch.sin(math.pi * (n + 0.5) / (2 * frame_size))
+    phase = math.pi / frame_size * (n + 0.5 + frame_size / 2) * (k + 0.5)
+    return (math.sqrt(2 / frame_size) * window * wave(phase)).float()
+
+
+class LappedAnalysis(Causal):
+    """Frames of two hops through a fixed matrix: `[B, 1, frame_size * T]` to coefficients `[B, T, n]`.
+
+    frame t covers   | hop t-1 | hop t |      state: hop t-1
+    """
+
+    basis: Tensor
+
+    def __init__(self, basis: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("basis", basis, persistent=False)
+        self.state_size = self.frame_size = basis.shape[0] // 2
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        hops = x.reshape(x.shape[0], -1, self.frame_size)
+        past = torch.cat([state.unsqueeze(1), hops], dim=1)
+        frames = torch.cat([past[:, :-1], hops], dim=2)
+        return frames @ self.basis, past[:, -1]
+
+
+class LappedSynthesis(Causal):
+    """Overlap-add of the transposed basis: coefficients `[B, T, n]` to `[B, 1, frame_size * T]`, one hop late."""
+
+    basis: Tensor
+
+    def __init__(self, basis: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("basis", basis.T.contiguous(), persistent=False)
+        self.state_size = self.frame_size = basis.shape[0] // 2
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        frames = x @ self.basis
+        first, second = frames.split(self.frame_size, dim=2)
+        tails = torch.cat([state.unsqueeze(1), second], dim=1)
+        audio = first + tails[:, :-1]
+        return audio.reshape(x.shape[0], 1, -1), tails[:, -1]
+
+
+def compand(coefficients: Tensor) -> Tensor:
+    """sign(c) * sqrt(|c|): evens out loud and quiet coefficients, as a perceptual coder's power law does."""
+    return coefficients.sign() * coefficients.abs().sqrt()
+
+
+def expand(companded: Tensor) -> Tensor:
+    """Inverse of `compand`: u * |u|."""
+    return companded * companded.abs()

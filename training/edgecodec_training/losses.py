@@ -1,0 +1,98 @@
+"""Reconstruction losses: waveform, compressed complex STFT, and multi-scale log-mel distance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms, windows in samples (hop = window / 4), and where the log-mel floors.
+
+    `mel_floor` is the magnitude added before the logarithm, 1 being a sine of twice full scale: low enough to keep
+    quiet speech, high enough not to spend the loss on the noise floor of silence.
+    """
+
+    waveform: float = 5.0
+    stft: float = 20.0
+    mel: float = 1.0
+    stft_windows: tuple[int, ...] = (512, 1024)
+    mel_windows: tuple[int, ...] = (256, 512, 1024, 2048)
+    mel_bands: tuple[int, ...] = (24, 48, 80, 120)
+    mel_floor: float = 1e-4
+    compression: float = 0.3
+
+
+def mel_filters(bands: int, window: int, sample_rate: int) -> Tensor:
+    """Triangular filters `[window / 2 + 1, bands]` evenly spaced in mel (2595 log10(1 + f / 700)) up to Nyquist."""
+    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2, dtype=torch.float64) / 2595) - 1)
+    frequencies = torch.linspace(0, sample_rate / 2, window // 2 + 1, dtype=torch.float64)[:, None]
+    rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    return (filters / filters.sum(dim=0).clamp(min=1e-3)).float()
+
+
+class Spectrum(nn.Module):
+    """Complex STFT with a Hann window and hop = window / 4, scaled so that a full-scale sine has magnitude 1/2."""
+
+    window: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("window", torch.hann_window(size), persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """`[B, samples]` to `[B, frames, size / 2 + 1]`, complex."""
+        frames = audio.unfold(1, self.size, self.size // 4) * self.window
+        return torch.fft.rfft(frames) * (1 / self.window.sum())
+
+
+class ReconstructionLoss(nn.Module):
+    """The weighted terms between a target and a decoded signal `[B, 1, samples]`.
+
+    `mel`: L1 of log-mel spectra at several windows, as in DAC (arXiv:2306.06546), section 3.4, floored.
+    `stft`: squared error of magnitude-compressed complex spectra plus that of their magnitudes (Braun & Tashev 2021,
+    arXiv:2009.12286), which follows hearing better than plain spectra and still sees the phase.
+    """
+
+    def __init__(self, config: LossConfig, sample_rate: int) -> None:
+        super().__init__()
+        if len(config.mel_windows) != len(config.mel_bands):
+            raise ValueError("mel_windows and mel_bands must be of one length")
+        self.config = config
+        sizes = sorted({*config.stft_windows, *config.mel_windows})
+        self.spectra = nn.ModuleDict({str(size): Spectrum(size) for size in sizes})
+        for window, bands in zip(config.mel_windows, config.mel_bands, strict=True):
+            self.register_buffer(f"mel_{window}", mel_filters(bands, window, sample_rate), persistent=False)
+
+    def forward(self, target: Tensor, decoded: Tensor) -> dict[str, Tensor]:
+        """Weighted terms by name."""
+        config = self.config
+        x, y = target.squeeze(1), decoded.squeeze(1)
+        terms = {"waveform": (x - y).abs().mean()}
+        zero = x.new_zeros(())
+        terms |= {"stft": zero, "mel": zero}
+        for name, spectrum in self.spectra.items():
+            size = int(name)
+            fx, fy = spectrum(x), spectrum(y)
+            px, py = (f.real.square() + f.imag.square() + 1e-10 for f in (fx, fy))
+            if size in config.stft_windows:
+                terms["stft"] = terms["stft"] + self._compressed(fx, fy, px, py)
+            if size in config.mel_windows:
+                filters = getattr(self, f"mel_{size}")
+                mx, my = (torch.log10((p.sqrt() @ filters) + config.mel_floor) for p in (px, py))
+                terms["mel"] = terms["mel"] + (mx - my).abs().mean()
+        return {name: getattr(config, name) * term for name, term in terms.items()}
+
+    def _compressed(self, fx: Tensor, fy: Tensor, px: Tensor, py: Tensor) -> Tensor:
+        """Distance of |f|^c and of |f|^c e^{i phase}."""
+        hx, hy = px ** (self.config.compression / 2), py ** (self.config.compression / 2)
+        difference = fx * (hx / px.sqrt()) - fy * (hy / py.sqrt())
+        return torch.view_as_real(difference).square().sum(dim=-1).mean() + (hx - hy).square().mean()

@@ -1,0 +1,80 @@
+"""The codec: encoder, quantizer and decoder of one configuration, with the facts that an export states about them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .edge import EdgeDecoder, EdgeEncoder
+from .layers import Causal
+from .quantizers import Quantized, build_quantizer
+from .seanet import SeanetDecoder, SeanetEncoder
+
+
+class Decoded(NamedTuple):
+    """What one training pass returns."""
+
+    audio: Tensor  # [B, 1, samples], late by `algorithmic_latency`
+    quantized: Quantized
+
+
+class CodecModel(nn.Module):
+    """audio -> encoder -> latents -> quantizer -> latents -> decoder -> audio."""
+
+    encoder: Causal
+    decoder: Causal
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.architecture == "edge":
+            self.encoder = EdgeEncoder(config.edge, config.frame_size, config.latent_dim)
+            self.decoder = EdgeDecoder(config.edge, config.frame_size, config.latent_dim)
+            self.algorithmic_latency = config.frame_size  # the overlap of the transform
+        else:
+            self.encoder = SeanetEncoder(config.seanet, config.frame_size, config.latent_dim)
+            self.decoder = SeanetDecoder(config.seanet, config.frame_size, config.latent_dim)
+            self.algorithmic_latency = 0
+        self.quantizer = build_quantizer(config.quantizer, config.latent_dim)
+
+    def encode_latents(self, audio: Tensor) -> Tensor:
+        """Latents `[B, T, D]` of whole clips `[B, 1, frame_size * T]`."""
+        latents: Tensor = self.encoder(audio, self.encoder.zero_state(len(audio)))[0]
+        return latents
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Audio `[B, 1, frame_size * T]` of latents `[B, T, D]`, late by `algorithmic_latency` samples."""
+        audio: Tensor = self.decoder(latents, self.decoder.zero_state(len(latents)))[0]
+        return audio
+
+    def forward(self, audio: Tensor, n_stages: Tensor) -> Decoded:
+        """One training pass over clips `[B, 1, frame_size * T]`, clip b with `n_stages[b]` stages."""
+        quantized = self.quantizer(self.encode_latents(audio), n_stages)
+        return Decoded(self.decode_latents(quantized.quantized), quantized)
+
+    @torch.no_grad()
+    def reconstruct(self, audio: Tensor, n_stages: int) -> Tensor:
+        """Clips `[B, 1, samples]` through the codec at one stage count: same shape, latency removed."""
+        samples, latency, hop = audio.shape[2], self.algorithmic_latency, self.config.frame_size
+        padded = nn.functional.pad(audio, (0, -(samples + latency) % hop + latency))
+        codes = self.quantizer.encode(self.encode_latents(padded), n_stages)
+        return self.decode_latents(self.quantizer.decode(codes))[..., latency : latency + samples]
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Learned numbers in a part: parameters, and EMA codebooks (buffers named `vectors`)."""
+    books = sum(b.numel() for name, b in module.named_buffers() if name.endswith("vectors"))
+    return sum(p.numel() for p in module.parameters()) + books
+
+
+@torch.no_grad()
+def macs_per_second(module: Causal, example: Tensor, seconds: float) -> int:
+    """Multiply-accumulates per second of audio in convolutions and matrix products, counted on one example."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        module(example, module.zero_state(len(example)))
+    return round(counter.get_total_flops() / 2 / seconds)
