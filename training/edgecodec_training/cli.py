@@ -14,24 +14,16 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[
-        list[Path], typer.Option(help="Folder, WebDataset shard or audio file; may be repeated.")
-    ],
+    data: Annotated[list[Path], typer.Option(help="Folder, WebDataset shard or audio file; may be repeated.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints and TensorBoard log.")],
     config: Annotated[str, typer.Option(help="Configuration: edge, seanet, or a TOML file.")] = "edge",
     valid: Annotated[
         Path | None, typer.Option(help="Folder of clips that are scored and listened to on the way.")
     ] = None,
-    start: Annotated[
-        Path | None, typer.Option(help="Begin from the weights of this checkpoint, in a new run.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in OUT where it stopped.")
-    ] = False,
+    start: Annotated[Path | None, typer.Option(help="Begin from the weights of this checkpoint, in a new run.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT where it stopped.")] = False,
     steps: Annotated[int, typer.Option(help="Train up to this step instead of the configured one.")] = 0,
-    minutes: Annotated[
-        float, typer.Option(help="Stop after so many minutes (0: when the steps are done).")
-    ] = 0.0,
+    minutes: Annotated[float, typer.Option(help="Stop after so many minutes (0: when the steps are done).")] = 0.0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads of torch; more than one rarely pays.")] = 1,
 ) -> None:

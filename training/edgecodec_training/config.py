@@ -20,7 +20,7 @@ from .seanet import SeanetConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
-else:
+else:  # pragma: no cover
     import tomli as tomllib
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class ModelConfig:
     architecture: Literal["edge", "seanet"] = "edge"
     sample_rate: int = 24_000
     frame_size: int = 320
-    latent_dim: int = 96
+    latent_dim: int = 80
     edge: EdgeConfig = field(default_factory=EdgeConfig)
     seanet: SeanetConfig = field(default_factory=SeanetConfig)
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
@@ -58,7 +58,7 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-3
     warmup_steps: int = 500
-    decay_steps: int = 0
+    decay_steps: int = 6_000
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 0.0
     clip_norm: float = 1.0
@@ -70,13 +70,12 @@ class RunConfig:
     """How long a run is, and how often it reports and saves (steps)."""
 
     seed: int = 0
-    steps: int = 60_000
-    batch_size: int = 8
+    steps: int = 200_000
+    batch_size: int = 4
     clip_seconds: float = 0.8
     codebook_seconds: float = 400.0
-    frozen_encoder_steps: int = 0
     log_every: int = 50
-    validate_every: int = 1000
+    validate_every: int = 2000
     save_every: int = 500
 
 
@@ -98,9 +97,7 @@ def load_config(name: str | Path) -> Config:
         shipped = importlib.resources.files(__package__) / "configs"
         names = sorted(Path(entry.name).stem for entry in shipped.iterdir() if entry.name.endswith(".toml"))
         if str(name) not in names:
-            raise ConfigError(
-                f"no configuration {str(name)!r}: give a .toml file, or one of {', '.join(names)}"
-            )
+            raise ConfigError(f"no configuration {str(name)!r}: give a .toml file, or one of {', '.join(names)}")
         text = (shipped / f"{name}.toml").read_text()
     else:
         try:

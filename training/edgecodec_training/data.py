@@ -36,9 +36,7 @@ class DataConfig:
     `gain_db`: range of a random gain, limited so that nothing clips. `cache_hours` of decoded audio stay in memory.
     """
 
-    kind_weights: Mapping[str, float] = field(
-        default_factory=lambda: {"speech": 1.0, "music": 1.0, "noise": 1.0}
-    )
+    kind_weights: Mapping[str, float] = field(default_factory=lambda: {"speech": 1.0, "music": 1.0, "noise": 1.0})
     bandwidth_power: float = 1.0
     longest_seconds: float = 10.0
     gain_db: tuple[float, float] = (-10.0, 6.0)
@@ -89,9 +87,7 @@ def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
         else:
             raise DataError(f"no such file or folder: {source}")
         for path in found:
-            clips += (
-                _shard_clips(path, sample_rate) if path.suffix == ".tar" else [_file_clip(path, sample_rate)]
-            )
+            clips += _shard_clips(path, sample_rate) if path.suffix == ".tar" else [_file_clip(path, sample_rate)]
     if not clips:
         raise DataError(
             f"no audio under {', '.join(map(str, sources))} (looked for {', '.join(sorted(SUFFIXES))}, .tar)"
@@ -164,7 +160,7 @@ class Batches:
     def _chance(self, clip: Clip) -> float:
         weight = self.config.kind_weights.get(clip.kind, 0.0)
         fullness = min(clip.bandwidth / (self.sample_rate / 2), 1.0) ** self.config.bandwidth_power
-        return weight * fullness * min(clip.seconds, self.config.longest_seconds)
+        return float(weight * fullness * min(clip.seconds, self.config.longest_seconds))
 
     def __getitem__(self, step: int) -> NDArray[np.float32]:
         """Audio `[batch_size, 1, samples]` of one step."""
@@ -180,7 +176,8 @@ class Batches:
         crop[max(-start, 0) : max(-start, 0) + len(part)] = part / np.float32(32768)
         gain = 10 ** (random.uniform(*self.config.gain_db) / 20)
         peak = float(np.abs(crop).max())
-        return crop * np.float32(min(gain, 0.99 / max(peak, 1e-9)))
+        crop *= np.float32(min(gain, 0.99 / max(peak, 1e-9)))
+        return crop
 
     def _load(self, index: int) -> NDArray[np.int16]:
         audio = self._cache.get(index)

@@ -30,6 +30,7 @@ from .layers import (
     compand,
     expand,
     lapped_basis,
+    pseudo_power,
 )
 
 
@@ -37,7 +38,7 @@ from .layers import (
 class EdgeConfig:
     """Sizes of the `edge` architecture: width of the blocks, how many a side, MLP expansion and kernel (frames)."""
 
-    channels: int = 256
+    channels: int = 224
     encoder_blocks: int = 3
     decoder_blocks: int = 4
     expansion: int = 3
@@ -66,9 +67,7 @@ class EdgeEncoder(Causal):
 
     def __init__(self, config: EdgeConfig, frame_size: int, latent_dim: int) -> None:
         super().__init__()
-        both = torch.cat([lapped_basis(frame_size, torch.cos), lapped_basis(frame_size, torch.sin)], dim=1)
-        self.analysis = LappedAnalysis(both)
-        self.frame_size = frame_size
+        self.analysis = LappedAnalysis(lapped_basis(frame_size))
         self.skip = _identity_linear(frame_size, latent_dim)
         self.embed = nn.Linear(2 * frame_size, config.channels)
         self.blocks = _frame_blocks(config, config.encoder_blocks)
@@ -80,11 +79,10 @@ class EdgeEncoder(Causal):
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class and `Causal.forward`."""
         past, memory = state.split(self.sizes, dim=1)
-        coefficients, past = self.analysis(x, past)
-        mdct, mdst = coefficients.split(self.frame_size, dim=2)
+        mdct, past = self.analysis(x, past)
         u = compand(mdct)
-        power = torch.log10(mdct * mdct + mdst * mdst + 1e-7)
-        h, memory = self.blocks(self.embed(torch.cat([u, power], dim=2)), memory)
+        features = torch.cat([u, torch.log10(pseudo_power(mdct) + 1e-7)], dim=2)
+        h, memory = self.blocks(self.embed(features), memory)
         return self.skip(u) + self.head(self.norm(h)), torch.cat([past, memory], dim=1)
 
 
@@ -99,7 +97,7 @@ class EdgeDecoder(Causal):
         self.blocks = _frame_blocks(config, config.decoder_blocks)
         self.norm = nn.LayerNorm(config.channels)
         self.head = _zero_linear(config.channels, 2 * frame_size)
-        self.synthesis = LappedSynthesis(lapped_basis(frame_size, torch.cos))
+        self.synthesis = LappedSynthesis(lapped_basis(frame_size))
         self.sizes = [self.blocks.state_size, self.synthesis.state_size]
         self.state_size = sum(self.sizes)
 

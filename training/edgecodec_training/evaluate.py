@@ -33,9 +33,7 @@ def mel_distance(reference: NDArray[Any], decoded: NDArray[Any], sample_rate: in
     spectrum, filters = Spectrum(1024), mel_filters(80, 1024, sample_rate)
     with torch.no_grad():
         a, b = (
-            torch.log10(
-                spectrum(torch.from_numpy(np.ascontiguousarray(x, np.float32))[None]).abs() @ filters + 1e-5
-            )
+            torch.log10(spectrum(torch.from_numpy(np.ascontiguousarray(x, np.float32))[None]).abs() @ filters + 1e-5)
             for x in (reference, decoded)
         )
         return float((a - b).abs().mean())
@@ -56,6 +54,8 @@ def pesq_wb(reference: NDArray[Any], decoded: NDArray[Any], sample_rate: int) ->
     from pesq import NoUtterancesError, pesq
 
     x, y = (soxr.resample(a, sample_rate, SCORING_RATE) for a in (reference, decoded))
+    if not x.any():
+        return float("nan")
     try:
         return float(pesq(SCORING_RATE, x, y, "wb"))
     except NoUtterancesError:
@@ -108,7 +108,6 @@ def evaluate(
             scores.append(score(clip, reconstruct(clip, stages), sample_rate))
             progress(i * len(clips) + j + 1, len(stage_counts) * len(clips))
         rows.append(
-            {"stages": float(stages)}
-            | {name: float(np.nanmean([s[name] for s in scores])) for name in MEASURES}
+            {"stages": float(stages)} | {name: float(np.nanmean([s[name] for s in scores])) for name in MEASURES}
         )
     return rows

@@ -11,10 +11,12 @@ makes results independent of how the audio is cut into chunks.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -32,9 +34,7 @@ class Causal(nn.Module):
 
     def zero_state(self, batch: int) -> Tensor:
         """The state before the first sample, `[batch, state_size]`, on the device of the parameters."""
-        reference = next(self.parameters(), None)
-        if reference is None:
-            reference = next(self.buffers())
+        reference = next(itertools.chain(self.parameters(), self.buffers()))
         return torch.zeros(batch, self.state_size, device=reference.device)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +99,7 @@ class CausalConv(Causal):
 
 
 class CausalUpsample(Causal):
-    """Sub-pixel upsampling by `stride`: a convolution of kernel 2 makes `stride` samples a column, then they interleave.
+    """Sub-pixel upsampling by `stride`: a convolution of kernel 2 makes `stride` samples a column; they interleave.
 
     Computes the same functions as a transposed convolution of kernel 2 * stride, with one input column as state.
     """
@@ -123,9 +123,7 @@ class ResidualUnit(Causal):
     SoundStream (Zeghidour et al. 2021, arXiv:2107.03312), section III-A.
     """
 
-    def __init__(
-        self, channels: int, *, kernel: int = 3, dilation: int = 1, activation: str = "silu"
-    ) -> None:
+    def __init__(self, channels: int, *, kernel: int = 3, dilation: int = 1, activation: str = "silu") -> None:
         super().__init__()
         make = ACTIVATIONS[activation]
         self.chain = Chain(
@@ -169,17 +167,27 @@ class FrameBlock(Causal):
         return x + self.contract(self.activation(self.expand(y))), state
 
 
-def lapped_basis(frame_size: int, wave: Callable[[Tensor], Tensor]) -> Tensor:
-    """Windowed, orthonormal lapped basis `[2 * frame_size, frame_size]`: MDCT for `torch.cos`, MDST for `torch.sin`.
+def lapped_basis(frame_size: int) -> Tensor:
+    """Windowed, orthonormal MDCT basis `[2 * frame_size, frame_size]`, with the sine window.
 
-    With the sine window this is the modulated lapped transform (Malvar 1990): analysis followed by synthesis
-    with the same cosine basis and overlap-add gives the input back exactly, one frame later.
+    Analysis, then synthesis with the same basis and overlap-add, gives the input back exactly, one frame later
+    (Malvar 1990, the modulated lapped transform).
     """
     n = torch.arange(2 * frame_size, dtype=torch.float64)[:, None]
     k = torch.arange(frame_size, dtype=torch.float64)[None, :]
     window = torch.sin(math.pi * (n + 0.5) / (2 * frame_size))
-    phase = math.pi / frame_size * (n + 0.5 + frame_size / 2) * (k + 0.5)
-    return (math.sqrt(2 / frame_size) * window * wave(phase)).float()
+    wave = torch.cos(math.pi / frame_size * (n + 0.5 + frame_size / 2) * (k + 0.5))
+    return (math.sqrt(2 / frame_size) * window * wave).float()
+
+
+def pseudo_power(mdct: Tensor) -> Tensor:
+    """Estimate of the power spectrum from MDCT coefficients `[..., n]`: X[k]^2 + (X[k+1] - X[k-1])^2.
+
+    A single coefficient swings with the phase; the difference of its neighbours stands in for the missing sine part
+    (Daudet & Sandler 2004, MDCT analysis of sinusoids: the pseudo-spectrum).
+    """
+    around = F.pad(mdct, (1, 1))
+    return mdct.square() + (around[..., 2:] - around[..., :-2]).square()
 
 
 class LappedAnalysis(Causal):

@@ -51,7 +51,8 @@ class Spectrum(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """`[B, samples]` to `[B, frames, size / 2 + 1]`, complex."""
         frames = audio.unfold(1, self.size, self.size // 4) * self.window
-        return torch.fft.rfft(frames) * (1 / self.window.sum())
+        spectrum: Tensor = torch.fft.rfft(frames) * (1 / self.window.sum())
+        return spectrum
 
 
 class ReconstructionLoss(nn.Module):

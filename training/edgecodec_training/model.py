@@ -77,4 +77,4 @@ def macs_per_second(module: Causal, example: Tensor, seconds: float) -> int:
 
     with FlopCounterMode(display=False) as counter:
         module(example, module.zero_state(len(example)))
-    return round(counter.get_total_flops() / 2 / seconds)
+    return int(counter.get_total_flops() / 2 / seconds)

@@ -7,8 +7,9 @@ exported ONNX graphs run this form; the kinds differ in how they learn, which is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -46,9 +47,7 @@ class QuantizerConfig:
         if self.kind == "vq" and self.max_stages != 1:
             raise ValueError(f"a vq quantizer has one stage, not max_stages = {self.max_stages}")
         if any(not 1 <= n <= self.max_stages for n in self.dropout_stages):
-            raise ValueError(
-                f"dropout_stages {self.dropout_stages} must lie in 1..max_stages = {self.max_stages}"
-            )
+            raise ValueError(f"dropout_stages {self.dropout_stages} must lie in 1..max_stages = {self.max_stages}")
 
 
 class LookupTables(NamedTuple):
@@ -149,9 +148,7 @@ class Codebook(nn.Module):
     def scoring(self) -> tuple[Tensor, Tensor]:
         """`score [d, K], bias [K]` whose argmax is the nearest entry (argmax of x.c - |c|^2 / 2, or of the cosine)."""
         entries = self.entries()
-        bias = (
-            torch.zeros_like(entries[:, 0]) if self.config.normalized else -0.5 * entries.square().sum(dim=1)
-        )
+        bias = torch.zeros_like(entries[:, 0]) if self.config.normalized else -0.5 * entries.square().sum(dim=1)
         return entries.T, bias
 
     @torch.no_grad()
@@ -184,9 +181,7 @@ class Codebook(nn.Module):
         mean, hits = self._means(x, codes)
         decay = self.config.decay
         if self.config.learning == "ema":
-            self.vectors.copy_(
-                torch.where(hits[:, None] > 0, decay * self.vectors + (1 - decay) * mean, self.vectors)
-            )
+            self.vectors.copy_(torch.where(hits[:, None] > 0, decay * self.vectors + (1 - decay) * mean, self.vectors))
         self.use.mul_(decay).add_(hits * (self.config.codebook_size / max(len(x), 1)), alpha=1 - decay)
         dead = (self.use < self.config.restart_below).nonzero().squeeze(1)
         if len(dead):
@@ -200,6 +195,15 @@ class Codebook(nn.Module):
         return total / hits.clamp(min=1)[:, None], hits
 
 
+def _codebooks(config: QuantizerConfig, dim: int) -> Sequence[Codebook]:
+    return cast("Sequence[Codebook]", nn.ModuleList(Codebook(config, dim) for _ in range(config.max_stages)))
+
+
+def _projections(config: QuantizerConfig, width: int, out: int) -> Sequence[nn.Linear]:
+    linears = nn.ModuleList(nn.Linear(width, out, bias=False) for _ in range(config.max_stages))
+    return cast("Sequence[nn.Linear]", linears)
+
+
 class ResidualVQ(Quantizer):
     """Each stage quantizes what the stages before left over; one stage is a plain VQ.
 
@@ -210,11 +214,11 @@ class ResidualVQ(Quantizer):
     def __init__(self, config: QuantizerConfig, latent_dim: int) -> None:
         super().__init__(config, latent_dim)
         dim = config.code_dim or latent_dim
-        self.codebooks = nn.ModuleList(Codebook(config, dim) for _ in range(self.max_stages))
+        self.codebooks = _codebooks(config, dim)
         self.projected = config.code_dim > 0
         if self.projected:
-            self.enter = nn.ModuleList(nn.Linear(latent_dim, dim, bias=False) for _ in range(self.max_stages))
-            self.leave = nn.ModuleList(nn.Linear(dim, latent_dim, bias=False) for _ in range(self.max_stages))
+            self.enter = _projections(config, latent_dim, dim)
+            self.leave = _projections(config, dim, latent_dim)
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def tables(self) -> LookupTables:
@@ -293,11 +297,9 @@ class ProductVQ(Quantizer):
     def __init__(self, config: QuantizerConfig, latent_dim: int) -> None:
         super().__init__(config, latent_dim)
         if latent_dim % config.max_stages or config.code_dim:
-            raise ValueError(
-                f"pq splits latent_dim {latent_dim} into max_stages {config.max_stages} equal slices"
-            )
+            raise ValueError(f"pq splits latent_dim {latent_dim} into max_stages {config.max_stages} equal slices")
         self.width = latent_dim // config.max_stages
-        self.codebooks = nn.ModuleList(Codebook(config, self.width) for _ in range(config.max_stages))
+        self.codebooks = _codebooks(config, self.width)
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def _slice(self, stage: int) -> slice:

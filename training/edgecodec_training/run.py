@@ -84,14 +84,10 @@ def train(
                     break
                 history.append(trainer.train_step())
                 if trainer.step % config.run.log_every == 0:
-                    progress.measures = {
-                        name: float(np.mean([float(m[name]) for m in history])) for name in history[0]
-                    }
+                    progress.measures = {name: float(np.mean([float(m[name]) for m in history])) for name in history[0]}
                     history.clear()
                     progress.step = trainer.step
-                    progress.seconds_per_step = (time.monotonic() - begun) / (
-                        trainer.step - entry["first_step"]
-                    )
+                    progress.seconds_per_step = (time.monotonic() - begun) / (trainer.step - entry["first_step"])
                     for name, value in progress.measures.items():
                         board.add_scalar(name, value, trainer.step)
                     show(progress)

@@ -54,10 +54,7 @@ def _check(config: SeanetConfig, frame_size: int) -> None:
 
 
 def _residual_units(config: SeanetConfig, channels: int) -> list[nn.Module]:
-    return [
-        ResidualUnit(channels, dilation=3**i, activation=config.activation)
-        for i in range(config.residual_units)
-    ]
+    return [ResidualUnit(channels, dilation=3**i, activation=config.activation) for i in range(config.residual_units)]
 
 
 class SeanetEncoder(Causal):
@@ -82,9 +79,7 @@ class SeanetEncoder(Causal):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class and `Causal.forward`."""
-        patches = x.reshape(x.shape[0], 1, -1, self.patch).permute(
-            0, 3, 1, 2
-        )  # [B, patch, 1, samples / patch]
+        patches = x.reshape(x.shape[0], 1, -1, self.patch).permute(0, 3, 1, 2)  # [B, patch, 1, samples / patch]
         latents, state = self.chain(patches, state)
         return latents.squeeze(2).transpose(1, 2), state
 

@@ -136,9 +136,7 @@ class Trainer:
     def _follow_average(self) -> None:
         """Average of weights and codebooks over the last 1 / (1 - ema_decay) steps (shorter at the start)."""
         decay = min(self.config.optimizer.ema_decay, (1 + self.step) / (10 + self.step))
-        for mean, now in zip(
-            self.average.state_dict().values(), self.model.state_dict().values(), strict=True
-        ):
+        for mean, now in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(now, 1 - decay)
             else:

@@ -1,0 +1,38 @@
+# Everything runs in .venv, which the first target creates. Python 3.10 or newer is all that is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+CLIP := tests/audio/speech_es.flac
+
+.PHONY: demo test check bench clean
+
+demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
+	@mkdir -p demo
+	@for kbps in 1.5 3 6; do \
+	  $(BIN)/edgecodec roundtrip $(CLIP) demo/speech_$${kbps}kbps.wav -b $$kbps -f || exit 1; done
+
+test: .venv/test          ## run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: .venv/test         ## style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/base         ## speed, latency and memory of the shipped bundle
+	$(BIN)/edgecodec bench speech
+
+clean:
+	rm -rf .venv demo dist build
+
+.venv/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "edgecodec needs Python 3.10 or newer"'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/base: .venv/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/test: .venv/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@ .venv/base

@@ -1,0 +1,74 @@
+"""Real speech in the shapes that training meets: shards, folders, several rates and formats."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from edgecodec_training.config import Config, from_dict
+
+AUDIO = Path(__file__).parents[1] / "audio"
+
+TINY = {
+    "model": {
+        "frame_size": 160,
+        "latent_dim": 8,
+        "sample_rate": 16_000,
+        "edge": {"channels": 16, "encoder_blocks": 1, "decoder_blocks": 1},
+        "quantizer": {"codebook_size": 16, "max_stages": 4, "dropout_stages": [1, 2, 4]},
+    },
+    "loss": {"mel_windows": [256, 512], "mel_bands": [20, 40], "stft_windows": [512]},
+    "optimizer": {"warmup_steps": 5, "decay_steps": 10},
+    "run": {
+        "steps": 12,
+        "batch_size": 2,
+        "clip_seconds": 0.3,
+        "codebook_seconds": 6.0,
+        "log_every": 3,
+        "save_every": 6,
+        "validate_every": 12,
+    },
+}
+
+
+@pytest.fixture
+def tiny_config() -> Config:
+    return from_dict(Config, TINY)
+
+
+@pytest.fixture(scope="session")
+def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recordings as WAV at 24 kHz, stereo FLAC at 48 kHz and Ogg Vorbis, in nested folders."""
+    folder = tmp_path_factory.mktemp("speech")
+    spanish, rate = soundfile.read(AUDIO / "speech_es.flac", dtype="float32")
+    romanian, _ = soundfile.read(AUDIO / "speech_ro.flac", dtype="float32")
+    (folder / "deep" / "er").mkdir(parents=True)
+    soundfile.write(folder / "a.wav", spanish[: 3 * rate], rate)
+    soundfile.write(folder / "deep" / "b.flac", np.repeat(romanian, 2)[:, None].repeat(2, axis=1), 2 * rate)
+    soundfile.write(folder / "deep" / "er" / "c.ogg", romanian[:rate], rate)
+    (folder / "notes.txt").write_text("not audio")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A WebDataset shard: a full-band clip, one that stops at 4 kHz, and one of noise."""
+    path = tmp_path_factory.mktemp("shard") / "shard-000.tar"
+    speech, rate = soundfile.read(AUDIO / "speech_ro.flac", dtype="float32")
+    with tarfile.open(path, "w") as tar:
+        for key, kind, bandwidth in (
+            ("full", "speech", 12_000),
+            ("narrow", "speech", 4_000),
+            ("hiss", "noise", 12_000),
+        ):
+            data = io.BytesIO()
+            soundfile.write(data, speech[: 2 * rate], rate, format="FLAC")
+            note = {"seconds": 2.0, "sample_rate": rate, "kind": kind, "bandwidth_hz": bandwidth}
+            for suffix, payload in (("flac", data.getvalue()), ("json", json.dumps(note).encode())):
+                member = tarfile.TarInfo(f"{key}.{suffix}")
+                member.size = len(payload)
+                tar.addfile(member, io.BytesIO(payload))
+    return path

@@ -1,0 +1,50 @@
+"""Losses: nothing to lose on equal signals, finite gradients also on silence, and a floor under the log."""
+
+import numpy as np
+import pytest
+import torch
+from edgecodec_training.losses import LossConfig, ReconstructionLoss, Spectrum, mel_filters
+
+
+def test_equal_signals_cost_nothing() -> None:
+    loss = ReconstructionLoss(LossConfig(), 24_000)
+    audio = 0.1 * torch.randn(2, 1, 9600)
+    assert all(float(term) == 0 for term in loss(audio, audio).values())
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-6, 0.1])
+def test_gradients_are_finite(level: float) -> None:
+    loss = ReconstructionLoss(LossConfig(), 24_000)
+    decoded = (level * torch.randn(2, 1, 9600)).requires_grad_()
+    torch.stack(list(loss(0.1 * torch.randn(2, 1, 9600), decoded).values())).sum().backward()
+    assert decoded.grad is not None and torch.isfinite(decoded.grad).all() and decoded.grad.abs().sum() > 0
+
+
+def test_more_error_costs_more() -> None:
+    torch.manual_seed(0)
+    loss = ReconstructionLoss(LossConfig(), 24_000)
+    audio = 0.1 * torch.sin(torch.arange(9600) * 0.2)[None, None]
+    noise = torch.randn_like(audio)
+    costs = [loss(audio, audio + level * noise) for level in (0.001, 0.01, 0.1)]
+    for name in ("waveform", "stft", "mel"):
+        assert costs[0][name] < costs[1][name] < costs[2][name]
+
+
+def test_sounds_below_the_floor_hardly_count() -> None:
+    loss = ReconstructionLoss(LossConfig(), 24_000)
+    silence, hiss = torch.zeros(1, 1, 9600), 1e-5 * torch.randn(1, 1, 9600)
+    speech_like = 1e-2 * torch.randn(1, 1, 9600)
+    assert loss(silence, hiss)["mel"] < 0.01 * loss(silence, speech_like)["mel"]
+
+
+def test_spectrum_scale_and_filters() -> None:
+    sine = torch.sin(torch.arange(4096) * 2 * np.pi * 64 / 1024)[None]
+    assert float(Spectrum(1024)(sine).abs().max()) == pytest.approx(0.5, rel=1e-3)
+    filters = mel_filters(80, 1024, 24_000)
+    assert filters.shape == (513, 80)
+    assert (filters >= 0).all()
+
+
+def test_settings_must_fit() -> None:
+    with pytest.raises(ValueError, match="of one length"):
+        ReconstructionLoss(LossConfig(mel_bands=(10,)), 24_000)

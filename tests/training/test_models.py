@@ -1,0 +1,125 @@
+"""The architectures: shapes, streaming, latency, budgets, and where `edge` starts from."""
+
+import pytest
+import torch
+from edgecodec_training.config import ModelConfig, from_dict
+from edgecodec_training.layers import compand, lapped_basis
+from edgecodec_training.model import CodecModel, macs_per_second, parameter_count
+
+TINY = {
+    "edge": {
+        "architecture": "edge",
+        "frame_size": 40,
+        "latent_dim": 12,
+        "edge": {"channels": 16, "encoder_blocks": 2, "decoder_blocks": 2},
+        "quantizer": {"max_stages": 4, "codebook_size": 16, "dropout_stages": [1, 2, 4]},
+    },
+    "seanet": {
+        "architecture": "seanet",
+        "frame_size": 40,
+        "latent_dim": 12,
+        "seanet": {"channels": 4, "strides": [2, 4, 5]},
+        "quantizer": {"max_stages": 4, "codebook_size": 16, "dropout_stages": [1, 2, 4]},
+    },
+    "hybrid": {
+        "architecture": "seanet",
+        "frame_size": 40,
+        "latent_dim": 12,
+        "seanet": {"channels": 4, "strides": [2, 5], "patch": 4, "blocks": 1, "residual_units": 2},
+        "quantizer": {"max_stages": 4, "codebook_size": 16, "dropout_stages": [1, 2, 4]},
+    },
+}
+
+
+def tiny(name: str, *, shaken: bool = True) -> CodecModel:
+    torch.manual_seed(0)
+    model = CodecModel(from_dict(ModelConfig, TINY[name]))
+    if shaken:
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_streamed_equals_whole(name: str) -> None:
+    model = tiny(name)
+    audio = 0.3 * torch.randn(3, 1, 40 * 14)
+    latents = model.encode_latents(audio)
+    assert latents.shape == (3, 14, 12)
+    decoded = model.decode_latents(latents)
+    assert decoded.shape == audio.shape
+    encoder_state, decoder_state = model.encoder.zero_state(3), model.decoder.zero_state(3)
+    parts, sounds = [], []
+    for block in audio.split([40 * n for n in (1, 1, 5, 2, 4, 1)], dim=2):
+        part, encoder_state = model.encoder(block, encoder_state)
+        sound, decoder_state = model.decoder(part, decoder_state)
+        parts.append(part)
+        sounds.append(sound)
+    torch.testing.assert_close(torch.cat(parts, dim=1), latents, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(sounds, dim=2), decoded, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_causal_up_to_the_stated_latency(name: str) -> None:
+    """A change of the input at sample n changes nothing before n, counted without the latency."""
+    model = tiny(name)
+    audio = 0.3 * torch.randn(1, 1, 400)
+    changed = audio.clone()
+    changed[..., 200:] = 0
+    a, b = (model.decode_latents(model.encode_latents(x)) for x in (audio, changed))
+    torch.testing.assert_close(a[..., :200], b[..., :200])
+    assert not torch.allclose(a[..., 200:], b[..., 200:])
+
+
+@torch.no_grad()
+def test_edge_begins_as_a_transform_codec() -> None:
+    """Before the first step latents are the lowest MDCT coefficients, companded, and the decoder inverts them."""
+    config = from_dict(ModelConfig, TINY["edge"] | {"latent_dim": 40})
+    model = CodecModel(config).eval()
+    audio = 0.3 * torch.randn(1, 1, 40 * 6)
+    latents = model.encode_latents(audio)
+    frame = torch.cat([audio[0, 0, 40:80], audio[0, 0, 80:120]])
+    torch.testing.assert_close(latents[0, 2], compand(frame @ lapped_basis(40)), rtol=1e-4, atol=1e-5)
+    decoded = model.decode_latents(latents)
+    torch.testing.assert_close(decoded[..., 40:], audio[..., :-40], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", [1, 39, 40, 41, 400])
+def test_reconstruct_keeps_the_length(samples: int) -> None:
+    for name in TINY:
+        assert tiny(name).reconstruct(torch.randn(2, 1, samples), 2).shape == (2, 1, samples)
+
+
+def test_default_model_keeps_the_budgets() -> None:
+    """At most 3 M parameters without codebooks, 150 MMAC/s in the decoder, 350 in all, 30 ms of latency."""
+    config = ModelConfig()
+    model = CodecModel(config).requires_grad_(False)
+    second = torch.zeros(1, 1, config.sample_rate)
+    latents = model.encode_latents(second)
+    encoder = macs_per_second(model.encoder, second, 1.0)
+    decoder = macs_per_second(model.decoder, latents, 1.0)
+    quantizer = 75 * config.quantizer.max_stages * config.quantizer.codebook_size * config.latent_dim
+    assert decoder < 150e6
+    assert encoder + decoder + quantizer < 350e6
+    assert parameter_count(model.encoder) + parameter_count(model.decoder) < 3e6
+    latency = config.frame_size + model.algorithmic_latency
+    assert latency / config.sample_rate <= 0.030
+
+
+def test_bitrates_of_the_literature() -> None:
+    """24 kHz, stride 320, 1024 entries: 75 frames a second, 80 bits a frame at 8 stages, 6 kbps; 4 stages 3 kbps."""
+    config = ModelConfig()
+    assert (config.sample_rate, config.frame_size, config.quantizer.codebook_size) == (24_000, 320, 1024)
+    assert config.frame_rate == 75
+    assert config.bitrate(8) * 1000 / config.frame_rate == 80
+    assert config.bitrate(8) == 6.0
+    assert config.bitrate(4) == 3.0
+    assert config.bitrate(config.quantizer.max_stages) == 12.0
+
+
+def test_strides_must_make_the_frame() -> None:
+    with pytest.raises(ValueError, match="patch x strides = 40, but frame_size is 41"):
+        CodecModel(from_dict(ModelConfig, TINY["seanet"] | {"frame_size": 41}))

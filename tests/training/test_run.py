@@ -1,0 +1,139 @@
+"""Runs: resumed equals uninterrupted, checkpoints hold or refuse, and the command says what it did."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from edgecodec_training.checkpoint import CheckpointError, build_model, load_checkpoint
+from edgecodec_training.cli import train as train_command
+from edgecodec_training.config import Config
+from edgecodec_training.run import Leg, train
+from edgecodec_training.train import Trainer, learning_rate
+from typer.testing import CliRunner
+
+app = typer.Typer()
+app.command()(train_command)
+
+
+def as_toml(values: dict[str, Any], where: str = "") -> str:
+    """Plain values first, then the tables below; TOML writes our scalars and lists as JSON does."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    tables = [as_toml(value, f"{where}{key}.") for key, value in values.items() if isinstance(value, dict)]
+    return "\n".join([f"[{where[:-1]}]" if where else "", *lines, *tables])
+
+
+def test_resumed_equals_uninterrupted_to_the_bit(tiny_config: Config, speech_folder: Path, tmp_path: Path) -> None:
+    whole = Trainer(tiny_config, [speech_folder])
+    for _ in range(8):
+        whole.train_step()
+    first = Trainer(tiny_config, [speech_folder])
+    for _ in range(5):
+        first.train_step()
+    first.checkpoint().save(tmp_path)
+    second = Trainer(tiny_config, [speech_folder], start=load_checkpoint(tmp_path))
+    assert second.step == 5
+    for _ in range(3):
+        second.train_step()
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+    for name, tensor in whole.average.state_dict().items():
+        assert torch.equal(tensor, second.average.state_dict()[name]), name
+
+
+def test_training_lowers_the_loss(tiny_config: Config, speech_folder: Path) -> None:
+    config = dataclasses.replace(
+        tiny_config, optimizer=dataclasses.replace(tiny_config.optimizer, warmup_steps=5, decay_steps=0)
+    )
+    trainer = Trainer(config, [speech_folder])
+    losses = [float(trainer.train_step()["loss/mel"]) for _ in range(60)]
+    assert sum(losses[-15:]) < 0.9 * sum(losses[:15])
+
+
+def test_a_run_leaves_checkpoint_ledger_and_log(tiny_config: Config, speech_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    last = train(tiny_config, Leg([speech_folder], out, valid=speech_folder))
+    assert last.name == "step-00000012"
+    assert [path.name for path in out.glob("step-*")] == [last.name]  # older ones are gone, nothing half-written
+    assert not list(out.glob(".*"))
+    facts = json.loads((last / "checkpoint.json").read_text())
+    [leg] = facts["ledger"]
+    assert (leg["first_step"], leg["last_step"]) == (0, 12)
+    assert leg["audio_seconds"] == pytest.approx(12 * 2 * 0.3)
+    assert {row["stages"] for row in leg["validation"]} == {2, 4}
+    assert all(0 < row["estoi"] < 1 for row in leg["validation"])
+    assert list((out / "tensorboard").iterdir())
+    checkpoint = load_checkpoint(out)
+    model = build_model(checkpoint.config.model, checkpoint.weights)
+    assert model.reconstruct(torch.zeros(1, 1, 1000), 2).shape == (1, 1, 1000)
+
+
+def test_the_command_trains_stops_and_resumes(speech_folder: Path, tmp_path: Path, tiny_config: Config) -> None:
+    config, out = tmp_path / "tiny.toml", tmp_path / "run"
+    config.write_text(as_toml(dataclasses.asdict(tiny_config)))
+    call = ["--config", str(config), "--data", str(speech_folder), "--out", str(out)]
+    result = CliRunner().invoke(app, [*call, "--steps", "6"])
+    assert result.exit_code == 0, result.output
+    assert "step-00000006" in result.output
+    again = CliRunner().invoke(app, call)
+    assert again.exit_code == 2 and "holds a run: go on with --resume" in again.output
+    resumed = CliRunner().invoke(app, [*call, "--resume", "--steps", "9"])
+    assert resumed.exit_code == 0, resumed.output
+    assert [leg["last_step"] for leg in load_checkpoint(out).ledger] == [6, 9]
+    slim = tmp_path / "slim"
+    checkpoint = load_checkpoint(out)
+    checkpoint.training = None
+    checkpoint.save(slim)
+    refused = CliRunner().invoke(app, [*call[:-1], str(slim), "--resume"])
+    assert refused.exit_code == 2 and "without optimizer state cannot be resumed" in refused.output
+    onward = CliRunner().invoke(app, [*call[:-1], str(tmp_path / "next"), "--start", str(slim), "--steps", "11"])
+    assert onward.exit_code == 0, onward.output
+    assert load_checkpoint(tmp_path / "next").step == 11
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        ({"--config": "wavenet"}, 2, "no configuration 'wavenet'"),
+        ({"--data": "missing"}, 1, "no such file or folder: missing"),
+        ({"--device": "cuda"}, 2, "no CUDA device"),
+    ],
+)
+def test_bad_calls_get_one_line(changes: dict[str, str], code: int, message: str, tmp_path: Path) -> None:
+    options = {"--config": "edge", "--data": str(tmp_path), "--out": str(tmp_path / "run")} | changes
+    result = CliRunner().invoke(app, [word for pair in options.items() for word in pair])
+    assert result.exit_code == code
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_checkpoints_are_refused(tiny_config: Config, speech_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint in"):
+        load_checkpoint(tmp_path)
+    folder = Trainer(tiny_config, [speech_folder]).checkpoint().save(tmp_path)
+    weights = folder / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="not a usable checkpoint"):
+        load_checkpoint(tmp_path)
+    weights.write_bytes(whole)
+    facts = folder / "checkpoint.json"
+    facts.write_text(facts.read_text().replace('"latent_dim": 8', '"latent_dim": 9'))
+    checkpoint = load_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="weights do not fit"):
+        build_model(checkpoint.config.model, checkpoint.weights)
+    facts.write_text("{}")
+    with pytest.raises(CheckpointError, match="not a usable checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+def test_learning_rate_warms_up_and_decays(tiny_config: Config) -> None:
+    optimizer = tiny_config.optimizer  # 5 steps up, 10 down
+    rates = [learning_rate(optimizer, step, 40, step) / optimizer.learning_rate for step in range(40)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert set(rates[5:31]) == {1.0}
+    assert rates[31:] == pytest.approx([n / 10 for n in range(9, 0, -1)])
