@@ -1,0 +1,105 @@
+"""Encoder and decoder as ONNX graphs with packed state, any batch size and any number of frames.
+
+`torch.onnx.export` leaves the exporting machine's source paths in the metadata of every node; the graphs made here
+hold nothing of the machine, and the same weights give the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from onnx import GraphProto, ModelProto, checker, helper
+from torch import Tensor
+
+from edgecodec_training.layers import Causal
+
+OPSET = 18
+IR_VERSION = 8  # the first that allows opset 18: loads in onnxruntime 1.14 and later
+
+
+def encoder_graph(encoder: Causal, frame_size: int, latent_dim: int) -> ModelProto:
+    """`audio` [B, 1, frame_size * T] and `state` [B, S] to `latents` [B, T, D] and `next_state` [B, S]."""
+    batch, frames = torch.export.Dim("B"), torch.export.Dim("T")
+    program = _export(
+        encoder, torch.zeros(2, 1, 3 * frame_size), ("audio", "latents"), {0: batch, 2: frame_size * frames}
+    )
+    return _clean(program, "encoder", ["B", "T", latent_dim])
+
+
+def decoder_graph(decoder: Causal, frame_size: int, latent_dim: int) -> ModelProto:
+    """`latents` [B, T, D] and `state` [B, S] to `audio` [B, 1, frame_size * T] and `next_state` [B, S]."""
+    batch, frames = torch.export.Dim("B"), torch.export.Dim("T")
+    program = _export(decoder, torch.zeros(2, 3, latent_dim), ("latents", "audio"), {0: batch, 1: frames})
+    return _clean(program, "decoder", ["B", 1, f"{frame_size}*T"])
+
+
+def _export(module: Causal, example: Tensor, names: tuple[str, str], dynamic: dict[int, Any]) -> ModelProto:
+    source, result = names
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (example, torch.zeros(len(example), module.state_size)),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[source, "state"],
+            output_names=[result, "next_state"],
+            dynamic_shapes=(dynamic, {0: dynamic[0]}),
+            custom_translation_table={torch.ops.aten.gelu.default: _gelu()},
+            external_data=False,
+        )
+    assert program is not None  # with dynamo=True
+    return program.model_proto
+
+
+def _gelu() -> Callable[..., Any]:
+    """Exact GELU in the order of operations that onnxruntime knows, so that it fuses it with the bias before it.
+
+    torch writes x * (0.5 * (1 + erf(x / sqrt 2))), which stays five nodes.
+    """
+    from onnxscript import opset18 as op
+
+    def gelu(x: Any, approximate: str = "none") -> Any:
+        if approximate != "none":
+            raise ValueError(f"only the exact GELU is exported, not {approximate!r}")
+        erf = op.Erf(op.Div(x, op.Constant(value_float=2**0.5)))
+        return op.Mul(op.Mul(x, op.Add(erf, op.Constant(value_float=1.0))), op.Constant(value_float=0.5))
+
+    return gelu
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes about itself (optional packages, renamed dimensions) off the terminal."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _clean(exported: ModelProto, name: str, result_shape: Sequence[int | str]) -> ModelProto:
+    """Only what a runtime needs: no metadata, no inner shapes, and a header that does not vary."""
+    graph = GraphProto()
+    graph.CopyFrom(exported.graph)
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    graph.name = name
+    result = graph.output[0]
+    result.CopyFrom(helper.make_tensor_value_info(result.name, result.type.tensor_type.elem_type, result_shape))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    model.producer_name = "edgecodec"
+    checker.check_model(model, full_check=True)
+    return model
