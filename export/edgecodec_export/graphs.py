@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from edgecodec_training.layers import Causal
 from onnx import GraphProto, ModelProto, checker, helper
 from torch import Tensor
-
-from edgecodec_training.layers import Causal
 
 OPSET = 18
 IR_VERSION = 8  # the first that allows opset 18: loads in onnxruntime 1.14 and later

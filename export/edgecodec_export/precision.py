@@ -10,8 +10,9 @@ FP16_MAX = float(np.finfo(np.float16).max)  # 65504
 
 
 def store_fp16(model: ModelProto) -> ModelProto:
-    """A copy whose float32 initializers of at least 256 elements are stored as float16 and cast back in the graph.
+    """A copy whose float32 matrices of at least 256 elements are stored as float16 and cast back in the graph.
 
+    Vectors stay: they are small, and the |c|²/2 of a codebook entry decides between near neighbours.
     onnxruntime folds the casts when it loads the graph, also in branches and loop bodies, so that speed is that of
     float32. The rounded values are the model's values from then on: verify the copy, not the original.
 
@@ -36,7 +37,8 @@ def _store(graph: GraphProto) -> None:
     inputs = {value.name for value in graph.input}  # an initializer that is also an input is only a default
     casts = []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or tensor.name in inputs or np.prod(tensor.dims) < SMALLEST:
+        is_matrix = tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1
+        if not is_matrix or tensor.name in inputs or np.prod(tensor.dims) < SMALLEST:
             continue
         values = numpy_helper.to_array(tensor)
         if not np.isfinite(values).all() or np.abs(values).max() > FP16_MAX:

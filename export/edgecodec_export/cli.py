@@ -1,0 +1,140 @@
+"""`edgecodec export` and `edgecodec evaluate`. Heavy imports stay inside the commands: listing them costs nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgecodec import Codec
+
+
+class Storage(str, Enum):
+    """How weights are stored; arithmetic is float32 either way."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+class Kind(str, Enum):
+    """Which clips of a folder are scored."""
+
+    speech = "speech"
+    music = "music"
+    noise = "noise"
+    all = "all"
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, or the folder of a training run.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder to write.")],
+    name: Annotated[str, typer.Option(help="Name of the bundle; by default, that of the folder.")] = "",
+    precision: Annotated[Storage, typer.Option(help="Storage of weights: fp16 halves the files.")] = Storage.fp32,
+    valid: Annotated[Path | None, typer.Option(help="Folder of clips that the finished bundle is scored on.")] = None,
+    notes: Annotated[
+        Path | None, typer.Option(help="TOML or JSON with texts for the model card: summary, data, limits, …")
+    ] = None,
+    clip: Annotated[Path | None, typer.Option(help="Audio file for golden vectors and verification.")] = None,
+    license: Annotated[Path | None, typer.Option(help="LICENSE of the model; by default, edgecodec's own.")] = None,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Replace a bundle that exists.")] = False,
+) -> None:
+    """Export a checkpoint to a bundle, and verify it.
+
+    Example: edgecodec export runs/speech bundles/speech --precision fp16
+    """
+    import torch
+
+    from .assemble import Request, export_bundle
+    from .card import Notes
+    from .quality import measure, usual_stages
+
+    torch.set_num_threads(1)
+
+    def score(codec: Codec) -> list[dict[str, object]]:
+        assert valid is not None
+        with _progress("scored") as progress:
+            return measure(codec, valid, usual_stages(codec), progress=progress)
+
+    manifest = export_bundle(
+        Request(
+            checkpoint=checkpoint,
+            target=bundle,
+            name=name or bundle.absolute().name,
+            precision=precision.value,
+            notes=Notes.read(notes) if notes else Notes(),
+            clip=clip,
+            license=license,
+            score=score if valid else None,
+            force=force,
+        )
+    )
+    p = manifest.parity
+    size = sum(file.stat().st_size for file in bundle.iterdir()) / 1e6
+    print(
+        f"verified: latents within {p['latents_error']:.1e} of torch, audio within {p['audio_error']:.1e}, "
+        f"{p['codes_equal']:.2%} of codes equal; streamed codes are the whole clip's"
+    )
+    print(f"bundle: {bundle} ({size:.1f} MB, {manifest.quantizer.max_stages} stages)")
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="Shipped bundle or bundle folder.")],
+    data: Annotated[Path, typer.Option(help="Folder of clips; its manifest.csv may say the kind of each file.")],
+    bitrate: Annotated[
+        list[float] | None, typer.Option("-b", "--bitrate", metavar="KBPS", help="May be repeated.")
+    ] = None,
+    stages: Annotated[
+        list[int] | None, typer.Option("-q", "--stages", help="Stage count instead of a bitrate; may be repeated.")
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="Kind of clips.")] = Kind.speech,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many clips of a kind (0: all).")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+) -> None:
+    """Score a bundle on audio: PESQ-WB, ESTOI, SI-SDR and mel distance; 1.5, 3, 6 and 12 kbps if none is named.
+
+    Example: edgecodec evaluate speech --data tests/audio -b 3 -b 6
+    """
+    import edgecodec
+    import torch
+
+    from .quality import KINDS, measure, table, usual_stages
+
+    torch.set_num_threads(1)
+    codec = edgecodec.load(bundle)
+    counts = {codec.stages(stages=n) for n in stages or ()} | {codec.stages(bitrate=kbps) for kbps in bitrate or ()}
+    kinds = KINDS if kind is Kind.all else (kind.value,)
+    with _progress("scored") as progress:
+        rows = measure(codec, data, sorted(counts) or usual_stages(codec), kinds=kinds, limit=limit, progress=progress)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print("\n".join(table(rows)))
+
+
+@contextmanager
+def _progress(task: str) -> Iterator[Callable[[int, int], None]]:
+    """Counts on stderr: one line rewritten on a terminal, else a line every ten seconds."""
+    terminal = sys.stderr.isatty()
+    said = time.monotonic()
+
+    def show(done: int, of: int) -> None:
+        nonlocal said
+        if terminal:
+            print(f"\r{task} {done} of {of}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - said > 10:
+            said = time.monotonic()
+            print(f"{task} {done} of {of}", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        if terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,107 @@
+"""A trained model to the four graphs of a bundle, and to the model that these graphs must agree with.
+
+With float16 storage the two are not the trained model itself: its matrices are rounded first, in torch too, so that
+the comparison of both sides sees no rounding and tolerates none.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from edgecodec.errors import EdgecodecError
+from edgecodec_training.model import CodecModel
+from edgecodec_training.quantizers import LookupTables, Quantizer, QuantizerConfig
+from numpy.typing import NDArray
+from onnx import ModelProto
+from torch import Tensor
+
+from .graphs import decoder_graph, encoder_graph
+from .precision import store_fp16
+from .quantizer_graphs import QuantizerTables, quantizer_decode_graph, quantizer_encode_graph
+
+Precision = Literal["fp32", "fp16"]
+
+
+class ExportError(EdgecodecError):
+    """A checkpoint that cannot be exported, or graphs that do not do what the model does."""
+
+
+class StoredQuantizer(Quantizer):
+    """The inference form alone: encodes and decodes with the very numbers that a bundle stores."""
+
+    def __init__(self, config: QuantizerConfig, latent_dim: int, tables: LookupTables) -> None:
+        super().__init__(config, latent_dim)
+        self._tables = tables
+
+    def tables(self) -> LookupTables:
+        """See `Quantizer.tables`."""
+        return self._tables
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The graphs by name, and the torch model whose numbers they hold."""
+
+    model: CodecModel
+    graphs: dict[str, ModelProto]
+
+
+def convert(trained: CodecModel, precision: Precision = "fp32") -> Converted:
+    """The graphs of a model in evaluation mode.
+
+    Raises:
+        ExportError: numbers that the precision cannot hold, or that are not finite.
+    """
+    model = stored_model(trained, precision)
+    size, dim = model.config.frame_size, model.config.latent_dim
+    try:
+        tables = quantizer_tables(model.quantizer.tables())
+        graphs = {
+            "encoder": encoder_graph(model.encoder, size, dim),
+            "quantizer_encode": quantizer_encode_graph(tables),
+            "quantizer_decode": quantizer_decode_graph(tables),
+            "decoder": decoder_graph(model.decoder, size, dim),
+        }
+        if precision == "fp16":
+            graphs = {name: store_fp16(graph) for name, graph in graphs.items()}
+    except ValueError as error:
+        raise ExportError(str(error)) from None
+    return Converted(model, graphs)
+
+
+@torch.no_grad()
+def stored_model(trained: CodecModel, precision: Precision) -> CodecModel:
+    """A copy that computes with the numbers as stored: matrices rounded for float16, vectors (biases, norms) exact.
+
+    The lapped transform is rounded with the rest: its reconstruction error stays 60 dB or more under the signal.
+    """
+    model = copy.deepcopy(trained)
+    if precision == "fp16":
+        for tensor in itertools.chain(model.parameters(), model.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(_rounded(tensor))
+    tables = model.quantizer.tables()
+    if precision == "fp16":  # once more, for tables that are computed: projected or normalized codebooks
+        project = None if tables.project is None else _rounded(tables.project)
+        tables = LookupTables(project, _rounded(tables.score), tables.bias, _rounded(tables.table))
+    model.quantizer = StoredQuantizer(model.config.quantizer, model.config.latent_dim, tables)
+    return model.eval().requires_grad_(False)
+
+
+def quantizer_tables(tables: LookupTables) -> QuantizerTables:
+    """The same tables as numpy arrays."""
+    project = None if tables.project is None else _array(tables.project)
+    return QuantizerTables(project, _array(tables.score), _array(tables.bias), _array(tables.table))
+
+
+def _rounded(tensor: Tensor) -> Tensor:
+    return tensor.half().float() if tensor.ndim > 1 else tensor
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy(), np.float32)

@@ -1,0 +1,181 @@
+"""Parity: the graphs in onnxruntime against the torch model they were exported from, and streams against whole clips.
+
+torch and onnxruntime add in different orders, so latents and audio agree to a tolerance, and a code may differ where
+two entries score equally well up to that rounding. A flipped code changes what all later stages see, so codes are
+judged stage by stage along the codes that onnxruntime chose: each must score as well as the best, up to rounding.
+Within onnxruntime nothing is tolerated: however the audio is cut or batched, the codes are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import edgecodec
+import numpy as np
+import torch
+from edgecodec.bundle import read_bundle
+from edgecodec_training.model import CodecModel
+from numpy.typing import NDArray
+
+from .convert import ExportError
+
+Audio = NDArray[np.float32]
+Codes = NDArray[np.int64]
+Run = Callable[..., list[NDArray[Any]]]
+
+LATENTS_TOLERANCE = 1e-3  # of the largest latent
+AUDIO_TOLERANCE = 1e-4  # of the loudest sample
+SCORE_TOLERANCE = 1e-5  # of the query's and the entry's energy: a near tie
+LEAST_EQUAL_CODES = 0.99
+FRAMES = (1, 2, 7, 40)
+BATCHES = (1, 3)
+CHUNKINGS = 3
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was measured; `manifest.parity` holds these names."""
+
+    latents_error: float  # largest difference of torch and onnxruntime, as a fraction of the largest latent
+    audio_error: float  # largest difference of decoded audio, as a fraction of the loudest sample
+    codes_equal: float  # fraction of codes that torch chooses too, from its own latents; the rest are near ties
+    score_deficit: float  # how much worse than the best a chosen entry scored, as a fraction of the energies
+    streamed_audio_error: float  # largest difference of streamed and whole decoding; streamed codes are equal
+    frames: Sequence[int] = FRAMES
+    batches: Sequence[int] = BATCHES
+    chunkings: int = CHUNKINGS
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON has them."""
+        return asdict(self) | {"frames": list(self.frames), "batches": list(self.batches)}
+
+
+def verify(model: CodecModel, bundle: str, audio: Audio, seed: int = 0) -> Parity:
+    """Compare the bundle in a folder with its torch model, on `audio` [samples] and on noise.
+
+    Raises:
+        ExportError: a difference that rounding does not explain; the message says where.
+    """
+    rng = np.random.default_rng(seed)
+    codec = edgecodec.load(bundle)
+    graphs = _graphs(bundle)
+    latents_error, audio_error, deficit, equal = 0.0, 0.0, 0.0, []
+    for batch in BATCHES:
+        for frames in FRAMES:
+            clips = _clips(audio, batch, frames * model.config.frame_size, rng)
+            ours, theirs = _latents(model, graphs, clips)
+            latents_error = max(latents_error, _difference(ours, theirs))
+            where = f"batch {batch}, {frames} frames"
+            _require(latents_error <= LATENTS_TOLERANCE, f"latents differ by {latents_error:.1e} ({where})")
+            codes = _all_stage_counts(graphs, theirs, codec.max_stages, where)
+            deficit = max(deficit, _score_deficit(model, theirs, codes))
+            _require(deficit <= SCORE_TOLERANCE, f"onnxruntime chose an entry that is not the best ({where})")
+            equal.append((codes == _torch_codes(model, ours)).mean(axis=(0, 2)).mean())
+            for n in range(1, codec.max_stages + 1):
+                audio_error = max(audio_error, _decoded_error(model, graphs, codes[:, :n]))
+                _require(audio_error <= AUDIO_TOLERANCE, f"audio differs by {audio_error:.1e} ({where}, {n} stages)")
+    _require(float(np.mean(equal)) >= LEAST_EQUAL_CODES, f"only {np.mean(equal):.2%} of codes are torch's")
+    streamed = max(_streamed_error(codec, audio, rng) for _ in range(CHUNKINGS))
+    _require(streamed <= AUDIO_TOLERANCE, f"streamed audio differs from the whole clip's by {streamed:.1e}")
+    return Parity(latents_error, audio_error, float(np.mean(equal)), deficit, streamed)
+
+
+def _graphs(bundle: str) -> dict[str, Run]:
+    """The four graphs, apart from the runtime: `run(*inputs) -> outputs`."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+
+    def runner(graph: bytes) -> Run:
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        names = [node.name for node in session.get_inputs()]
+        return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+
+    return {name: runner(graph) for name, graph in read_bundle(bundle).graphs.items()}
+
+
+def _clips(audio: Audio, batch: int, samples: int, rng: np.random.Generator) -> Audio:
+    """[batch, 1, samples]: crops of the clip, the last one noise at full scale."""
+    looped = np.resize(audio, max(len(audio), 2 * samples))
+    starts = rng.integers(0, len(looped) - samples + 1, batch)
+    clips = np.stack([looped[s : s + samples] for s in starts])
+    clips[-1] = rng.uniform(-1, 1, samples)
+    return clips[:, None].astype(np.float32)
+
+
+@torch.no_grad()
+def _latents(model: CodecModel, graphs: dict[str, Run], clips: Audio) -> tuple[Audio, Audio]:
+    """Of torch and of onnxruntime, [B, T, D]."""
+    state = np.zeros((len(clips), model.encoder.state_size), np.float32)
+    return model.encode_latents(torch.from_numpy(clips)).numpy(), graphs["encoder"](clips, state)[0]
+
+
+def _all_stage_counts(graphs: dict[str, Run], latents: Audio, most: int, where: str) -> Codes:
+    """Codes [B, most, T] of onnxruntime; every smaller stage count must give their first stages."""
+    codes: Codes = graphs["quantizer_encode"](latents, np.array(most))[0]
+    for n in range(1, most):
+        fewer = graphs["quantizer_encode"](latents, np.array(n))[0]
+        _require(np.array_equal(fewer, codes[:, :n]), f"{n} stages are not the first {n} of {most} ({where})")
+    alone = [graphs["quantizer_encode"](latents[i : i + 1], np.array(most))[0] for i in range(len(latents))]
+    _require(np.array_equal(np.concatenate(alone), codes), f"codes depend on the rest of the batch ({where})")
+    return codes
+
+
+def _torch_codes(model: CodecModel, latents: Audio) -> Codes:
+    codes: Codes = model.quantizer.encode(torch.from_numpy(latents), model.quantizer.max_stages).numpy()
+    return codes
+
+
+@torch.no_grad()
+def _score_deficit(model: CodecModel, latents: Audio, codes: Codes) -> float:
+    """How far below the best score the chosen entries lie at most, as a fraction of the energies involved."""
+    tables = model.quantizer.tables()
+    residual = torch.from_numpy(latents).reshape(-1, latents.shape[2])
+    worst = 0.0
+    for stage in range(codes.shape[1]):
+        chosen = torch.from_numpy(np.ascontiguousarray(codes[:, stage])).reshape(-1, 1)
+        query = residual if tables.project is None else residual @ tables.project[stage]
+        scores = query @ tables.score[stage] + tables.bias[stage]
+        missing = scores.max(dim=1, keepdim=True).values - scores.gather(1, chosen)
+        energy = query.square().sum(dim=1, keepdim=True) + tables.score[stage].square().sum(dim=0).max()
+        worst = max(worst, float((missing / energy.clamp(min=1e-12)).max()))
+        residual = residual - tables.table[stage][chosen[:, 0]]
+    return worst
+
+
+@torch.no_grad()
+def _decoded_error(model: CodecModel, graphs: dict[str, Run], codes: Codes) -> float:
+    ours = model.decode_latents(model.quantizer.decode(torch.from_numpy(np.ascontiguousarray(codes)))).numpy()
+    state = np.zeros((len(codes), model.decoder.state_size), np.float32)
+    return _difference(ours, graphs["decoder"](*graphs["quantizer_decode"](codes), state)[0])
+
+
+def _streamed_error(codec: edgecodec.Codec, audio: Audio, rng: np.random.Generator) -> float:
+    """Largest difference of streamed and whole decoding, audio cut at random samples; their codes must be equal."""
+    stages = codec.max_stages
+    cuts = np.sort(rng.integers(0, len(audio) + 1, rng.integers(1, 40)))
+    encoder = codec.encoder_stream(stages=stages, frames_per_packet=int(rng.integers(1, 5)))
+    decoder = codec.decoder_stream()
+    packets = [packet for block in np.split(audio, cuts) for packet in encoder.push(block)] + encoder.flush()
+    streamed = np.concatenate([packet.codes for packet in packets], axis=2)
+    whole = codec.encode(audio, stages=stages)
+    _require(np.array_equal(streamed, whole), "streamed codes differ from the whole clip's")
+    decoded = np.concatenate([decoder.push(packet) for packet in packets], axis=-1)
+    decoded = decoded[..., codec.delay : codec.delay + len(audio)].reshape(-1)
+    return _difference(codec.decode(whole, samples=len(audio)).reshape(-1), decoded)
+
+
+def _difference(a: Audio, b: Audio) -> float:
+    """Largest difference as a fraction of the largest absolute value; infinite for other shapes and for NaN."""
+    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return float("inf")
+    return float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-6))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ExportError(f"verification failed, no bundle was written: {message}")
