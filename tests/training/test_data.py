@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgecodec_training.data import Batches, DataConfig, DataError, find_clips
+from edgecodec_training.data import Batches, DataConfig, DataError, Prefetched, find_clips
 
 
 def batches(sources: list[Path], **changes: object) -> Batches:
@@ -39,6 +39,12 @@ def test_a_batch_depends_on_seed_and_step_alone(speech_folder: Path) -> None:
     assert first[5].shape == (3, 1, 4800)
     assert not np.array_equal(first[5], first[6])
     assert not np.array_equal(first[5], other[5])
+
+
+def test_threads_change_nothing(speech_folder: Path) -> None:
+    plain, threaded = batches([speech_folder]), Prefetched(batches([speech_folder]), threads=3)
+    for step in (0, 1, 2, 3, 9, 4):
+        assert np.array_equal(plain[step], threaded[step])
 
 
 def test_nothing_clips_and_silence_is_padding_only(speech_folder: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 from edgecodec_training.checkpoint import CheckpointError, build_model, load_checkpoint
 from edgecodec_training.cli import train as train_command
 from edgecodec_training.config import Config
+from edgecodec_training.discriminators import DiscriminatorConfig
 from edgecodec_training.run import Leg, train
 from edgecodec_training.train import Trainer, learning_rate
 from typer.testing import CliRunner
@@ -26,7 +27,19 @@ def as_toml(values: dict[str, Any], where: str = "") -> str:
     return "\n".join([f"[{where[:-1]}]" if where else "", *lines, *tables])
 
 
-def test_resumed_equals_uninterrupted_to_the_bit(tiny_config: Config, speech_folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def adversarial(tiny_config: Config) -> Config:
+    """The tiny configuration with a discriminator from step 3 on, and balanced losses."""
+    judges = DiscriminatorConfig(start_step=3, stft_windows=(256,), periods=(3,), channels=4)
+    loss = dataclasses.replace(tiny_config.loss, balanced=True)
+    return dataclasses.replace(tiny_config, discriminators=judges, loss=loss)
+
+
+@pytest.mark.parametrize("kind", ["tiny_config", "adversarial"])
+def test_resumed_equals_uninterrupted_to_the_bit(
+    kind: str, request: pytest.FixtureRequest, speech_folder: Path, tmp_path: Path
+) -> None:
+    tiny_config = request.getfixturevalue(kind)
     whole = Trainer(tiny_config, [speech_folder])
     for _ in range(8):
         whole.train_step()
@@ -42,6 +55,21 @@ def test_resumed_equals_uninterrupted_to_the_bit(tiny_config: Config, speech_fol
         assert torch.equal(tensor, second.model.state_dict()[name]), name
     for name, tensor in whole.average.state_dict().items():
         assert torch.equal(tensor, second.average.state_dict()[name]), name
+
+
+def test_reconstruction_first_then_adversarial(adversarial: Config, speech_folder: Path) -> None:
+    trainer = Trainer(adversarial, [speech_folder])
+    measures = [trainer.train_step() for _ in range(5)]
+    assert ["loss/adversarial" in m for m in measures] == [False, False, False, True, True]
+    assert all(torch.isfinite(value) for m in measures for value in m.values())
+
+
+def test_mixed_precision_trains(tiny_config: Config, speech_folder: Path) -> None:
+    config = dataclasses.replace(tiny_config, run=dataclasses.replace(tiny_config.run, mixed_precision=True))
+    trainer = Trainer(config, [speech_folder])
+    for _ in range(3):
+        assert all(torch.isfinite(value) for value in trainer.train_step().values())
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
 def test_training_lowers_the_loss(tiny_config: Config, speech_folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from .data import DataConfig
+from .discriminators import DiscriminatorConfig
 from .edge import EdgeConfig
 from .losses import LossConfig
 from .quantizers import QuantizerConfig
@@ -74,6 +75,8 @@ class RunConfig:
     batch_size: int = 4
     clip_seconds: float = 0.8
     codebook_seconds: float = 400.0
+    mixed_precision: bool = False  # bfloat16 in the networks; losses and codebooks stay float32
+    compiled: bool = False  # torch.compile: minutes at the start, faster steps on a GPU
     log_every: int = 50
     validate_every: int = 2000
     save_every: int = 500
@@ -86,8 +89,16 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The weights of all losses on the decoded audio, as the balancer's shares."""
+        loss, judges = self.loss, self.discriminators
+        weights = {"waveform": loss.waveform, "stft": loss.stft, "mel": loss.mel}
+        return weights | {"adversarial": judges.adversarial, "features": judges.features}
 
 
 def load_config(name: str | Path) -> Config:

@@ -11,8 +11,10 @@ import json
 import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,8 @@ class DataConfig:
 
     A clip's chance is its duration (at most `longest_seconds`), times the weight of its `kind`, times
     (bandwidth / Nyquist) ** `bandwidth_power`: audio that stops at 8 kHz would teach a 24 kHz model silence above.
-    `gain_db`: range of a random gain, limited so that nothing clips. `cache_hours` of decoded audio stay in memory.
+    `gain_db`: range of a random gain, limited so that nothing clips. `cache_hours` of decoded audio stay in memory;
+    `threads` make batches ahead (0: none, made when asked for).
     """
 
     kind_weights: Mapping[str, float] = field(default_factory=lambda: {"speech": 1.0, "music": 1.0, "noise": 1.0})
@@ -41,6 +44,7 @@ class DataConfig:
     longest_seconds: float = 10.0
     gain_db: tuple[float, float] = (-10.0, 6.0)
     cache_hours: float = 12.0
+    threads: int = 0
 
     def __post_init__(self) -> None:
         if self.gain_db[0] > self.gain_db[1]:
@@ -156,6 +160,7 @@ class Batches:
         self.cumulative = np.cumsum(chances / chances.sum())
         self._cache: OrderedDict[int, NDArray[np.int16]] = OrderedDict()
         self._cached = 0
+        self._lock = Lock()
 
     def _chance(self, clip: Clip) -> float:
         weight = self.config.kind_weights.get(clip.kind, 0.0)
@@ -180,14 +185,31 @@ class Batches:
         return crop
 
     def _load(self, index: int) -> NDArray[np.int16]:
-        audio = self._cache.get(index)
-        if audio is None:
-            decoded = self.clips[index].read(self.sample_rate)
-            audio = np.round(np.clip(decoded, -1, 1) * 32767).astype(np.int16)
-            self._cache[index] = audio
-            self._cached += len(audio)
+        with self._lock:
+            if index in self._cache:
+                self._cache.move_to_end(index)
+                return self._cache[index]
+        decoded = self.clips[index].read(self.sample_rate)
+        audio = np.round(np.clip(decoded, -1, 1) * 32767).astype(np.int16)
+        with self._lock:
+            if index not in self._cache:  # another thread may have been here
+                self._cache[index] = audio
+                self._cached += len(audio)
             while self._cached > self.config.cache_hours * 3600 * self.sample_rate and len(self._cache) > 1:
                 self._cached -= len(self._cache.popitem(last=False)[1])
-        else:
-            self._cache.move_to_end(index)
         return audio
+
+
+class Prefetched:
+    """Batches that threads make ahead of time; asking for them in order is fast, any order is right."""
+
+    def __init__(self, batches: Batches, threads: int) -> None:
+        self.batches, self.depth = batches, 2 * threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
+        self._coming: dict[int, Future[NDArray[np.float32]]] = {}
+
+    def __getitem__(self, step: int) -> NDArray[np.float32]:
+        """As `Batches.__getitem__`."""
+        ahead = range(step, step + self.depth + 1)
+        self._coming = {s: self._coming.get(s) or self._pool.submit(self.batches.__getitem__, s) for s in ahead}
+        return self._coming[step].result()

@@ -14,7 +14,8 @@ class LossConfig:
     """Weights of the terms, windows in samples (hop = window / 4), and where the log-mel floors.
 
     `mel_floor` is the magnitude added before the logarithm, 1 being a sine of twice full scale: low enough to keep
-    quiet speech, high enough not to spend the loss on the noise floor of silence.
+    quiet speech, high enough not to spend the loss on the noise floor of silence. With `balanced` the weights, those of
+    the discriminators' losses too, are shares of the gradient at the decoded audio (see `balancer`).
     """
 
     waveform: float = 5.0
@@ -25,6 +26,7 @@ class LossConfig:
     mel_bands: tuple[int, ...] = (24, 48, 80, 120)
     mel_floor: float = 1e-4
     compression: float = 0.3
+    balanced: bool = False
 
 
 def mel_filters(bands: int, window: int, sample_rate: int) -> Tensor:

@@ -52,7 +52,9 @@ class CodecModel(nn.Module):
 
     def forward(self, audio: Tensor, n_stages: Tensor) -> Decoded:
         """One training pass over clips `[B, 1, frame_size * T]`, clip b with `n_stages[b]` stages."""
-        quantized = self.quantizer(self.encode_latents(audio), n_stages)
+        latents = self.encode_latents(audio)
+        with torch.autocast(audio.device.type, enabled=False):
+            quantized = self.quantizer(latents.float(), n_stages)
         return Decoded(self.decode_latents(quantized.quantized), quantized)
 
     @torch.no_grad()

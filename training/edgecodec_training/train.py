@@ -1,6 +1,7 @@
 """The training loop: reads from top to bottom.
 
 Everything random in a step comes from (seed, step), so a resumed run repeats an uninterrupted one to the bit on a CPU.
+Reconstruction comes first; from `discriminators.start_step` on the discriminators judge too.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
 
+from .balancer import Balancer
 from .checkpoint import Checkpoint, contiguous_state
 from .config import Config, OptimizerConfig
-from .data import Batches, find_clips
+from .data import Batches, Prefetched, find_clips
+from .discriminators import Discriminators
 from .losses import ReconstructionLoss
 from .model import CodecModel
 
@@ -34,7 +39,7 @@ def stage_counts(config: Config, step: int) -> Tensor:
 
 
 class Trainer:
-    """Model, averaged model, optimizer and data of one run, at one step."""
+    """Model, averaged model, discriminators, optimizers and data of one run, at one step."""
 
     def __init__(
         self, config: Config, data: Sequence[Path], *, device: str = "cpu", start: Checkpoint | None = None
@@ -43,19 +48,32 @@ class Trainer:
         torch.manual_seed(config.run.seed)
         self.model = CodecModel(config.model).to(self.device)
         self.average = CodecModel(config.model).to(self.device).requires_grad_(False)
+        self.discriminators = Discriminators(config.discriminators).to(self.device)
         self.loss = ReconstructionLoss(config.loss, config.model.sample_rate).to(self.device)
-        self.parameters = dict(self.model.named_parameters())
-        optimizer = config.optimizer
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=optimizer.learning_rate, betas=optimizer.betas,
-            weight_decay=optimizer.weight_decay,
-        )  # fmt: skip
+        self.balancer = Balancer(config.shares) if config.loss.balanced else None
+        codec, judges = config.optimizer, config.discriminators
+        self.optimizer = AdamW(
+            self.model.parameters(),
+            lr=codec.learning_rate,
+            betas=codec.betas,
+            weight_decay=codec.weight_decay,
+            fused=True,
+        )
+        self.judges_optimizer = (
+            AdamW(self.discriminators.parameters(), lr=judges.learning_rate, betas=judges.betas, fused=True)
+            if judges.used
+            else None
+        )
         hop = config.model.frame_size
-        frames = max(1, round(config.run.clip_seconds * config.model.sample_rate / hop))
-        self.batches = Batches(
-            find_clips(data, config.model.sample_rate), config.data, sample_rate=config.model.sample_rate,
-            samples=frames * hop, batch_size=config.run.batch_size, seed=config.run.seed,
-        )  # fmt: skip
+        batches = Batches(
+            find_clips(data, config.model.sample_rate),
+            config.data,
+            sample_rate=config.model.sample_rate,
+            samples=hop * max(1, round(config.run.clip_seconds * config.model.sample_rate / hop)),
+            batch_size=config.run.batch_size,
+            seed=config.run.seed,
+        )
+        self.batches = Prefetched(batches, config.data.threads) if config.data.threads else batches
         self.step = 0
         self.updates = 0  # of this optimizer: fewer than steps where a leg began from weights alone
         self.ledger: list[dict[str, Any]] = []
@@ -63,74 +81,69 @@ class Trainer:
             self._fit_codebooks()
         else:
             self._restore(start)
+        if config.run.compiled:
+            self.model.encoder.compile()
+            self.model.decoder.compile()
+            self.discriminators.compile()
 
     @torch.no_grad()
     def _fit_codebooks(self) -> None:
         """K-means on the latents of the first batches, before anything has learned."""
         run = self.config.run
         count = max(1, round(run.codebook_seconds / run.clip_seconds / run.batch_size))
-        latents = [self.model.encode_latents(self._audio(-1 - i)).flatten(0, 1) for i in range(count)]
+        latents = [self.model.encode_latents(self._audio(2**32 - 1 - i)).flatten(0, 1) for i in range(count)]
         self.model.quantizer.initialise(torch.cat(latents))
         self.average.load_state_dict(self.model.state_dict())
-
-    def _restore(self, start: Checkpoint) -> None:
-        self.average.load_state_dict(start.weights)
-        self.ledger = list(start.ledger)
-        self.step = start.step
-        if start.training is None:
-            self.model.load_state_dict(start.weights)
-            return
-        raw = {key[6:]: value for key, value in start.training.items() if key.startswith("model.")}
-        self.model.load_state_dict(raw)
-        self.updates = int(start.training["updates"])
-        for name, parameter in self.parameters.items():
-            if f"exp_avg.{name}" in start.training:
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(self.updates)),
-                    "exp_avg": start.training[f"exp_avg.{name}"].to(self.device),
-                    "exp_avg_sq": start.training[f"exp_avg_sq.{name}"].to(self.device),
-                }
-
-    def checkpoint(self) -> Checkpoint:
-        """Everything that a resumed run needs."""
-        training = {f"model.{name}": tensor for name, tensor in contiguous_state(self.model).items()}
-        training["updates"] = torch.tensor(self.updates)
-        for name, parameter in self.parameters.items():
-            moments = self.optimizer.state.get(parameter)
-            if moments:
-                training[f"exp_avg.{name}"] = moments["exp_avg"].clone().cpu()
-                training[f"exp_avg_sq.{name}"] = moments["exp_avg_sq"].clone().cpu()
-        return Checkpoint(self.step, self.config, self.ledger, contiguous_state(self.average), training)
-
-    def _audio(self, step: int) -> Tensor:
-        return torch.from_numpy(self.batches[step % 2**32]).to(self.device)
 
     def train_step(self) -> dict[str, Tensor]:
         """One optimisation step; returns its measures."""
         config = self.config
         torch.manual_seed(config.run.seed * 1_000_003 + self.step)
-        rate = learning_rate(config.optimizer, self.step, config.run.steps, self.updates)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(config.optimizer, self.step, config.run.steps, self.updates)
 
         audio = self._audio(self.step)
-        decoded, quantized = self.model(audio, stage_counts(config, self.step).to(self.device))
+        with self._mixed_precision():
+            decoded, quantized = self.model(audio, stage_counts(config, self.step).to(self.device))
         latency = self.model.algorithmic_latency
-        terms = self.loss(audio[..., : audio.shape[2] - latency], decoded[..., latency:])
-        terms |= quantized.losses
-        total = torch.stack(list(terms.values())).sum()
+        real, fake = audio[..., : audio.shape[2] - latency], decoded[..., latency:].float()
+        terms = self.loss(real, fake)
+        measures: dict[str, Tensor] = {}
+        if self.judges_optimizer is not None and self.step >= config.discriminators.start_step:
+            measures["loss/discriminators"] = self._train_discriminators(self.judges_optimizer, real, fake)
+            with self._mixed_precision():
+                terms |= self.discriminators.codec_losses(real, fake)
 
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.optimizer.clip_norm)
+        self._backward(terms, quantized.losses, fake)
+        measures["optimizer/gradient_norm"] = clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
         self.optimizer.step()
         self.model.quantizer.update()
         self._follow_average()
         self.step += 1
         self.updates += 1
-        distortion = {f"distortion/stage_{i + 1:02d}": d for i, d in enumerate(quantized.distortion)}
-        measures = {"loss/total": total.detach(), "optimizer/gradient_norm": norm}
-        return measures | {f"loss/{name}": term.detach() for name, term in terms.items()} | distortion
+
+        measures |= {f"loss/{name}": term.detach() for name, term in (terms | quantized.losses).items()}
+        return measures | {f"distortion/stage_{i + 1:02d}": d for i, d in enumerate(quantized.distortion)}
+
+    def _train_discriminators(self, optimizer: AdamW, real: Tensor, fake: Tensor) -> Tensor:
+        self.discriminators.requires_grad_(True)
+        with self._mixed_precision():
+            loss = self.discriminators.own_loss(real, fake)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip_grad_norm_(self.discriminators.parameters(), self.config.optimizer.clip_norm)
+        optimizer.step()
+        self.discriminators.requires_grad_(False)
+        return loss.detach()
+
+    def _backward(self, terms: dict[str, Tensor], quantizer_losses: dict[str, Tensor], fake: Tensor) -> None:
+        """Gradients of all losses: as weighted, or balanced at the decoded audio."""
+        own = torch.stack(list(quantizer_losses.values())).sum()
+        if self.balancer is None:
+            (torch.stack(list(terms.values())).sum() + own).backward()
+        else:
+            torch.autograd.backward([fake, own], [self.balancer.gradient(terms, fake), torch.ones_like(own)])
 
     @torch.no_grad()
     def _follow_average(self) -> None:
@@ -141,3 +154,59 @@ class Trainer:
                 mean.lerp_(now, 1 - decay)
             else:
                 mean.copy_(now)
+
+    def _audio(self, step: int) -> Tensor:
+        return torch.from_numpy(self.batches[step]).to(self.device)
+
+    def _mixed_precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.run.mixed_precision)
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that a resumed run needs."""
+        training = {f"model.{name}": tensor for name, tensor in contiguous_state(self.model).items()}
+        training["updates"] = torch.tensor(self.updates)
+        training |= _moments("codec", self.optimizer, self.model)
+        if self.judges_optimizer is not None:
+            training |= {f"judges.{name}": tensor for name, tensor in contiguous_state(self.discriminators).items()}
+            training |= _moments("judges", self.judges_optimizer, self.discriminators)
+        if self.balancer is not None:
+            training |= {f"balancer.{name}": norm.detach().cpu() for name, norm in self.balancer.norms.items()}
+        return Checkpoint(self.step, self.config, self.ledger, contiguous_state(self.average), training)
+
+    def _restore(self, start: Checkpoint) -> None:
+        self.step, self.ledger = start.step, list(start.ledger)
+        self.average.load_state_dict(start.weights)
+        if start.training is None:
+            self.model.load_state_dict(start.weights)
+            return
+        self.updates = int(start.training["updates"])
+        self.model.load_state_dict(_below("model.", start.training))
+        _restore_moments("codec", self.optimizer, self.model, start.training)
+        judges = _below("judges.", start.training)
+        if self.judges_optimizer is not None and judges:
+            self.discriminators.load_state_dict(judges)
+            _restore_moments("judges", self.judges_optimizer, self.discriminators, start.training)
+        if self.balancer is not None:
+            norms = _below("balancer.", start.training)
+            self.balancer.norms = {name: norm.to(self.device) for name, norm in norms.items()}
+
+
+def _moments(prefix: str, optimizer: AdamW, module: nn.Module) -> dict[str, Tensor]:
+    """Adam's memory of a module's parameters, as named tensors."""
+    return {
+        f"adam.{prefix}.{name}.{key}": value.detach().clone().cpu()
+        for name, parameter in module.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _restore_moments(prefix: str, optimizer: AdamW, module: nn.Module, training: dict[str, Tensor]) -> None:
+    for name, parameter in module.named_parameters():
+        memory = _below(f"adam.{prefix}.{name}.", training)
+        if memory:
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in memory.items()}
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
