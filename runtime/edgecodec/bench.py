@@ -1,0 +1,211 @@
+"""`edgecodec bench`: what a bundle costs on this machine. Measured through the API that applications use.
+
+Paced frames come at the rate of live audio, with sleep in between: caches cool and clocks drop, so that each frame
+takes longer than in a tight loop. That is what a live stream sees.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .codec import Codec
+    from .sessions import Sessions
+
+_STARTS = 5  # fresh processes
+_PACED_SECONDS = 5.0
+_HOT_FRAMES = 1000
+_REPEATS = 5  # of whole clips
+_BLOCK_FRAMES = 750
+_START = """
+import sys, time
+begin = time.perf_counter()
+import edgecodec
+codec = edgecodec.load(sys.argv[1], threads=int(sys.argv[2]))
+seconds = time.perf_counter() - begin
+import numpy as np
+audio = np.random.default_rng(0).uniform(-0.1, 0.1, int(float(sys.argv[3]) * codec.sample_rate))
+codec.decode(codec.encode(audio))
+try:
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+except ImportError:
+    peak = 0
+print(seconds, peak)
+"""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds to encode and decode one frame."""
+
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """Microseconds of `quantizer_encode`: for one frame, and per frame of a block."""
+
+    stages: int
+    frame: float
+    block: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What `bench` reports. Speeds are seconds of audio per second of compute."""
+
+    bundle: str
+    threads: int
+    kbps: float
+    encode_speed: float
+    decode_speed: float
+    frame_ms: float  # duration of a frame
+    hot: Latency
+    paced: Latency
+    stages: list[StageCost]
+    load_seconds: float  # import and load, in a fresh process
+    peak_mb: float | None  # of a process that loads, encodes and decodes the clip; None where it cannot be known
+
+
+def bench(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Shipped bundle or bundle folder.")] = "speech",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Length of the clip, and at most of the paced frames.")
+    ] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+) -> None:
+    """Measure a bundle on this machine: speed, latency of a frame, cost of stages, load time, memory.
+
+    Example: edgecodec bench speech --seconds 5
+    """
+    costs = measure(bundle, threads, seconds)
+    typer.echo(json.dumps(asdict(costs), indent=1) if as_json else "\n".join(_lines(costs)))
+
+
+def measure(bundle: str, threads: int, seconds: float) -> Costs:
+    """Run all measurements.
+
+    Raises:
+        BundleError: as `edgecodec.load`.
+    """
+    from .bundle import read_bundle
+    from .codec import Codec
+    from .sessions import Sessions
+
+    checked = read_bundle(bundle)
+    sessions = Sessions(checked, "cpu", threads)
+    codec = Codec(checked, sessions)
+    seconds = max(round(seconds * codec.manifest.frame_rate), 1) / codec.manifest.frame_rate
+    audio = _babble(round(seconds * codec.manifest.frame_rate) * codec.frame_size, codec.sample_rate)
+    stages = codec.stages()
+    codes = codec.encode(audio, stages=stages)
+    load_seconds, peak = _fresh_processes(bundle, threads, seconds)
+    return Costs(
+        bundle=codec.manifest.name,
+        threads=threads,
+        kbps=codec.bitrates[stages - 1],
+        encode_speed=seconds / _median(lambda: codec.encode(audio, stages=stages)),
+        decode_speed=seconds / _median(lambda: codec.decode(codes)),
+        frame_ms=1000 * codec.frame_size / codec.sample_rate,
+        hot=_frame_latency(codec, audio, stages, _HOT_FRAMES, pause=False),
+        paced=_frame_latency(
+            codec, audio, stages, round(min(seconds, _PACED_SECONDS) * codec.manifest.frame_rate), pause=True
+        ),
+        stages=[_stage_cost(sessions, audio, n) for n in _some_stage_counts(codec.max_stages)],
+        load_seconds=load_seconds,
+        peak_mb=peak / 1e6 if peak else None,
+    )
+
+
+def _babble(samples: int, sample_rate: int) -> NDArray[np.float32]:
+    """[samples]: harmonics and noise; cost does not depend on what is said."""
+    import numpy as np
+
+    t = np.arange(samples) / sample_rate
+    tones = sum(np.sin(2 * np.pi * 150 * k * t) / k for k in range(1, 11))
+    noise = np.random.default_rng(0).standard_normal(len(t))
+    return (0.1 * tones * np.sin(2 * np.pi * 2 * t) + 0.01 * noise).astype(np.float32)
+
+
+def _median(work: Callable[[], object], repeats: int = _REPEATS) -> float:
+    """Seconds of one run, after one that warms up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def _frame_latency(codec: Codec, audio: NDArray[np.float32], stages: int, frames: int, *, pause: bool) -> Latency:
+    """Frame by frame through both streams, in a tight loop or at the pace of live audio."""
+    size = codec.frame_size
+    period = size / codec.sample_rate
+    encoder, decoder = codec.encoder_stream(stages=stages), codec.decoder_stream()
+    times = []
+    due = time.perf_counter()
+    whole = len(audio) // size
+    for i in range(frames + 20):
+        block = audio[i % whole * size :][:size]
+        if pause:
+            due += period
+            time.sleep(max(0.0, due - time.perf_counter()))
+        begin = time.perf_counter()
+        for packet in encoder.push(block):
+            decoder.push(packet)
+        times.append(1000 * (time.perf_counter() - begin))
+    times = sorted(times[20:])  # the first warm up
+    return Latency(statistics.median(times), times[min(len(times) - 1, round(0.99 * len(times)))])
+
+
+def _some_stage_counts(most: int) -> list[int]:
+    return sorted({min(2**i, most) for i in range(8)} | {most})
+
+
+def _stage_cost(sessions: Sessions, audio: NDArray[np.float32], stages: int) -> StageCost:
+    def cost(frames: int, repeats: int) -> float:
+        return 1e6 * _median(lambda: sessions._quantizer_encode(latents[:, :frames], stages), repeats)
+
+    latents = sessions._encoder(audio[None, None], sessions.zero_state("encoder", 1))[0]
+    block = min(latents.shape[1], _BLOCK_FRAMES)
+    return StageCost(stages, cost(1, _HOT_FRAMES), cost(block, _REPEATS) / block)
+
+
+def _fresh_processes(bundle: str, threads: int, seconds: float) -> tuple[float, int]:
+    """Median seconds of import and load, and the peak memory in bytes, of a new Python each time."""
+    command = [sys.executable, "-c", _START, bundle, str(threads), str(seconds)]
+    results = []
+    for _ in range(_STARTS):
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        took, peak = done.stdout.split()
+        results.append((float(took), int(peak)))
+    return statistics.median(took for took, _ in results), max(peak for _, peak in results)
+
+
+def _lines(c: Costs) -> list[str]:
+    return [
+        f"{c.bundle}, {c.threads} thread{'s' * (c.threads > 1)}, {c.kbps:g} kbps",
+        f"offline      encode {c.encode_speed:.0f} × real time, decode {c.decode_speed:.0f} × real time",
+        f"one frame    encode + decode, of {c.frame_ms:.1f} ms: "
+        f"hot p50 {c.hot.p50:.2f} ms, p99 {c.hot.p99:.2f} ms; paced p50 {c.paced.p50:.2f} ms, p99 {c.paced.p99:.2f} ms",
+        "quantizer    stages     µs for one frame     µs a frame in a block",
+        *(f"             {s.stages:6d}     {s.frame:16.0f}     {s.block:28.1f}" for s in c.stages),
+        f"start        import and load {c.load_seconds:.2f} s",
+        f"memory       peak {f'{c.peak_mb:.0f} MB' if c.peak_mb else 'not known on this system'}",
+    ]
