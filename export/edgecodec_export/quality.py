@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from edgecodec import Codec
-from edgecodec_training.data import DataError
+from edgecodec_training.data import Clip, DataError
 from edgecodec_training.evaluate import MEASURES, evaluate, validation_clips
 from numpy.typing import NDArray
 
@@ -36,7 +36,7 @@ def measure(
     limit: int = 0,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Row]:
-    """Mean measures over the clips of each kind in a folder (0: all of them), a row a kind and stage count.
+    """Mean measures over at most `limit` (0: all) clips of each kind in a folder, a row a kind and stage count.
 
     Raises:
         ExportError: no such clips, or a clip that cannot be read.
@@ -47,7 +47,7 @@ def measure(
         return decoded
 
     try:
-        found = {kind: validation_clips(folder, codec.sample_rate, kind=kind, limit=limit) for kind in kinds}
+        found = _find(folder, codec.sample_rate, kinds, limit)
         rows: list[Row] = []
         total = sum(len(clips) for clips in found.values()) * len(stages)
         before = 0
@@ -76,6 +76,18 @@ def table(rows: Sequence[Row]) -> list[str]:
     lines = ["| " + " | ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (w + 1) + ":" for w in widths) + "|")
     return lines
+
+
+def _find(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int) -> dict[str, list[Clip]]:
+    """Clips by kind; of several kinds, some may be missing."""
+    found = {}
+    for kind in kinds:
+        try:
+            found[kind] = validation_clips(folder, sample_rate, kind=kind, limit=limit)
+        except DataError:
+            if kind == kinds[-1] and not found:
+                raise
+    return found
 
 
 _DIGITS = dict(zip(MEASURES, (2, 3, 1, 3), strict=True))
