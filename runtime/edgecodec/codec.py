@@ -1,0 +1,198 @@
+"""A loaded codec: audio to codes and codes to audio, for whole clips; streams come from here too."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .bitstream import PacketFormat
+from .bundle import Bundle, read_bundle
+from .errors import AudioError, BitrateError, BitstreamError
+from .manifest import Manifest
+from .sessions import Device, Sessions
+from .stream import DecoderStream, EncoderStream, as_audio
+
+DEFAULT_BITRATE = 6.0  # kbps
+
+
+def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", threads: int = 1) -> Codec:
+    """Load a bundle by its shipped name, or by the path of its folder.
+
+    Args:
+        bundle: a shipped name (`"speech"`), or a path.
+        device: `"cpu"`; `"cuda"`, refused when it cannot be had; `"auto"`, CUDA where there is one. `Codec.device`
+            says what was chosen.
+        threads: CPU threads per operator. One is best for streams; more help long clips a little.
+
+    Raises:
+        BundleError: a bundle that is missing, altered, or contradicts itself.
+        DeviceError: a device that cannot be had.
+    """
+    checked = read_bundle(bundle)
+    return Codec(checked, Sessions(checked, device, threads))
+
+
+class Codec:
+    """A codec, immutable and safe to share between threads; what changes from call to call is in the streams.
+
+    Make one with `edgecodec.load`.
+    """
+
+    def __init__(self, bundle: Bundle, sessions: Sessions) -> None:
+        self.bundle, self._sessions = bundle, sessions
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        return f"<Codec {m.name}: {m.sample_rate} Hz, {m.frame_size} samples a frame, on {self.device}>"
+
+    @property
+    def manifest(self) -> Manifest:
+        """All facts about the bundle."""
+        return self.bundle.manifest
+
+    @property
+    def fingerprint(self) -> bytes:
+        """8 bytes that name this bundle's graphs in files."""
+        return self.bundle.fingerprint
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda`."""
+        return self._sessions.device
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz, of all audio that goes in and comes out."""
+        return self.manifest.sample_rate
+
+    @property
+    def frame_size(self) -> int:
+        """Samples per code frame."""
+        return self.manifest.frame_size
+
+    @property
+    def max_stages(self) -> int:
+        """Stages trained."""
+        return self.manifest.quantizer.max_stages
+
+    @property
+    def delay(self) -> int:
+        """Samples by which a decoded stream lags behind the encoded one (algorithmic latency)."""
+        return self.manifest.latency.algorithmic
+
+    @property
+    def bitrates(self) -> tuple[float, ...]:
+        """The possible bitrates in kbps, for 1, 2, … max_stages stages."""
+        return tuple(self.manifest.bitrate(n) for n in range(1, self.max_stages + 1))
+
+    def stages(self, *, bitrate: float | None = None, stages: int | None = None) -> int:
+        """The stage count that a bitrate in kbps or a stage count asks for.
+
+        Neither: 6 kbps where that is possible, else all stages.
+
+        Raises:
+            BitrateError: both, or one that this bundle does not offer; the message lists the possible ones.
+        """
+        if bitrate is not None and stages is not None:
+            raise BitrateError("give a bitrate or a stage count, not both")
+        if stages is not None:
+            if isinstance(stages, bool) or not isinstance(stages, int | np.integer):
+                raise BitrateError(f"stages must be a whole number, not {stages!r}")
+            if not 1 <= stages <= self.max_stages:
+                raise BitrateError(f"{self.manifest.name} has 1 to {self.max_stages} stages, not {stages}")
+            return int(stages)
+        wanted = DEFAULT_BITRATE if bitrate is None else bitrate
+        for n, possible in enumerate(self.bitrates, start=1):
+            if abs(possible - wanted) <= 0.001 * possible + 1e-9:
+                return n
+        if bitrate is None:
+            return self.max_stages
+        listed = ", ".join(f"{possible:.4g}" for possible in self.bitrates)
+        raise BitrateError(f"{self.manifest.name} cannot do {bitrate:g} kbps; possible: {listed} kbps")
+
+    def frames(self, samples: int) -> int:
+        """Code frames of a clip: enough that the decoder, which lags by `delay`, answers every sample."""
+        return -(-(samples + self.delay) // self.frame_size) if samples else 0
+
+    def encode(self, audio: ArrayLike, *, bitrate: float | None = None, stages: int | None = None) -> NDArray[np.int64]:
+        """Encode whole clips.
+
+        Args:
+            audio: [T], [C, T] or [B, C, T] at `sample_rate`, in [-1, 1]. Channels are separate streams.
+            bitrate: kbps, one of `bitrates`.
+            stages: or the stage count, 1..max_stages. With neither: 6 kbps where possible, else all stages.
+
+        Returns:
+            Codes [B * C, n_stages, frames]; the last frames see zeros after the end.
+
+        Raises:
+            AudioError: no samples, a wrong shape, or samples that are not finite.
+            BitrateError: a bitrate or stage count that this bundle does not offer.
+        """
+        n = self.stages(bitrate=bitrate, stages=stages)
+        x = np.asarray(audio)
+        if x.ndim not in (1, 2, 3) or x.size == 0:
+            raise AudioError(f"audio must be [T], [C, T] or [B, C, T] and not empty, not of shape {list(x.shape)}")
+        x = as_audio(x.reshape(-1, x.shape[-1]))
+        padding = self.frames(x.shape[1]) * self.frame_size - x.shape[1]
+        padded = np.pad(x, ((0, 0), (0, padding)))
+        return self._sessions.encode(padded, self._sessions.zero_state("encoder", len(x)), n)[0]
+
+    def decode(self, codes: ArrayLike, samples: int | None = None) -> NDArray[np.float32]:
+        """Decode whole clips.
+
+        Args:
+            codes: integers [B, n, T], n in 1..max_stages, each in 0..codebook_size - 1.
+            samples: the clip's length, where it is known; else all that the codes hold.
+
+        Returns:
+            Audio [B, 1, samples] at `sample_rate`, the delay removed.
+
+        Raises:
+            BitstreamError: codes of a wrong shape, type or range.
+            AudioError: more samples than the codes hold.
+        """
+        checked = self.check_codes(codes)
+        available = max(checked.shape[2] * self.frame_size - self.delay, 0)
+        wanted = available if samples is None else samples
+        if not 0 <= wanted <= available:
+            raise AudioError(f"{wanted} samples were asked for, the codes hold {available}")
+        audio, _ = self._sessions.decode(checked, self._sessions.zero_state("decoder", len(checked)))
+        return audio[:, None, self.delay : self.delay + wanted]
+
+    def check_codes(self, codes: ArrayLike, channels: int | None = None) -> NDArray[np.int64]:
+        """Codes as int64 [B, n, T], or a BitstreamError; nothing unchecked reaches a graph."""
+        array = np.asarray(codes)
+        if array.dtype.kind not in "iu":
+            raise BitstreamError(f"codes must be integers, not {array.dtype}")
+        if array.ndim != 3 or 0 in array.shape or array.shape[1] > self.max_stages:
+            raise BitstreamError(
+                f"codes must be [B, n_stages, T] with 1 to {self.max_stages} stages, not of shape {list(array.shape)}"
+            )
+        if channels is not None and len(array) != channels:
+            raise BitstreamError(f"codes of {len(array)} channels, expected {channels}")
+        if array.min() < 0 or array.max() >= self.manifest.quantizer.codebook_size:
+            raise BitstreamError(f"codes must lie in 0..{self.manifest.quantizer.codebook_size - 1}")
+        return array.astype(np.int64, copy=False)
+
+    def encoder_stream(
+        self,
+        *,
+        bitrate: float | None = None,
+        stages: int | None = None,
+        channels: int = 1,
+        frames_per_packet: int = 1,
+    ) -> EncoderStream:
+        """A stream that turns audio blocks of any length into packets; see `EncoderStream`."""
+        n = self.stages(bitrate=bitrate, stages=stages)
+        return EncoderStream(self, self._sessions, n, channels=channels, frames_per_packet=frames_per_packet)
+
+    def decoder_stream(self, *, channels: int = 1) -> DecoderStream:
+        """A stream that turns packets into audio; see `DecoderStream`."""
+        return DecoderStream(self, self._sessions, channels=channels)
+
+    def packet_format(self, *, channels: int = 1) -> PacketFormat:
+        """How this codec's packets look as bytes."""
+        return PacketFormat(channels, self.manifest.quantizer.code_bits)

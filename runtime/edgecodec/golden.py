@@ -1,0 +1,88 @@
+"""Golden vectors: audio, codes and decoded audio that an export recorded, and the check of a runtime against them."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .codec import Codec
+from .errors import BundleError
+from .manifest import Manifest
+
+MAX_BYTES = 64 << 20  # of one array
+# Another processor rounds differently, and a near tie may then fall the other way (and change later stages with it).
+LEAST_EQUAL_CODES = 0.99
+MOST_DECODED_ERROR = 1e-3  # of full scale
+
+
+@dataclass(frozen=True)
+class GoldenResult:
+    """One stage count: the fraction of equal codes, and the largest difference of decoded audio (from golden codes)."""
+
+    stages: int
+    equal_codes: float
+    decoded_error: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether this is the same codec, up to the rounding of another processor."""
+        return self.equal_codes >= LEAST_EQUAL_CODES and self.decoded_error <= MOST_DECODED_ERROR
+
+
+def verify(codec: Codec) -> list[GoldenResult]:
+    """Encode and decode the golden vectors of the codec's bundle, at every stage count that they hold.
+
+    Raises:
+        BundleError: golden vectors that are missing, altered, or contradict the manifest.
+    """
+    arrays = read_golden(codec.bundle)
+    audio = arrays["audio"]
+    results = []
+    for stages in sorted(int(name[6:]) for name in arrays if name.startswith("codes_")):
+        codes, decoded = arrays[f"codes_{stages}"], arrays[f"decoded_{stages}"]
+        ours = codec.encode(audio, stages=stages)
+        again = codec.decode(codes, samples=audio.shape[2])
+        results.append(GoldenResult(stages, float((ours == codes).mean()), float(np.abs(again - decoded).max())))
+    return results
+
+
+def read_golden(bundle: Bundle) -> dict[str, NDArray[Any]]:
+    """The arrays `audio` [1, 1, samples] and, for each n, `codes_<n>` [1, n, T] and `decoded_<n>` [1, 1, samples]."""
+    where = bundle.path / bundle.manifest.golden.file
+    arrays = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(bundle.golden())) as archive:
+            for info in archive.infolist():
+                if info.file_size > MAX_BYTES or not re.fullmatch(
+                    r"(audio|(codes|decoded)_[1-9]\d{0,2})\.npy", info.filename
+                ):
+                    raise BundleError(f"{where}: holds {info.filename[:60]!r}, which is no golden vector or too large")
+                data = io.BytesIO(archive.read(info))
+                arrays[info.filename[:-4]] = np.lib.format.read_array(data, allow_pickle=False)
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise BundleError(f"{where}: not golden vectors: {error}") from None
+    _check_shapes(arrays, bundle.manifest, str(where))
+    return arrays
+
+
+def _check_shapes(arrays: dict[str, NDArray[Any]], m: Manifest, where: str) -> None:
+    audio = arrays.get("audio")
+    if audio is None or audio.dtype != np.float32 or audio.ndim != 3 or audio.shape[:2] != (1, 1) or not audio.size:
+        raise BundleError(f"{where}: no float32 audio [1, 1, samples]")
+    frames = -(-(audio.shape[2] + m.latency.algorithmic) // m.frame_size)
+    stages = {name.partition("_")[2] for name in arrays if name != "audio"}
+    if not stages:
+        raise BundleError(f"{where}: no codes")
+    for n in stages:
+        codes, decoded = arrays.get(f"codes_{n}"), arrays.get(f"decoded_{n}")
+        if codes is None or decoded is None or codes.dtype != np.int64 or codes.shape != (1, int(n), frames):
+            raise BundleError(f"{where}: codes_{n} must be int64 [1, {n}, {frames}], with decoded_{n}")
+        if int(n) > m.quantizer.max_stages or decoded.dtype != np.float32 or decoded.shape != audio.shape:
+            raise BundleError(f"{where}: decoded_{n} must be float32 {list(audio.shape)}, n within the bundle's stages")

@@ -1,0 +1,203 @@
+"""onnxruntime sessions of a bundle's graphs: device, options, and the check that graphs and manifest agree.
+
+onnxruntime is imported when the first session is made, so that `import edgecodec` stays light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .errors import BundleError, DeviceError
+from .manifest import GRAPHS, Manifest
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Device = Literal["cpu", "cuda", "auto"]
+_Value = tuple[str, tuple[int | None, ...]]  # type and shape of an input or output, None for any length
+
+_BLOCK_FRAMES = 256  # frames times streams in one call: bounds memory, and is long enough to be fast
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# An exhaustive search would time every new length; TF32 would change codes.
+_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+
+
+class Sessions:
+    """The four graphs of a bundle, ready to run on one device. Immutable; any number of threads may run it.
+
+    Raises:
+        BundleError: a graph that onnxruntime refuses, or that contradicts the manifest.
+        DeviceError: a device that is not there.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device, threads: int) -> None:
+        if threads < 1:
+            raise DeviceError(f"threads must be 1 or more, not {threads}")
+        self._manifest = bundle.manifest
+        self.device: Literal["cpu", "cuda"] = _choose(device)
+        self._sessions = {name: self._session(bundle, name, threads) for name in GRAPHS}
+        self._check_runs(bundle)
+
+    def encode(
+        self, audio: NDArray[np.float32], state: NDArray[np.float32], n_stages: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Audio [B, frame_size * T] after what `state` [B, Se] remembers, to codes [B, n_stages, T] and the next state.
+
+        Long audio passes in blocks, so that memory stays bounded; how it is cut does not change a code.
+        """
+        size = self._manifest.frame_size * _block_frames(len(audio))
+        codes = []
+        for start in range(0, audio.shape[1], size):
+            latents, state = self._encoder(audio[:, None, start : start + size], state)
+            codes.append(self._quantizer_encode(latents, n_stages))
+        return np.concatenate(codes, axis=2), state
+
+    def decode(
+        self, codes: NDArray[np.int64], state: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Codes [B, n, T], already checked, to audio [B, frame_size * T] and the next state, in blocks as `encode`."""
+        size = _block_frames(len(codes))
+        audio = []
+        for start in range(0, codes.shape[2], size):
+            latents = self._quantizer_decode(codes[:, :, start : start + size])
+            block, state = self._decoder(latents, state)
+            audio.append(block[:, 0])
+        return np.concatenate(audio, axis=1), state
+
+    def zero_state(self, graph: Literal["encoder", "decoder"], batch: int) -> NDArray[np.float32]:
+        """The state before the first frame."""
+        return np.zeros((batch, getattr(self._manifest.state, graph)), np.float32)
+
+    def _encoder(
+        self, audio: NDArray[np.float32], state: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        latents, next_state = self._sessions["encoder"].run(None, {"audio": audio, "state": state})
+        return latents, next_state
+
+    def _quantizer_encode(self, latents: NDArray[np.float32], n_stages: int) -> NDArray[np.int64]:
+        feeds = {"latents": latents, "n_stages": np.array(n_stages, np.int64)}
+        codes: NDArray[np.int64] = self._sessions["quantizer_encode"].run(None, feeds)[0]
+        return codes
+
+    def _quantizer_decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        latents: NDArray[np.float32] = self._sessions["quantizer_decode"].run(None, {"codes": codes})[0]
+        return latents
+
+    def _decoder(
+        self, latents: NDArray[np.float32], state: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        audio, next_state = self._sessions["decoder"].run(None, {"latents": latents, "state": state})
+        return audio, next_state
+
+    def _session(self, bundle: Bundle, name: str, threads: int) -> onnxruntime.InferenceSession:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 4  # what goes wrong is raised, or checked below
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        providers: list[Any] = [(_CUDA, _CUDA_OPTIONS), _CPU] if self.device == "cuda" else [_CPU]
+        where = bundle.path / getattr(bundle.manifest.graphs, name).file
+        try:
+            session = ort.InferenceSession(bundle.graphs[name], options, providers=providers)
+        except Exception as error:  # onnxruntime's errors share no base of their own
+            raise BundleError(f"{where}: onnxruntime refuses the graph: {_one_line(error)}") from None
+        if self.device == "cuda" and session.get_providers()[0] != _CUDA:
+            raise DeviceError(
+                "CUDA was asked for, but onnxruntime could not start it; check the CUDA and cuDNN libraries"
+            )
+        _check_signature(session, name, bundle.manifest, str(where))
+        return session
+
+    def _check_runs(self, bundle: Bundle) -> None:
+        """Two frames through the whole chain: shapes that no declaration shows, and codes in range."""
+        m = self._manifest
+        audio = np.zeros((1, 1, 2 * m.frame_size), np.float32)
+        try:
+            latents, encoder_state = self._encoder(audio, self.zero_state("encoder", 1))
+            codes = self._quantizer_encode(latents, m.quantizer.max_stages)
+            decoded, decoder_state = self._decoder(self._quantizer_decode(codes), self.zero_state("decoder", 1))
+        except Exception as error:
+            raise BundleError(f"{bundle.path}: the graphs contradict the manifest: {_one_line(error)}") from None
+        expected = {
+            "latents": (latents, (1, 2, m.latent_dim)),
+            "encoder state": (encoder_state, (1, m.state.encoder)),
+            "codes": (codes, (1, m.quantizer.max_stages, 2)),
+            "decoded audio": (decoded, audio.shape),
+            "decoder state": (decoder_state, (1, m.state.decoder)),
+        }
+        for what, (array, shape) in expected.items():
+            if array.shape != shape:
+                raise BundleError(
+                    f"{bundle.path}: the graphs contradict the manifest: {what} {array.shape}, expected {shape}"
+                )
+        if codes.min() < 0 or codes.max() >= m.quantizer.codebook_size:
+            raise BundleError(f"{bundle.path}: the graphs contradict the manifest: codes beyond the codebook")
+
+
+def _block_frames(batch: int) -> int:
+    return max(1, _BLOCK_FRAMES // batch)
+
+
+def _choose(device: str) -> Literal["cpu", "cuda"]:
+    if device == "cpu":
+        return "cpu"
+    if device not in ("cuda", "auto"):
+        raise DeviceError(f"unknown device {device!r}: choose cpu, cuda or auto")
+    import onnxruntime as ort
+
+    if _CUDA in ort.get_available_providers():
+        return "cuda"
+    if device == "auto":
+        return "cpu"
+    raise DeviceError("CUDA was asked for, but this onnxruntime has none: pip install 'edgecodec[gpu]'")
+
+
+def _check_signature(session: onnxruntime.InferenceSession, name: str, m: Manifest, where: str) -> None:
+    """Refuse a graph whose declared inputs and outputs contradict the manifest; a dimension may stay symbolic."""
+    audio: _Value = ("tensor(float)", (None, 1, None))
+    latents: _Value = ("tensor(float)", (None, None, m.latent_dim))
+    codes: _Value = ("tensor(int64)", (None, None, None))
+    count: _Value = ("tensor(int64)", ())
+    states: dict[str, _Value] = {
+        "encoder": ("tensor(float)", (None, m.state.encoder)),
+        "decoder": ("tensor(float)", (None, m.state.decoder)),
+    }
+    signatures: dict[str, tuple[dict[str, _Value], dict[str, _Value]]] = {
+        "encoder": (
+            {"audio": audio, "state": states["encoder"]},
+            {"latents": latents, "next_state": states["encoder"]},
+        ),
+        "quantizer_encode": ({"latents": latents, "n_stages": count}, {"codes": codes}),
+        "quantizer_decode": ({"codes": codes}, {"latents": latents}),
+        "decoder": (
+            {"latents": latents, "state": states["decoder"]},
+            {"audio": audio, "next_state": states["decoder"]},
+        ),
+    }
+    inputs, outputs = signatures[name]
+    for what, nodes, expected in (("input", session.get_inputs(), inputs), ("output", session.get_outputs(), outputs)):
+        if [node.name for node in nodes] != list(expected):
+            found = ", ".join(node.name for node in nodes)
+            raise BundleError(f"{where}: has {what}s {found[:200]}, expected {', '.join(expected)}")
+        for node in nodes:
+            kind, shape = expected[node.name]
+            fits = len(node.shape) == len(shape) and all(
+                want is None or not isinstance(have, int) or have == want
+                for have, want in zip(node.shape, shape, strict=True)
+            )
+            if node.type != kind or not fits:
+                raise BundleError(
+                    f"{where}: {what} {node.name} is {node.type} {node.shape}, the manifest says {kind} {list(shape)}"
+                )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
