@@ -27,6 +27,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+KNEE = 0.1  # companded level below which `compand` is nearly linear
+
+
 class Causal(nn.Module):
     """A layer whose output up to now depends on its input up to now, and on a packed state `[B, state_size]`."""
 
@@ -231,10 +234,14 @@ class LappedSynthesis(Causal):
 
 
 def compand(coefficients: Tensor) -> Tensor:
-    """sign(c) * sqrt(|c|): evens out loud and quiet coefficients, as a perceptual coder's power law does."""
-    return coefficients.sign() * coefficients.abs().sqrt()
+    """The inverse of `expand`: evens out loud and quiet coefficients, as a perceptual coder's power law does."""
+    return coefficients.sign() * ((coefficients.abs() + (KNEE / 2) ** 2).sqrt() - KNEE / 2)
 
 
 def expand(companded: Tensor) -> Tensor:
-    """Inverse of `compand`: u * |u|."""
-    return companded * companded.abs()
+    """u * (|u| + KNEE): a square law that ends in a straight line.
+
+    A pure square law has no slope at zero, and coefficients that begin at zero would stay there for ever: a decoder
+    trained so kept everything above its lowest coefficients silent.
+    """
+    return companded * (companded.abs() + KNEE)
