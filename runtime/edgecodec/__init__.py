@@ -5,13 +5,20 @@
     audio = codec.decode(codes)
 
 Streams come from `codec.encoder_stream()` and `codec.decoder_stream()`. All errors are `EdgecodecError`s.
+
+Names are imported when they are first used: the command line passes through here too, and answers `--help` without
+numpy.
 """
 
-from .bitstream import Packet, PacketFormat
-from .codec import Codec, load
-from .errors import AudioError, BitrateError, BitstreamError, BundleError, DeviceError, EdgecodecError
-from .manifest import Manifest
-from .stream import DecoderStream, EncoderStream
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .bitstream import Packet, PacketFormat
+    from .codec import Codec, load
+    from .errors import AudioError, BitrateError, BitstreamError, BundleError, DeviceError, EdgecodecError
+    from .manifest import Manifest
+    from .stream import DecoderStream, EncoderStream
 
 __version__ = "0.1.0"
 
@@ -31,3 +38,23 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+_MODULES = {
+    "bitstream": ("Packet", "PacketFormat"),
+    "codec": ("Codec", "load"),
+    "errors": ("AudioError", "BitrateError", "BitstreamError", "BundleError", "DeviceError", "EdgecodecError"),
+    "manifest": ("Manifest",),
+    "stream": ("DecoderStream", "EncoderStream"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _MODULES.items():
+        if name in names:
+            globals()[name] = value = getattr(import_module(f".{module}", __name__), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

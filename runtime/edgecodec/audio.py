@@ -149,8 +149,7 @@ class Resampler:
             return audio
         interleaved = np.ascontiguousarray(audio.T if self._channels > 1 else audio[0])
         output: NDArray[np.float32] = self._stream.resample_chunk(interleaved, last=last)
-        frames: NDArray[np.float32] = output.reshape(-1, self._channels)
-        return frames.T
+        return np.ascontiguousarray(output.reshape(-1, self._channels).T)
 
 
 class AudioWriter:

@@ -266,7 +266,7 @@ class Reader:
         try:
             packet = header.format.from_bytes(head + body)
         except BitstreamError:
-            raise _DamageError(f"{where}: damaged")
+            raise _DamageError(f"{where}: damaged") from None
         if sequence != self.packets % SEQUENCE_MODULUS:
             raise _DamageError(f"{where}: packets are missing or out of order")
         self._checksum = zlib.crc32(head + body, self._checksum)
@@ -281,8 +281,8 @@ class Reader:
         if seal != _CRC32.pack(zlib.crc32(record)):
             raise _DamageError("the end record is truncated or damaged")
         _, samples, packets, checksum = _END_RECORD.unpack(record)
-        # A length beyond all frames is refused (one sample more is the resampler's rounding); how much the codec's delay
-        # takes off is the bundle's business.
+        # A length beyond all frames is refused (one sample more is the resampler's rounding); how much the delay of the
+        # codec takes off is the bundle's business.
         most = self.frames * self.header.frame_size * self.header.sample_rate / self.header.codec_rate + 1
         if packets != self.packets or checksum != self._checksum or samples > most:
             raise _DamageError("the end record contradicts the packets")

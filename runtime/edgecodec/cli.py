@@ -193,9 +193,9 @@ def _add_plugin(entry: metadata.EntryPoint, summary: str, extra: str) -> None:
         try:
             command = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
             command.command(context_settings={"help_option_names": ["-h", "--help"]})(entry.load())
-            typer.main.get_command(command)(
-                args=list(ctx.args), prog_name=f"edgecodec {entry.name}", standalone_mode=False
-            )
+            parsed = typer.main.get_command(command)
+            with parsed.make_context(f"edgecodec {entry.name}", list(ctx.args)) as inner:
+                parsed.invoke(inner)
         except ModuleNotFoundError as error:
             missing = error.name or "a package"
             if missing.startswith("edgecodec"):
@@ -208,6 +208,7 @@ def _add_plugin(entry: metadata.EntryPoint, summary: str, extra: str) -> None:
 
 _PLUGINS = {
     "train": ("Train a codec.", "train"),
+    "bench": ("Benchmark a bundle on this machine.", "all"),
     "evaluate": ("Score a codec on audio.", "train"),
     "export": ("Export a checkpoint to a bundle.", "export"),
 }

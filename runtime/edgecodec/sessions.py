@@ -126,7 +126,7 @@ class Sessions:
             decoded, decoder_state = self._decoder(self._quantizer_decode(codes), self.zero_state("decoder", 1))
         except Exception as error:
             raise BundleError(f"{bundle.path}: the graphs contradict the manifest: {_one_line(error)}") from None
-        expected = {
+        expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
             "latents": (latents, (1, 2, m.latent_dim)),
             "encoder state": (encoder_state, (1, m.state.encoder)),
             "codes": (codes, (1, m.quantizer.max_stages, 2)),

@@ -90,7 +90,7 @@ def decode_samples(data: bytes, header: WavHeader) -> NDArray[np.float32]:
     if tag == _FLOAT:
         flat = np.frombuffer(data, f"<f{bits // 8}").astype(np.float32)
     elif bits == 8:
-        flat = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
+        flat = np.frombuffer(data, np.uint8).astype(np.float32) / np.float32(128) - np.float32(1)
     elif bits == 24:
         padded = np.zeros((len(data) // 3, 4), np.uint8)
         padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
