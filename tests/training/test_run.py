@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +169,25 @@ def test_learning_rate_warms_up_and_decays(tiny_config: Config) -> None:
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert set(rates[5:31]) == {1.0}
     assert rates[31:] == pytest.approx([n / 10 for n in range(9, 0, -1)])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_is_saved_and_goes_on(
+    number: int, tiny_config: Config, speech_folder: Path, tmp_path: Path
+) -> None:
+    """The real command, stopped in the middle of a long run."""
+    config, out = tmp_path / "tiny.toml", tmp_path / "run"
+    config.write_text(as_toml(dataclasses.asdict(tiny_config)))
+    call = ["edgecodec", "train", "--config", str(config), "--data", str(speech_folder), "--out", str(out)]
+    call[0] = str(Path(sys.executable).with_name(call[0]))
+    process = subprocess.Popen([*call, "--steps", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(out.glob("step-*")) and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the run is saved" in errors and "Traceback" not in errors
+    step = load_checkpoint(out).step
+    resumed = CliRunner().invoke(app, [*call[2:], "--resume", "--steps", str(step + 2)])
+    assert resumed.exit_code == 0, resumed.output
+    assert load_checkpoint(out).step == step + 2

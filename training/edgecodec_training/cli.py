@@ -88,6 +88,9 @@ class Display:
 
     def __call__(self, progress: Progress) -> None:
         """Show the progress."""
+        if progress.note:
+            print(f"{progress.note} …", flush=True)
+            return
         if progress.validation:
             for row in progress.validation:
                 scores = "  ".join(f"{name} {value:.3f}" for name, value in row.items() if name != "stages")

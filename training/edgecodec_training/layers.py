@@ -239,7 +239,7 @@ def compand(coefficients: Tensor) -> Tensor:
 
 
 def expand(companded: Tensor) -> Tensor:
-    """u * (|u| + KNEE): a square law that ends in a straight line.
+    """A square law that ends in a straight line: u * (|u| + KNEE).
 
     A pure square law has no slope at zero, and coefficients that begin at zero would stay there for ever: a decoder
     trained so kept everything above its lowest coefficients silent.
