@@ -1,0 +1,101 @@
+"""The public names, the weight of the import, and what a bundle offers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import edgecodec
+import pytest
+
+
+def test_the_public_names_are_these() -> None:
+    assert edgecodec.__all__ == [
+        "AudioError",
+        "BitrateError",
+        "BitstreamError",
+        "BundleError",
+        "Codec",
+        "DecoderStream",
+        "DeviceError",
+        "EdgecodecError",
+        "EncoderStream",
+        "Manifest",
+        "Packet",
+        "PacketFormat",
+        "__version__",
+        "load",
+    ]
+    assert all(getattr(edgecodec, name) is not None for name in edgecodec.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = edgecodec.nothing
+
+
+def test_every_error_is_an_edgecodec_error() -> None:
+    errors = [getattr(edgecodec, name) for name in edgecodec.__all__ if name.endswith("Error")]
+    assert all(issubclass(error, edgecodec.EdgecodecError) for error in errors)
+    assert issubclass(edgecodec.BitrateError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import edgecodec", ("numpy", "onnxruntime", "soundfile", "soxr", "torch")),
+        ("import edgecodec.cli", ("numpy", "onnxruntime", "soundfile", "torch", "edgecodec_training", "rich")),
+        ("import edgecodec; edgecodec.load", ("onnxruntime", "soundfile", "soxr", "torch", "onnx", "scipy")),
+        ("import edgecodec; edgecodec.load(sys.argv[1])", ("soundfile", "soxr", "torch", "onnx", "scipy")),
+    ],
+)
+def test_imports_stay_light(statement: str, absent: tuple[str, ...], tiny: Path) -> None:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, str(tiny)], capture_output=True, text=True, check=True)
+    assert not set(absent) & set(done.stdout.split())
+
+
+def test_help_is_quick_and_lists_the_commands_of_other_packages() -> None:
+    code = "import sys; sys.argv = ['edgecodec', '--help']; from edgecodec.cli import main\ntry: main()\n"
+    code += "except SystemExit: pass\nassert not {'torch', 'numpy', 'edgecodec_training'} & set(sys.modules)"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - start < 3  # 0.15 s on an idle machine
+    assert all(f"  {name} " in done.stdout for name in ("encode", "decode", "verify", "train", "export"))
+
+
+def test_bitrates_and_stages(codec: edgecodec.Codec) -> None:
+    assert codec.bitrates == (2.0, 4.0, 6.0, 8.0)  # 500 frames/s of 4 bits
+    assert codec.stages() == 3  # 6 kbps
+    assert codec.stages(bitrate=8) == 4
+    assert codec.stages(stages=2) == 2
+    with pytest.raises(edgecodec.BitrateError, match="cannot do 5 kbps; possible: 2, 4, 6, 8 kbps"):
+        codec.stages(bitrate=5)
+    for impossible in (0, 5, -1, True, 1.5):
+        with pytest.raises(edgecodec.BitrateError):
+            codec.stages(stages=impossible)
+    with pytest.raises(edgecodec.BitrateError, match="not both"):
+        codec.stages(stages=1, bitrate=2)
+
+
+@pytest.mark.parametrize("bitrate", [float("nan"), float("inf"), -6.0])
+def test_bitrates_that_are_no_rates(codec: edgecodec.Codec, bitrate: float) -> None:
+    with pytest.raises(edgecodec.BitrateError, match="possible"):
+        codec.stages(bitrate=bitrate)
+
+
+def test_devices(tiny: Path) -> None:
+    assert edgecodec.load(tiny).device == "cpu"
+    assert edgecodec.load(tiny, device="auto").device in ("cpu", "cuda")
+    with pytest.raises(edgecodec.DeviceError, match="unknown device"):
+        edgecodec.load(tiny, device="tpu")
+    with pytest.raises(edgecodec.DeviceError, match="threads"):
+        edgecodec.load(tiny, threads=0)
+
+
+def test_cuda_that_is_not_there_is_an_error(tiny: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(edgecodec.DeviceError, match=r"pip install 'edgecodec\[gpu\]'"):
+        edgecodec.load(tiny, device="cuda")
