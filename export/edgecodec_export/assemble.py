@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from . import verify
 from .card import Notes, model_card
-from .convert import Converted, ExportError, Precision, convert
+from .convert import Converted, Precision, convert
+from .errors import ExportError
 from .graphs import OPSET
 
 GOLDEN_SECONDS = 0.4
@@ -104,12 +105,13 @@ def _folder(target: Path, *, force: bool) -> Iterator[Path]:
         raise ExportError(f"{target}: exists; -f replaces it")
     if target.exists() and not (target.is_dir() and ((target / "manifest.json").exists() or not any(target.iterdir()))):
         raise ExportError(f"{target}: is no bundle; -f replaces only bundles and empty folders")
-    temporary = target.with_name(f".{target.name}-{secrets.token_hex(6)}.tmp")
+    beside = next(folder for folder in target.absolute().parents if folder.exists())
+    temporary = beside / f".{target.name}-{secrets.token_hex(6)}.tmp"
     old = temporary.with_suffix(".old")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         yield temporary
+        target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
             target.rename(old)
         temporary.rename(target)

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgecodec import Manifest
 
-from .convert import ExportError
+from .errors import ExportError
 from .quality import table
 
 if sys.version_info >= (3, 11):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import time
@@ -57,6 +58,8 @@ def export(
     from .quality import measure, usual_stages
 
     torch.set_num_threads(1)
+    if valid:
+        _check_scoring()
 
     def score(codec: Codec) -> list[dict[str, object]]:
         assert valid is not None
@@ -117,6 +120,14 @@ def evaluate(
         print(json.dumps(rows, indent=1))
     else:
         print("\n".join(table(rows)))
+
+
+def _check_scoring() -> None:
+    """Say now, not after minutes, that scores cannot be had."""
+    for package in ("pesq", "pystoi"):
+        if importlib.util.find_spec(package) is None:
+            typer.echo(f"edgecodec: --valid needs {package}: pip install 'edgecodec[train]'", err=True)
+            raise typer.Exit(1)
 
 
 @contextmanager

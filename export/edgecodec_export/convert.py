@@ -13,22 +13,18 @@ from typing import Literal
 
 import numpy as np
 import torch
-from edgecodec.errors import EdgecodecError
 from edgecodec_training.model import CodecModel
 from edgecodec_training.quantizers import LookupTables, Quantizer, QuantizerConfig
 from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor
 
+from .errors import ExportError
 from .graphs import decoder_graph, encoder_graph
 from .precision import store_fp16
 from .quantizer_graphs import QuantizerTables, quantizer_decode_graph, quantizer_encode_graph
 
 Precision = Literal["fp32", "fp16"]
-
-
-class ExportError(EdgecodecError):
-    """A checkpoint that cannot be exported, or graphs that do not do what the model does."""
 
 
 class StoredQuantizer(Quantizer):

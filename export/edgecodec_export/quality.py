@@ -13,7 +13,7 @@ from edgecodec_training.data import Clip, DataError
 from edgecodec_training.evaluate import MEASURES, evaluate, validation_clips
 from numpy.typing import NDArray
 
-from .convert import ExportError
+from .errors import ExportError
 
 USUAL_BITRATES = (1.5, 3.0, 6.0, 12.0)  # kbps
 KINDS = ("speech", "music", "noise")

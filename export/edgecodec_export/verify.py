@@ -19,7 +19,7 @@ from edgecodec.bundle import read_bundle
 from edgecodec_training.model import CodecModel
 from numpy.typing import NDArray
 
-from .convert import ExportError
+from .errors import ExportError
 
 Audio = NDArray[np.float32]
 Codes = NDArray[np.int64]

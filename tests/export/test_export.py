@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import soundfile
 from edgecodec.cli import app
 from edgecodec_export import assemble
 from edgecodec_export.assemble import Request, export_bundle
-from edgecodec_export.convert import Converted, ExportError
+from edgecodec_export.convert import Converted
+from edgecodec_export.errors import ExportError
 from edgecodec_training.model import CodecModel
 from onnx import numpy_helper
 from typer.testing import CliRunner
@@ -162,7 +165,7 @@ def test_failed_verification_leaves_nothing(
         return dataclasses.replace(converted, graphs=converted.graphs | {part: graph})
 
     monkeypatch.setattr(assemble, "convert", faulty)
-    result = invoke("export", checkpoint, tmp_path / "out")
+    result = invoke("export", checkpoint, tmp_path / "new" / "out")
     assert result.exit_code == 1
     assert message in result.output
     assert len(result.output.splitlines()) == 1
@@ -182,6 +185,18 @@ def test_failed_verification_keeps_the_bundle_that_was_there(
     assert invoke("export", checkpoint, bundle, "-f").exit_code == 1
     assert (bundle / "manifest.json").read_bytes() == before
     assert [f.name for f in bundle.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize(("missing", "extra"), [("torch", "export"), ("onnx", "export"), ("pesq", "train")])
+def test_missing_extra_is_named(missing: str, extra: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from edgecodec.cli import main; main()"
+    command = [sys.executable, "-c", code, "export", "run", str(tmp_path / "out")]
+    if missing == "pesq":
+        command += ["--valid", str(AUDIO)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(f"needs {missing}: pip install 'edgecodec[{extra}]'")
+    assert "Traceback" not in done.stderr
 
 
 def test_weights_beyond_float16_are_refused(
