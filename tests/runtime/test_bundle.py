@@ -46,7 +46,7 @@ def test_a_manifest_survives_its_json(tiny: Path) -> None:
     assert manifest.to_json() == text
     assert manifest.frame_rate == 500
     assert manifest.quantizer.code_bits == 4
-    assert list(json.loads(text))[0] == "format_version"
+    assert next(iter(json.loads(text))) == "format_version"
 
 
 def test_the_committed_bundle_is_what_its_maker_makes(tiny: Path, maker, tmp_path: Path) -> None:

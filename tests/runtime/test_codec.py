@@ -114,7 +114,8 @@ def test_flush_and_reset_begin_anew(codec: Codec, voice) -> None:
         packets = encoder.push(voice(100)) + encoder.flush()
         runs.append((packets, [decoder.push(packet) for packet in packets]))
         decoder.reset()
-    for (first, second), (audio, again) in zip(zip(*(r[0] for r in runs), strict=True), zip(*(r[1] for r in runs))):
+    (packets, audios), (packets_again, audios_again) = runs
+    for first, second, audio, again in zip(packets, packets_again, audios, audios_again, strict=True):
         assert first.sequence == second.sequence
         assert np.array_equal(first.codes, second.codes)
         assert np.array_equal(audio, again)

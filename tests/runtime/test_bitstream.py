@@ -1,0 +1,258 @@
+"""Packets and .edgc files: they come back exactly, and no damage passes for sound."""
+
+from __future__ import annotations
+
+import io
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from edgecodec import BitstreamError, Packet, PacketFormat
+from edgecodec.bits import clear_after, pack_bits, packed_size, unpack_bits
+from edgecodec.bitstream import SEQUENCE_MODULUS, Header, Reader, Writer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+HEADER = Header(
+    fingerprint=b"12345678",
+    bundle="tiny",
+    codec_rate=8000,
+    frame_size=16,
+    sample_rate=8000,
+    channels=2,
+    stages=4,
+    code_bits=10,
+    frames_per_packet=9,
+)
+
+
+def some_packets(count: int = 5) -> list[Packet]:
+    rng = np.random.default_rng(0)
+    return [Packet(i, rng.integers(0, 1024, (2, 1 + i % 4, 9))) for i in range(count)]
+
+
+def written(packets: list[Packet], samples: int = 700, header: Header = HEADER) -> bytes:
+    file = io.BytesIO()
+    writer = Writer(file, header)
+    for packet in packets:
+        writer.write(packet)
+    writer.finish(samples)
+    assert writer.bytes == len(file.getvalue())
+    return file.getvalue()
+
+
+def read(data: bytes) -> tuple[Reader, list[Packet]]:
+    reader = Reader(io.BytesIO(data))
+    return reader, list(reader)
+
+
+@given(bits=st.integers(1, 16), data=st.data())
+def test_bits_come_back(bits: int, data: st.DataObject) -> None:
+    values = data.draw(st.lists(st.integers(0, 2**bits - 1), max_size=50))
+    packed = pack_bits(np.array(values, np.int64), bits)
+    assert len(packed) == packed_size(len(values), bits)
+    assert unpack_bits(packed, len(values), bits).tolist() == values
+    text = "".join(f"{value:0{bits}b}" for value in values)
+    assert "".join(f"{byte:08b}" for byte in packed).ljust(len(text), "0")[: len(text)] == text
+    kept = data.draw(st.integers(0, len(values)))
+    assert clear_after(packed, kept, bits) == pack_bits(np.array(values[:kept], np.int64), bits)
+
+
+@given(
+    channels=st.integers(1, 4),
+    bits=st.integers(1, 16),
+    stages=st.integers(1, 8),
+    frames=st.integers(1, 12),
+    sequence=st.integers(0, SEQUENCE_MODULUS - 1),
+    keep=st.integers(1, 9),
+)
+def test_packets_come_back_and_truncate(
+    channels: int, bits: int, stages: int, frames: int, sequence: int, keep: int
+) -> None:
+    codes = np.random.default_rng(frames).integers(0, 2**bits, (channels, stages, frames))
+    form, packet = PacketFormat(channels, bits), Packet(sequence, codes)
+    data = form.to_bytes(packet)
+    back = form.from_bytes(data)
+    assert back.sequence == sequence
+    assert np.array_equal(back.codes, codes)
+    shorter = form.truncate(data, keep)
+    assert shorter == form.to_bytes(packet.truncate(keep))
+    assert len(shorter) == 7 + (min(keep, stages) * channels * frames * bits + 7) // 8
+
+
+def test_the_arithmetic_of_a_packet() -> None:
+    # 24 kHz / 320 = 75 frames a second; 8 stages of 1024 make 80 bits a frame and 6 kbps.
+    form = PacketFormat(channels=1, code_bits=10)
+    assert form.payload_size(stages=8, frames=1) == 10
+    assert 8 * form.payload_size(stages=8, frames=75) == 6000
+    assert 8 * form.payload_size(stages=4, frames=75) == 3000
+
+
+def test_packets_that_do_not_fit() -> None:
+    form = PacketFormat(1, 4)
+    for codes in (np.full((1, 1, 1), 16), np.full((1, 1, 1), -1), np.zeros((2, 1, 1), int), np.zeros((1, 1, 256), int)):
+        with pytest.raises(BitstreamError):
+            form.to_bytes(Packet(0, codes))
+    with pytest.raises(BitstreamError):
+        form.truncate(form.to_bytes(Packet(0, np.zeros((1, 1, 1), int))), 0)
+    for wrong in ((0, 4), (256, 4), (1, 0), (1, 17)):
+        with pytest.raises(BitstreamError):
+            PacketFormat(*wrong)
+
+
+@given(st.binary(max_size=40), st.booleans())
+def test_bytes_that_are_no_packet(data: bytes, marked: bool) -> None:
+    form = PacketFormat(1, 10)
+    data = b"P" + data if marked else data
+    try:
+        packet = form.from_bytes(data)
+    except BitstreamError:
+        return
+    assert form.to_bytes(packet)[:5] == data[:5]  # hypothesis found a sound packet
+
+
+def test_a_file_comes_back() -> None:
+    packets = some_packets()
+    reader, back = read(written(packets))
+    assert reader.header == HEADER
+    assert reader.damage is None
+    assert reader.samples == 700
+    assert reader.packets == 5
+    assert reader.frames == 45
+    for sent, got in zip(packets, back, strict=True):
+        assert got.sequence == sent.sequence
+        assert np.array_equal(got.codes, sent.codes)
+
+
+def test_the_sequence_wraps() -> None:
+    header = replace(HEADER, frames_per_packet=1, channels=1)
+    codes = np.zeros((1, 1, 1), np.int64)
+    packets = [Packet(i % SEQUENCE_MODULUS, codes) for i in range(SEQUENCE_MODULUS + 3)]
+    reader, back = read(written(packets, header=header))
+    assert reader.damage is None
+    assert len(back) == SEQUENCE_MODULUS + 3
+
+
+def test_a_pipe_may_give_a_few_bytes_at_a_time() -> None:
+    class Trickle(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(min(size, 3) if size and size > 0 else size)
+
+    reader = Reader(Trickle(written(some_packets())))
+    assert len(list(reader)) == 5
+    assert reader.damage is None
+
+
+FILE = written(some_packets())
+HEADER_SIZE = len(HEADER.to_bytes())
+
+
+@settings(deadline=None)
+@given(st.integers(0, len(FILE) - 1))
+def test_truncation_anywhere_is_seen(size: int) -> None:
+    if size < HEADER_SIZE:
+        with pytest.raises(BitstreamError, match=r"truncated|empty|not an"):
+            read(FILE[:size])
+        return
+    reader, packets = read(FILE[:size])
+    assert reader.samples is None
+    assert "trunc" in reader.damage
+    for got, sent in zip(packets, some_packets(), strict=False):
+        assert np.array_equal(got.codes, sent.codes)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sets(st.integers(0, 8 * len(FILE) - 1), min_size=1, max_size=4))
+def test_flipped_bits_anywhere_are_seen(flips: set[int]) -> None:
+    data = bytearray(FILE)
+    for bit in flips:
+        data[bit // 8] ^= 1 << bit % 8
+    try:
+        reader, packets = read(bytes(data))
+    except BitstreamError:
+        assert min(flips) < 8 * HEADER_SIZE
+        return
+    assert reader.damage is not None
+    assert reader.samples is None
+    # A CRC-16 misses one damaged packet in 65,536; the CRC over all packets then tells.
+    whole = [np.array_equal(got.codes, sent.codes) for got, sent in zip(packets, some_packets(), strict=False)]
+    assert all(whole) or reader.damage == "the end record contradicts the packets"
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_are_read_without_surprise(data: bytes, after_header: bool) -> None:
+    try:
+        reader, _ = read(HEADER.to_bytes() + data if after_header else data)
+    except BitstreamError:
+        return
+    assert reader.damage is not None
+
+
+def test_packets_that_were_taken_out_or_repeated_are_seen() -> None:
+    packets = [PacketFormat(2, 10).to_bytes(packet) for packet in some_packets()]
+    start, end = HEADER.to_bytes(), FILE[HEADER_SIZE + sum(map(len, packets)) :]
+    for order in ([0, 1, 3, 4], [0, 0, 1, 2, 3, 4], [1, 0, 2, 3, 4]):
+        reader, _ = read(start + b"".join(packets[i] for i in order) + end)
+        assert "missing or out of order" in reader.damage
+    reader, got = read(start + b"".join(packets[:4]) + end)  # the last one: only the end record knows
+    assert "contradicts" in reader.damage
+    assert len(got) == 4
+    reader, _ = read(FILE + b"\0")
+    assert "bytes follow" in reader.damage
+
+
+def test_a_length_beyond_all_packets_is_seen() -> None:
+    assert read(written(some_packets(), samples=45 * 16))[0].damage is None
+    assert "contradicts" in read(written(some_packets(), samples=45 * 16 + 2))[0].damage
+    assert "contradicts" in read(written(some_packets(), samples=2**63))[0].damage
+
+
+def test_newer_versions_and_other_files() -> None:
+    newer = bytearray(FILE)
+    newer[4] = 2
+    with pytest.raises(BitstreamError, match="version 2, this edgecodec reads up to 1"):
+        read(bytes(newer))
+    for data in (b"RIFF\0\0\0\0WAVE", b"\0" * 100):
+        with pytest.raises(BitstreamError, match=r"not an \.edgc"):
+            read(data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"codec_rate": 1},
+        {"sample_rate": 2**32 - 1},
+        {"frame_size": 0},
+        {"channels": 0},
+        {"stages": 0},
+        {"code_bits": 17},
+        {"frames_per_packet": 0},
+        {"bundle": "x" * 65},
+        {"bundle": "a\nb"},
+        {"channels": 255, "stages": 255, "code_bits": 16, "frames_per_packet": 255},
+    ],
+)
+def test_headers_out_of_range(change: dict[str, object]) -> None:
+    with pytest.raises(BitstreamError, match="out of range"):
+        replace(HEADER, **change)
+
+
+def test_large_numbers_take_no_memory() -> None:
+    header = replace(HEADER, channels=32, stages=64, frames_per_packet=255, code_bits=16)
+    tracemalloc.start()
+    reader, _ = read(header.to_bytes() + b"P\x40\xff\x00\x00" + b"\0" * 50)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "truncated" in reader.damage
+    assert peak < 3 << 20
+
+
+def test_the_writer_keeps_to_its_header() -> None:
+    writer = Writer(io.BytesIO(), HEADER)
+    with pytest.raises(BitstreamError, match="out of order"):
+        writer.write(some_packets()[1])
+    for shape in ((2, 5, 9), (2, 4, 10), (1, 1, 1)):
+        with pytest.raises(BitstreamError):
+            writer.write(Packet(0, np.zeros(shape, np.int64)))
