@@ -42,7 +42,7 @@ _END_RECORD = struct.Struct("<cQII")
 _CRC16, _CRC32 = struct.Struct("<H"), struct.Struct("<I")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth
 class Packet:
     """Codes of a few frames: `codes` int [channels, n_stages, frames]; `sequence` counts packets modulo 65,536."""
 
