@@ -165,9 +165,11 @@ class FrameBlock(Causal):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, T, C]` to the same shape."""
-        y, state = self.depthwise(x.transpose(1, 2).unsqueeze(2), state)
-        y = self.norm(y.squeeze(2).transpose(1, 2))
-        return x + self.contract(self.activation(self.expand(y))), state
+        conv, past = self.depthwise.conv, self.depthwise.past
+        seen = torch.cat([state.reshape(x.shape[0], past, x.shape[2]), x], dim=1)  # the state is channels-last as well,
+        y = conv(seen.unsqueeze(1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # so that runtimes absorb the permutations
+        y = self.contract(self.activation(self.expand(self.norm(y.squeeze(1)))))
+        return x + y, seen[:, -past:].flatten(1) if past else state
 
 
 def lapped_basis(frame_size: int) -> Tensor:
