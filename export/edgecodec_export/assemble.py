@@ -75,7 +75,7 @@ def export_bundle(request: Request) -> Manifest:
         checkpoint = load_checkpoint(request.checkpoint)
         trained = build_model(checkpoint.config.model, checkpoint.weights)
     except CheckpointError as error:
-        raise ExportError(str(error)) from None
+        raise ExportError(" ".join(str(error).split())) from None  # torch lists mismatches in lines
     with _folder(request.target, force=request.force) as folder:
         converted = convert(trained, request.precision)
         manifest = _describe(request, checkpoint, trained, converted, _write_graphs(converted, folder))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,6 +113,17 @@ def test_unusable_checkpoint(tmp_path: Path, checkpoint_files: dict[str, str], m
     assert message in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_configuration(checkpoint: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(checkpoint, tmp_path / "run"))
+    facts = json.loads((run / "checkpoint.json").read_text())
+    facts["config"]["model"]["latent_dim"] = 16
+    (run / "checkpoint.json").write_text(json.dumps(facts))
+    result = invoke("export", run, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "weights do not fit the configuration" in result.output
+    assert len(result.output.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
