@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .codec import Codec, load
     from .errors import AudioError, BitrateError, BitstreamError, BundleError, DeviceError, EdgecodecError
     from .manifest import Manifest
-    from .stream import DecoderStream, EncoderStream
+    from .stream import DecoderStatistics, DecoderStream, EncoderStream
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ __all__ = [
     "BitstreamError",
     "BundleError",
     "Codec",
+    "DecoderStatistics",
     "DecoderStream",
     "DeviceError",
     "EdgecodecError",
@@ -44,7 +45,7 @@ _MODULES = {
     "codec": ("Codec", "load"),
     "errors": ("AudioError", "BitrateError", "BitstreamError", "BundleError", "DeviceError", "EdgecodecError"),
     "manifest": ("Manifest",),
-    "stream": ("DecoderStream", "EncoderStream"),
+    "stream": ("DecoderStatistics", "DecoderStream", "EncoderStream"),
 }
 
 

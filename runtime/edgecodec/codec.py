@@ -184,10 +184,18 @@ class Codec:
         stages: int | None = None,
         channels: int = 1,
         frames_per_packet: int = 1,
+        redundancy: int = 0,
     ) -> EncoderStream:
         """A stream that turns audio blocks of any length into packets; see `EncoderStream`."""
         n = self.stages(bitrate=bitrate, stages=stages)
-        return EncoderStream(self, self._sessions, n, channels=channels, frames_per_packet=frames_per_packet)
+        return EncoderStream(
+            self,
+            self._sessions,
+            n,
+            channels=channels,
+            frames_per_packet=frames_per_packet,
+            redundancy=redundancy,
+        )
 
     def decoder_stream(self, *, channels: int = 1) -> DecoderStream:
         """A stream that turns packets into audio; see `DecoderStream`."""

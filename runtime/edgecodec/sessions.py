@@ -54,19 +54,37 @@ class Sessions:
         for start in range(0, audio.shape[1], size):
             latents, state = self._encoder(audio[:, None, start : start + size], state)
             codes.append(self._quantizer_encode(latents, n_stages))
-        return np.concatenate(codes, axis=2), state
+        return codes[0] if len(codes) == 1 else np.concatenate(codes, axis=2), state
 
     def decode(
         self, codes: NDArray[np.int64], state: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Codes [B, n, T], already checked, to audio [B, frame_size * T] and the next state, in blocks as `encode`."""
         size = _block_frames(len(codes))
+        if codes.shape[2] <= size:
+            return self.synthesize(self.latents(codes), state)
         audio = []
         for start in range(0, codes.shape[2], size):
-            latents = self._quantizer_decode(codes[:, :, start : start + size])
-            block, state = self._decoder(latents, state)
-            audio.append(block[:, 0])
+            block, state = self.synthesize(self.latents(codes[:, :, start : start + size]), state)
+            audio.append(block)
         return np.concatenate(audio, axis=1), state
+
+    def latents(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Latents [B, T, D] of codes [B, n, T], already checked."""
+        latents: NDArray[np.float32] = self._sessions["quantizer_decode"].run(None, {"codes": codes})[0]
+        return latents
+
+    def synthesize(
+        self, latents: NDArray[np.float32], state: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Latents [B, T, D] to audio [B, frame_size * T] and the next state, in blocks as `encode`."""
+        size = _block_frames(len(latents))
+        audio = []
+        for start in range(0, latents.shape[1], size):
+            feeds = {"latents": latents[:, start : start + size], "state": state}
+            block, state = self._sessions["decoder"].run(None, feeds)
+            audio.append(block[:, 0])
+        return audio[0] if len(audio) == 1 else np.concatenate(audio, axis=1), state
 
     def zero_state(self, graph: Literal["encoder", "decoder"], batch: int) -> NDArray[np.float32]:
         """The state before the first frame."""
@@ -82,16 +100,6 @@ class Sessions:
         feeds = {"latents": latents, "n_stages": np.array(n_stages, np.int64)}
         codes: NDArray[np.int64] = self._sessions["quantizer_encode"].run(None, feeds)[0]
         return codes
-
-    def _quantizer_decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        latents: NDArray[np.float32] = self._sessions["quantizer_decode"].run(None, {"codes": codes})[0]
-        return latents
-
-    def _decoder(
-        self, latents: NDArray[np.float32], state: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        audio, next_state = self._sessions["decoder"].run(None, {"latents": latents, "state": state})
-        return audio, next_state
 
     def _session(self, bundle: Bundle, name: str, threads: int) -> onnxruntime.InferenceSession:
         import onnxruntime as ort
@@ -123,11 +131,14 @@ class Sessions:
         try:
             latents, encoder_state = self._encoder(audio, self.zero_state("encoder", 1))
             codes = self._quantizer_encode(latents, m.quantizer.max_stages)
-            decoded, decoder_state = self._decoder(self._quantizer_decode(codes), self.zero_state("decoder", 1))
+            quantized = self.latents(codes)
+            feeds = {"latents": quantized, "state": self.zero_state("decoder", 1)}
+            decoded, decoder_state = self._sessions["decoder"].run(None, feeds)
         except Exception as error:
             raise BundleError(f"{bundle.path}: the graphs contradict the manifest: {_one_line(error)}") from None
         expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
             "latents": (latents, (1, 2, m.latent_dim)),
+            "decoded latents": (quantized, latents.shape),
             "encoder state": (encoder_state, (1, m.state.encoder)),
             "codes": (codes, (1, m.quantizer.max_stages, 2)),
             "decoded audio": (decoded, audio.shape),
@@ -140,6 +151,7 @@ class Sessions:
                 )
         if codes.min() < 0 or codes.max() >= m.quantizer.codebook_size:
             raise BundleError(f"{bundle.path}: the graphs contradict the manifest: codes beyond the codebook")
+        self.silence = quantized[:, -1:]  # latents [1, 1, D] that stand for silence
 
 
 def _block_frames(batch: int) -> int:

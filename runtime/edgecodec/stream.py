@@ -5,17 +5,25 @@ at a time; any number of streams share one codec.
 
     input    |----- packet 0 -----|----- packet 1 -----|-- rest + zeros --|
     decoded        (delay) |----- packet 0 -----|----- packet 1 -----|...
+
+Networks lose packets. The decoder stream follows their sequence: it answers for those that are missing, drops those
+that come late or twice, and recovers a lost one from the next where packets carry redundancy:
+
+    packet   | 6, repeats 5 | 7, repeats 6 |   (lost)   | 9, repeats 8 |
+    decoded  |      6       |      7       | 8, coarser |      9       |
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .bitstream import SEQUENCE_MODULUS, Packet
-from .errors import AudioError, BitrateError
+from .errors import AudioError, BitrateError, BitstreamError
+from .loss import FADE_SECONDS, fade
 
 if TYPE_CHECKING:
     from .codec import Codec
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 
 _MAX_CHANNELS = 255
 _MAX_FRAMES_PER_PACKET = 255
+_LONGEST_GAP = 10.0  # seconds; a jump in the sequence beyond it is no loss but another stream
 _SUBNORMAL = 1e-20  # smaller input is silence; subnormal numbers would run 100 times slower
 
 
@@ -43,11 +52,21 @@ def as_audio(audio: ArrayLike) -> NDArray[np.float32]:
 class EncoderStream:
     """Turns audio into packets, as soon as each is full. Make one with `Codec.encoder_stream`.
 
-    `stages` may be set at any time and holds from the next packet on.
+    A packet is what the encoder waits for and encodes in one go: more `frames_per_packet` cost less compute and fewer
+    packet heads, and buffer longer. The codes are the same.
+
+    `stages` and `redundancy` may be set at any time and hold from the next packet on.
     """
 
     def __init__(
-        self, codec: Codec, sessions: Sessions, stages: int, *, channels: int = 1, frames_per_packet: int = 1
+        self,
+        codec: Codec,
+        sessions: Sessions,
+        stages: int,
+        *,
+        channels: int = 1,
+        frames_per_packet: int = 1,
+        redundancy: int = 0,
     ) -> None:
         _check_channels(channels)
         if not 1 <= frames_per_packet <= _MAX_FRAMES_PER_PACKET:
@@ -55,6 +74,7 @@ class EncoderStream:
         self._codec, self._sessions = codec, sessions
         self._channels, self._frames_per_packet = channels, frames_per_packet
         self._stages = stages
+        self.redundancy = redundancy
         self.reset()
 
     def reset(self) -> None:
@@ -62,6 +82,7 @@ class EncoderStream:
         self._state = self._sessions.zero_state("encoder", self._channels)
         self._rest = np.zeros((self._channels, 0), np.float32)  # samples short of a packet
         self._samples = self._frames = self._sequence = 0
+        self._previous: NDArray[np.int64] | None = None  # codes of the last packet
 
     @property
     def channels(self) -> int:
@@ -81,6 +102,15 @@ class EncoderStream:
     @stages.setter
     def stages(self, stages: int) -> None:
         self._stages = self._codec.stages(stages=stages)
+
+    @property
+    def redundancy(self) -> int:
+        """Stages of its predecessor that each packet to come repeats, so that a decoder can recover it; 0 for none."""
+        return self._redundancy
+
+    @redundancy.setter
+    def redundancy(self, stages: int) -> None:
+        self._redundancy = self._codec.stages(stages=stages) if stages else 0
 
     def push(self, block: ArrayLike) -> list[Packet]:
         """Encode a block of any length, [samples] (one channel) or [channels, samples], in [-1, 1].
@@ -116,16 +146,36 @@ class EncoderStream:
         codes, self._state = self._sessions.encode(audio, self._state, self._stages)
         packets = []
         for start in range(0, codes.shape[2], self._frames_per_packet):
-            packets.append(Packet(self._sequence, codes[:, :, start : start + self._frames_per_packet]))
+            own = codes[:, :, start : start + self._frames_per_packet]
+            repeated = None
+            if self._redundancy and self._previous is not None:
+                repeated = self._previous[:, : self._redundancy]
+            packets.append(Packet(self._sequence, own, repeated))
+            self._previous = own
             self._sequence = (self._sequence + 1) % SEQUENCE_MODULUS
         self._frames += codes.shape[2]
         return packets
+
+
+@dataclass(frozen=True)
+class DecoderStatistics:
+    """Packets of a decoder stream since it began: each was received or lost; each lost one concealed or recovered."""
+
+    received: int  # decoded in their turn
+    concealed: int  # lost: the sound before them was repeated and faded out
+    recovered: int  # lost: decoded from what the next packet repeats
+    late: int  # dropped, for they came after their turn or twice
 
 
 class DecoderStream:
     """Turns packets into audio, each into all its samples at once. Make one with `Codec.decoder_stream`.
 
     The first `delay` samples of a stream come before its audio.
+
+    Whoever reads packets in the order they come only calls `push`, which fills the gaps. A player that must have sound
+    now asks for the packets in their turn, and holds one more back to recover a lost one from its successor:
+
+        audio = decoder.push(packet) if packet is not None else decoder.conceal(following)
     """
 
     def __init__(self, codec: Codec, sessions: Sessions, *, channels: int = 1) -> None:
@@ -134,8 +184,13 @@ class DecoderStream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all packets: the next one begins a new stream."""
+        """Forget all packets: the next one begins a new stream, whatever its sequence."""
         self._state = self._sessions.zero_state("decoder", self._channels)
+        self._due: int | None = None  # sequence of the next packet, once there was one
+        self._last: NDArray[np.int64] | None = None  # codes of the last packet, received or recovered
+        self._gap_frames = 0  # concealed since
+        self._clip = False
+        self._received = self._concealed = self._recovered = self._late = 0
 
     @property
     def channels(self) -> int:
@@ -147,14 +202,113 @@ class DecoderStream:
         """Samples by which the output lags behind the encoder's input."""
         return self._codec.delay
 
+    @property
+    def statistics(self) -> DecoderStatistics:
+        """What became of the packets since the stream began."""
+        return DecoderStatistics(self._received, self._concealed, self._recovered, self._late)
+
     def push(self, packet: Packet) -> NDArray[np.float32]:
         """Decode a packet: audio [samples] of one channel, or [channels, samples].
+
+        After a gap in the sequence the audio of the missing packets comes first, the last of them recovered where
+        `packet` repeats it. A packet that is late or comes twice gives no samples. A jump of more than 10 s is
+        another stream, which begins with this packet.
 
         Raises:
             BitstreamError: codes that this codec cannot have made; the stream is left as it was.
         """
         codes = self._codec.check_codes(packet.codes, self._channels)
+        missing = self._missing(packet.sequence)
+        if missing < 0:
+            self._late += 1
+            return self._shaped(np.zeros((self._channels, 0), np.float32))
+        audio = self._bridged(packet, codes, missing) if missing else self._decoded(codes)
+        self._due = (packet.sequence + 1) % SEQUENCE_MODULUS
+        self._received += 1
+        return self._shaped(audio)
+
+    def conceal(self, following: Packet | None = None, *, frames: int | None = None) -> NDArray[np.float32]:
+        """Answer for the packet that is due and did not come; if it still comes, it is dropped as late.
+
+        Args:
+            following: the packet after it, where that is already there; push it next. If it repeats the missing one,
+                that is recovered; else the last sound is repeated, and fades out within 0.1 s of loss.
+            frames: how many the missing packet held; by default as many as the one before it, or 1.
+
+        Returns:
+            Audio as `push`, of the missing packet alone.
+
+        Raises:
+            BitstreamError: codes in `following` that this codec cannot have made; the stream is left as it was.
+        """
+        previous = None
+        if following is not None and self._due in (None, (following.sequence - 1) % SEQUENCE_MODULUS):
+            previous = self._previous(following)
+        if previous is not None and following is not None:
+            audio = self._recover(previous)
+            self._due = following.sequence % SEQUENCE_MODULUS
+        else:
+            if frames is None:
+                frames = 1 if self._last is None else self._last.shape[2]
+            if not 1 <= frames <= _MAX_FRAMES_PER_PACKET:
+                raise BitstreamError(f"a packet has 1 to {_MAX_FRAMES_PER_PACKET} frames, not {frames}")
+            audio = self._conceal(frames, packets=1)
+            if self._due is not None:
+                self._due = (self._due + 1) % SEQUENCE_MODULUS
+        return self._shaped(audio)
+
+    def _missing(self, sequence: int) -> int:
+        """Packets lost before this one, -1 when it is late."""
+        if self._due is None or self._last is None:
+            return 0
+        ahead = (sequence - self._due) % SEQUENCE_MODULUS
+        if not ahead:
+            return 0
+        longest = _LONGEST_GAP * self._codec.manifest.frame_rate / self._last.shape[2]
+        if ahead > SEQUENCE_MODULUS // 2:
+            return -1 if SEQUENCE_MODULUS - ahead <= longest else 0
+        return ahead if ahead <= longest else 0
+
+    def _bridged(self, packet: Packet, codes: NDArray[np.int64], missing: int) -> NDArray[np.float32]:
+        """Audio of the missing packets and of this one."""
+        assert self._last is not None
+        previous = self._previous(packet)
+        lost, frames = missing - (previous is not None), self._last.shape[2]
+        audio = [self._conceal(lost * frames, packets=lost)] if lost else []
+        if previous is not None:
+            audio.append(self._recover(previous))
+        audio.append(self._decoded(codes))
+        return np.concatenate(audio, axis=1)
+
+    def _previous(self, packet: Packet) -> NDArray[np.int64] | None:
+        return None if packet.previous is None else self._codec.check_codes(packet.previous, self._channels)
+
+    def _decoded(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         audio, self._state = self._sessions.decode(codes, self._state)
+        self._last, self._gap_frames = codes, 0
+        # After a gap the decoder may overshoot; one that never lost anything gives the samples of the whole clip.
+        return np.clip(audio, -1, 1) if self._clip else audio
+
+    def _recover(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        self._recovered += 1
+        self._clip = True
+        return self._decoded(codes)
+
+    def _conceal(self, frames: int, packets: int) -> NDArray[np.float32]:
+        """Repeat and fade the last latents: the decoder network itself joins them to what was and what will come."""
+        self._concealed += packets
+        if self._last is None:
+            return np.zeros((self._channels, frames * self._codec.frame_size), np.float32)
+        self._clip = True
+        last = self._sessions.latents(self._last[:, :, -1:])
+        latents = fade(
+            last, self._sessions.silence, self._gap_frames, frames, FADE_SECONDS * self._codec.manifest.frame_rate
+        )
+        self._gap_frames += frames
+        audio, self._state = self._sessions.synthesize(latents, self._state)
+        return np.clip(audio, -1, 1)
+
+    def _shaped(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         return audio[0] if self._channels == 1 else audio
 
 
