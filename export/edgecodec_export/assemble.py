@@ -18,6 +18,7 @@ from typing import Any
 import edgecodec
 import numpy as np
 import torch
+from edgecodec.golden import verify as verify_golden
 from edgecodec.manifest import FileEntry, GraphFiles, Latency, Manifest, PartSizes, QuantizerFacts, StateSizes
 from edgecodec_training.checkpoint import Checkpoint, CheckpointError, build_model, load_checkpoint
 from edgecodec_training.data import DataError, find_clips
@@ -94,7 +95,8 @@ def _finish(request: Request, manifest: Manifest, model: CodecModel, folder: Pat
     _write_manifest(manifest, folder)
     (folder / "MODEL_CARD.md").write_text(model_card(manifest, request.notes), encoding="utf-8")
     (folder / "LICENSE").write_bytes(request.license.read_bytes() if request.license else _own_license())
-    edgecodec.load(folder)
+    if not all(result.passed for result in verify_golden(edgecodec.load(folder))):
+        raise ExportError("verification failed, no bundle was written: the golden vectors do not repeat")
     return manifest
 
 

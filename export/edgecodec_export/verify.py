@@ -25,7 +25,7 @@ Audio = NDArray[np.float32]
 Codes = NDArray[np.int64]
 Run = Callable[..., list[NDArray[Any]]]
 
-LATENTS_TOLERANCE = 1e-3  # of the largest latent
+LATENTS_TOLERANCE = 1e-4  # of the largest latent
 AUDIO_TOLERANCE = 1e-4  # of the loudest sample
 SCORE_TOLERANCE = 1e-5  # of the query's and the entry's energy: a near tie
 LEAST_EQUAL_CODES = 0.99
