@@ -21,6 +21,7 @@ from .errors import BitrateError, EdgecodecError
 
 if TYPE_CHECKING:
     from .codec import Codec
+    from .simulation import LossReport, Scores
     from .transcode import Report
 
 _INTERRUPTED, _FAILED, _USAGE = 130, 1, 2
@@ -151,6 +152,48 @@ def roundtrip(
     _say(text, {"encode": asdict(encoded), "decode": asdict(decoded)}, as_json, quiet_stdout=target == "-")
 
 
+@app.command("simulate-loss", epilog="Example: edgecodec simulate-loss speech.wav lossy.wav -b 6 --burst 3")
+def simulate_loss(
+    source: Source,
+    target: Target,
+    loss: Annotated[float, typer.Option(min=0, max=99, metavar="PERCENT", help="Packets lost in the mean.")] = 10.0,
+    burst: Annotated[
+        float | None, typer.Option(min=1, help="Packets lost in a row in the mean; default: independent losses.")
+    ] = None,
+    redundancy: Annotated[
+        int, typer.Option(min=0, help="Stages of its predecessor that each packet repeats; 0 for none.")
+    ] = 0,
+    frames: Annotated[int, typer.Option("--frames-per-packet", help="Code frames in a packet.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds lose other packets.")] = 0,
+    bitrate: Bitrate = None,
+    stages: Stages = None,
+    bundle: Bundle = "speech",
+    force: Force = False,
+    as_json: AsJson = False,
+    device: DeviceName = "cpu",
+) -> None:
+    """Send audio through a network that loses packets: hear and score the result."""
+    from .loss import GilbertModel
+    from .simulation import scoring_lacks, simulate_file
+
+    codec = _load(bundle, device)
+    share = loss / 100
+    report = simulate_file(
+        codec,
+        source,
+        target,
+        GilbertModel(share, 1 / (1 - share) if burst is None else burst),
+        stages=codec.stages(bitrate=bitrate, stages=stages),
+        redundancy=redundancy,
+        frames_per_packet=frames,
+        seed=seed,
+        force=force,
+    )
+    _say(_loss_lines(report), asdict(report), as_json, quiet_stdout=target == "-")
+    if missing := scoring_lacks():
+        typer.echo(f"edgecodec: scores need {missing}: pip install 'edgecodec[eval]'", err=True)
+
+
 @app.command(epilog="Example: edgecodec info speech")
 def info(
     what: Annotated[str, typer.Argument(metavar="FILE|BUNDLE", help="An .edgc file, a shipped bundle or a folder.")],
@@ -236,6 +279,23 @@ def _report_line(verb: str, r: Report) -> str:
         f"{verb} {r.seconds:.2f} s ({r.channels} ch, {r.sample_rate} Hz), {r.stages} stages: {r.payload_kbps:.2f} kbps "
         f"payload, {r.file_kbps:.2f} kbps on disk ({r.file_bytes} bytes), {r.speed:.0f} \u00d7 real time"
     )
+
+
+def _loss_lines(r: LossReport) -> str:
+    lines = [
+        f"{r.seconds:.2f} s in {r.packets} packets, {r.stages} stages, {r.redundancy} repeated: "
+        f"{r.payload_kbps:.2f} kbps payload, {r.packet_kbps:.2f} kbps with packet heads",
+        f"lost {r.lost} ({r.lost / r.packets:.1%}, {r.longest_burst} in a row at most): "
+        f"{r.concealed} concealed, {r.recovered} recovered",
+    ]
+    if r.lossless is not None and r.lossy is not None:
+        lines += [_score_line("without loss", r.lossless), _score_line("with loss", r.lossy)]
+    return "\n".join(lines)
+
+
+def _score_line(what: str, scores: Scores) -> str:
+    pesq, estoi = ("no speech" if x is None else f"{x:.2f}" for x in (scores.pesq_wb, scores.estoi))
+    return f"{what:<14}PESQ-WB {pesq}, ESTOI {estoi}"
 
 
 def _say(text: str, data: dict[str, Any], as_json: bool, *, quiet_stdout: bool = False) -> None:

@@ -165,7 +165,7 @@ def test_verify(run, tiny: Path, bundle: Path) -> None:
     assert "altered" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["encode", "decode", "roundtrip", "info", "verify"])
+@pytest.mark.parametrize("name", ["encode", "decode", "roundtrip", "simulate-loss", "info", "verify"])
 def test_the_example_in_every_help_works(run, tiny: Path, tmp_path: Path, clip: Path, monkeypatch, name: str) -> None:
     monkeypatch.setattr("edgecodec.bundle.shipped_bundles", lambda: {"speech": tiny, "tiny": tiny})
     monkeypatch.setattr("edgecodec.transcode.shipped_bundles", lambda: {"speech": tiny, "tiny": tiny})
