@@ -10,6 +10,7 @@ from edgecodec_training.layers import (
     LappedAnalysis,
     LappedSynthesis,
     ResidualUnit,
+    band_hats,
     compand,
     expand,
     lapped_basis,
@@ -85,3 +86,11 @@ def test_pseudo_power_is_steadier_than_one_coefficient() -> None:
     peak = int(mdct[0].square().mean(0).argmax())
     squared, pseudo = mdct[0, 5:, peak].square(), pseudo_power(mdct)[0, 5:, peak]
     assert pseudo.std() / pseudo.mean() < 0.5 * squared.std() / squared.mean()
+
+
+def test_bands_become_a_smooth_line_over_bins() -> None:
+    hats = band_hats(4, 32)
+    assert hats.shape == (4, 32)
+    torch.testing.assert_close(hats.sum(dim=0), torch.ones(32))
+    line = torch.tensor([0.0, 1.0, 2.0, 3.0]) @ hats
+    assert (line.diff() >= 0).all() and line.diff().max() < 0.2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from edgecodec_training.config import ModelConfig, from_dict
-from edgecodec_training.layers import compand, lapped_basis
+from edgecodec_training.layers import LappedAnalysis, compand, lapped_basis
 from edgecodec_training.model import CodecModel, macs_per_second, parameter_count
 
 TINY = {
@@ -11,7 +11,7 @@ TINY = {
         "architecture": "edge",
         "frame_size": 40,
         "latent_dim": 12,
-        "edge": {"channels": 16, "encoder_blocks": 2, "decoder_blocks": 2},
+        "edge": {"channels": 16, "encoder_blocks": 2, "decoder_blocks": 2, "waveform_bins": 12},
         "quantizer": {"max_stages": 4, "codebook_size": 16, "dropout_stages": [1, 2, 4]},
     },
     "seanet": {
@@ -77,7 +77,7 @@ def test_causal_up_to_the_stated_latency(name: str) -> None:
 @torch.no_grad()
 def test_edge_begins_as_a_transform_codec() -> None:
     """Before the first step latents are the lowest MDCT coefficients, companded, and the decoder inverts them."""
-    config = from_dict(ModelConfig, TINY["edge"] | {"latent_dim": 40})
+    config = from_dict(ModelConfig, TINY["edge"] | {"latent_dim": 40, "edge": {"channels": 16}})
     model = CodecModel(config).eval()
     audio = 0.3 * torch.randn(1, 1, 40 * 6)
     latents = model.encode_latents(audio)
@@ -123,3 +123,17 @@ def test_bitrates_of_the_literature() -> None:
 def test_strides_must_make_the_frame() -> None:
     with pytest.raises(ValueError, match="patch x strides = 40, but frame_size is 41"):
         CodecModel(from_dict(ModelConfig, TINY["seanet"] | {"frame_size": 41}))
+
+
+@torch.no_grad()
+def test_the_upper_spectrum_of_edge_is_noise_not_tones() -> None:
+    """Raised noise bands over constant low latents: above the waveform bins no MDCT bin keeps its sign."""
+    model = tiny("edge", shaken=False)
+    decoder = model.decoder
+    decoder.head.bias[-decoder.head_sizes[2] :] = 1.0  # type: ignore[union-attr, index, operator]
+    latents = torch.randn(1, 200, 12)
+    analysis = LappedAnalysis(lapped_basis(40))
+    mdct, _ = analysis(model.decode_latents(latents), analysis.zero_state(1))
+    upper = mdct[0, 5:, 20:]
+    assert (upper.mean(dim=0).abs() < 0.3 * upper.std(dim=0)).all()
+    assert upper.std(dim=0).max() < 2 * upper.std(dim=0).min()

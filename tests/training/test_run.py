@@ -156,8 +156,11 @@ def test_damaged_checkpoints_are_refused(tiny_config: Config, speech_folder: Pat
     facts = folder / "checkpoint.json"
     facts.write_text(facts.read_text().replace('"latent_dim": 8', '"latent_dim": 9'))
     checkpoint = load_checkpoint(tmp_path)
-    with pytest.raises(CheckpointError, match="weights do not fit"):
+    with pytest.raises(CheckpointError, match="weights do not fit the configuration: size mismatch") as refusal:
         build_model(checkpoint.config.model, checkpoint.weights)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(CheckpointError, match="weights do not fit"):
+        Trainer(checkpoint.config, [speech_folder], start=checkpoint)
     facts.write_text("{}")
     with pytest.raises(CheckpointError, match="not a usable checkpoint"):
         load_checkpoint(tmp_path)

@@ -92,11 +92,17 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 def build_model(config: ModelConfig, weights: dict[str, Tensor]) -> CodecModel:
     """The model of a configuration with the given weights, in evaluation mode."""
     model = CodecModel(config)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"weights do not fit the configuration: {error}") from None
+    put_weights(model, weights)
     return model.eval().requires_grad_(False)
+
+
+def put_weights(module: torch.nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load weights into a module, or raise a CheckpointError in one line."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).partition("\n")[2].strip().partition("\n")[0]
+        raise CheckpointError(f"weights do not fit the configuration: {first}") from None
 
 
 def contiguous_state(model: torch.nn.Module) -> dict[str, Tensor]:

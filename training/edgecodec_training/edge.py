@@ -3,13 +3,21 @@
     audio -> MDCT -> compand -+-> skip ----------------------(+)-> latents -> RVQ
                               +-> ConvNeXt blocks -> head ----^
 
-    latents -+-> skip --------------(x)---(+)-> expand -> inverse MDCT -> audio
-             +-> ConvNeXt blocks -> gain   ^
-                       +----------> head --+
+    latents -+-> skip ---------------> (x) -> (+) -> (+) -> expand -> inverse MDCT -> audio
+             +-> ConvNeXt blocks -> gain^      ^      ^
+             |          +--------> bias -------+      |
+             |          +--------> bands ---> (x) ----+
+             +-> noise ------------------------^
 
 At the first step the networks add nothing, and the codec is a plain transform codec whose latents are the lowest
 MDCT coefficients, companded: it transmits sound before it has learned anything, which saves hours of training. The
 window spans two frames, so the decoder answers one frame late (algorithmic latency `frame_size`).
+
+No bits are left for the waveform of the upper spectrum. A network that must make it of latents alone repeats a few
+tones every frame, and whistles; the square law of `expand` favours whatever is already loud, so that few coefficients
+end up with all the energy. There the decoder shapes noise in smooth bands, as in perceptual noise substitution (Herre &
+Schultz 1998). The noise is the sine of a large random projection of the latents: no state, no random numbers, and the
+same wherever the same codes are decoded.
 
 After MDCTCodec (Jiang et al. 2024, arXiv:2411.00464) and StreamCodec (Jiang et al. 2025, arXiv:2504.06561).
 """
@@ -27,22 +35,32 @@ from .layers import (
     FrameBlock,
     LappedAnalysis,
     LappedSynthesis,
+    band_hats,
     compand,
     expand,
     lapped_basis,
+    pad_to,
     pseudo_power,
 )
+
+NOISE_SPREAD = 2.0  # radians of noise phase per unit of latents: frames that differ at all get other noise
 
 
 @dataclass(frozen=True)
 class EdgeConfig:
-    """Sizes of the `edge` architecture: width of the blocks, how many a side, MLP expansion and kernel (frames)."""
+    """Sizes of the `edge` architecture: width of the blocks, how many a side, MLP expansion and kernel (frames).
+
+    The decoder makes a waveform of the lowest `waveform_bins` MDCT bins (of sample_rate / 2 / frame_size Hz each), and
+    shapes noise in `noise_bands` bands over all of them.
+    """
 
     channels: int = 224
     encoder_blocks: int = 3
     decoder_blocks: int = 4
     expansion: int = 3
     kernel: int = 7
+    waveform_bins: int = 96
+    noise_bands: int = 32
 
 
 def _frame_blocks(config: EdgeConfig, blocks: int) -> Chain:
@@ -89,14 +107,21 @@ class EdgeEncoder(Causal):
 class EdgeDecoder(Causal):
     """latents `[B, T, D]` to audio `[B, 1, frame_size * T]`, one frame late."""
 
+    scatter: Tensor  # [D, frame_size]
+    bands: Tensor  # [noise_bands, frame_size]
+
     def __init__(self, config: EdgeConfig, frame_size: int, latent_dim: int) -> None:
         super().__init__()
         self.frame_size = frame_size
-        self.skip = _identity_linear(latent_dim, frame_size)
+        waveform = min(config.waveform_bins, frame_size)
+        self.skip = _identity_linear(latent_dim, waveform)
         self.embed = nn.Linear(latent_dim, config.channels)
         self.blocks = _frame_blocks(config, config.decoder_blocks)
         self.norm = nn.LayerNorm(config.channels)
-        self.head = _zero_linear(config.channels, 2 * frame_size)
+        self.head_sizes = [waveform, waveform, config.noise_bands]
+        self.head = _zero_linear(config.channels, sum(self.head_sizes))
+        self.register_buffer("scatter", NOISE_SPREAD * torch.randn(latent_dim, frame_size))
+        self.register_buffer("bands", band_hats(config.noise_bands, frame_size), persistent=False)
         self.synthesis = LappedSynthesis(lapped_basis(frame_size))
         self.sizes = [self.blocks.state_size, self.synthesis.state_size]
         self.state_size = sum(self.sizes)
@@ -105,7 +130,9 @@ class EdgeDecoder(Causal):
         """See the class and `Causal.forward`."""
         memory, overlap = state.split(self.sizes, dim=1)
         h, memory = self.blocks(self.embed(x), memory)
-        gain, bias = self.head(self.norm(h)).split(self.frame_size, dim=2)
-        u = self.skip(x) * (1 + gain) + bias
+        gain, bias, level = self.head(self.norm(h)).split(self.head_sizes, dim=2)
+        waveform = self.skip(x) * (1 + gain) + bias
+        noise = torch.sin(x.detach() @ self.scatter) * (level @ self.bands)
+        u = pad_to(waveform, self.frame_size) + noise
         audio, overlap = self.synthesis(expand(u), overlap)
         return audio, torch.cat([memory, overlap], dim=1)

@@ -247,3 +247,14 @@ def expand(companded: Tensor) -> Tensor:
     trained so kept everything above its lowest coefficients silent.
     """
     return companded * (companded.abs() + KNEE)
+
+
+def pad_to(x: Tensor, size: int) -> Tensor:
+    """Zeros after the last axis up to `size`."""
+    return F.pad(x, (0, size - x.shape[-1]))
+
+
+def band_hats(bands: int, bins: int) -> Tensor:
+    """Triangles `[bands, bins]` that sum to one at every bin: values of bands become a smooth line over bins."""
+    position = (torch.arange(bins) + 0.5) / bins * bands - 0.5  # of each bin, in bands
+    return (1 - (position.clamp(0, bands - 1) - torch.arange(bands)[:, None]).abs()).clamp(min=0)

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from .balancer import Balancer
-from .checkpoint import Checkpoint, contiguous_state
+from .checkpoint import Checkpoint, contiguous_state, put_weights
 from .config import Config, OptimizerConfig
 from .data import Batches, Prefetched, find_clips
 from .discriminators import Discriminators
@@ -175,16 +175,16 @@ class Trainer:
 
     def _restore(self, start: Checkpoint) -> None:
         self.step, self.ledger = start.step, list(start.ledger)
-        self.average.load_state_dict(start.weights)
+        put_weights(self.average, start.weights)
         if start.training is None:
-            self.model.load_state_dict(start.weights)
+            put_weights(self.model, start.weights)
             return
         self.updates = int(start.training["updates"])
-        self.model.load_state_dict(_below("model.", start.training))
+        put_weights(self.model, _below("model.", start.training))
         _restore_moments("codec", self.optimizer, self.model, start.training)
         judges = _below("judges.", start.training)
         if self.judges_optimizer is not None and judges:
-            self.discriminators.load_state_dict(judges)
+            put_weights(self.discriminators, judges)
             _restore_moments("judges", self.judges_optimizer, self.discriminators, start.training)
         if self.balancer is not None:
             norms = _below("balancer.", start.training)
