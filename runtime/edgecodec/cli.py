@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from . import live_cli
 from .errors import BitrateError, EdgecodecError
+from .options import AsJson, Bitrate, Bundle, DeviceName, Force, Mono, Stages, device_name, load_codec
 
 if TYPE_CHECKING:
-    from .codec import Codec
     from .simulation import LossReport, Scores
     from .transcode import Report
 
@@ -63,13 +64,6 @@ Source = Annotated[
     str, typer.Argument(metavar="IN", help="Audio file in any format of libsndfile; - for WAV on stdin.")
 ]
 Target = Annotated[str, typer.Argument(metavar="OUT", help="Audio file (.wav, .flac, .ogg, …); - for WAV on stdout.")]
-Bundle = Annotated[str, typer.Option("--bundle", metavar="NAME|PATH", help="Shipped bundle or bundle folder.")]
-Bitrate = Annotated[float | None, typer.Option("-b", "--bitrate", metavar="KBPS", help="Bitrate per channel.")]
-Stages = Annotated[int | None, typer.Option("-q", "--stages", help="Stage count, instead of a bitrate.")]
-Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels into one.")]
-Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an output that exists.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON.")]
-DeviceName = Annotated[str, typer.Option("--device", metavar="cpu|cuda|auto", help="Where the graphs run.")]
 
 
 def _version(wanted: bool) -> None:
@@ -100,7 +94,7 @@ def encode(
     """Encode audio to an .edgc file."""
     from .transcode import encode_file
 
-    codec = _load(bundle, device)
+    codec = load_codec(bundle, device)
     n = codec.stages(bitrate=bitrate, stages=stages)
     report = encode_file(codec, source, target, stages=n, mono=mono, force=force)
     _say(_report_line("encoded", report), asdict(report), as_json, quiet_stdout=target == "-")
@@ -123,8 +117,8 @@ def decode(
     """Decode an .edgc file to audio of the original rate, channels and length."""
     from .transcode import decode_file
 
-    codec = None if bundle is None else _load(bundle, device)
-    report = decode_file(source, target, codec=codec, device=_device(device), strict=strict, force=force)
+    codec = None if bundle is None else load_codec(bundle, device)
+    report = decode_file(source, target, codec=codec, device=device_name(device), strict=strict, force=force)
     if report.damage is not None:
         typer.echo(f"edgecodec: {source}: {report.damage}; decoded {report.seconds:.2f} s up to there", err=True)
     _say(_report_line("decoded", report), asdict(report), as_json, quiet_stdout=target == "-")
@@ -145,7 +139,7 @@ def roundtrip(
     """Encode and decode in one go, to hear what a bitrate does."""
     from .transcode import roundtrip_file
 
-    codec = _load(bundle, device)
+    codec = load_codec(bundle, device)
     n = codec.stages(bitrate=bitrate, stages=stages)
     encoded, decoded = roundtrip_file(codec, source, target, stages=n, mono=mono, force=force)
     text = f"{_report_line('encoded', encoded)}\n{_report_line('decoded', decoded)}"
@@ -176,7 +170,7 @@ def simulate_loss(
     from .loss import GilbertModel
     from .simulation import scoring_lacks, simulate_file
 
-    codec = _load(bundle, device)
+    codec = load_codec(bundle, device)
     share = loss / 100
     report = simulate_file(
         codec,
@@ -215,7 +209,7 @@ def verify(
     """Check a bundle's files, and this machine's results against its golden vectors."""
     from .golden import verify as verify_golden
 
-    codec = _load(bundle, device)
+    codec = load_codec(bundle, device)
     results = verify_golden(codec)
     lines = [
         f"{r.stages:>3} stages: {r.equal_codes:.2%} of codes equal, decoded within {r.decoded_error:.1e}"
@@ -249,6 +243,8 @@ def _add_plugin(entry: metadata.EntryPoint, summary: str, extra: str) -> None:
     app.command(entry.name, help=summary, context_settings=settings)(run)
 
 
+live_cli.add_to(app)
+
 _PLUGINS = {
     "train": ("Train a codec.", "train"),
     "bench": ("Benchmark a bundle on this machine.", "all"),
@@ -257,21 +253,6 @@ _PLUGINS = {
 }
 for _entry in metadata.entry_points(group="edgecodec.commands"):
     _add_plugin(_entry, *_PLUGINS.get(_entry.name, (f"From {_entry.value}.", "all")))
-
-
-def _device(name: str) -> Any:
-    if name not in ("cpu", "cuda", "auto"):
-        raise typer.BadParameter("choose cpu, cuda or auto", param_hint="--device")
-    return name
-
-
-def _load(bundle: str, device: str) -> Codec:
-    from .codec import load
-
-    codec = load(bundle, device=_device(device))
-    if device == "auto":
-        typer.echo(f"edgecodec: running on {codec.device}", err=True)
-    return codec
 
 
 def _report_line(verb: str, r: Report) -> str:

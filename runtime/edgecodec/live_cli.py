@@ -1,0 +1,204 @@
+"""The commands `live` and `devices`: thin, and without numpy until they run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .errors import EdgecodecError
+from .options import AsJson, Bitrate, Bundle, DeviceName, Force, Stages, load_codec
+
+if TYPE_CHECKING:
+    from .codec import Codec
+    from .devices import DeviceInfo
+    from .endpoints import Sink, Source
+    from .live import LivePump
+
+MicrophoneName = Annotated[
+    str | None, typer.Option("--microphone", metavar="NAME|INDEX", help="Input device; see edgecodec devices.")
+]
+SpeakerName = Annotated[
+    str | None, typer.Option("--speaker", metavar="NAME|INDEX", help="Output device; see edgecodec devices.")
+]
+DeviceRate = Annotated[
+    int | None,
+    typer.Option(
+        "--device-rate", metavar="HZ", help="Run devices at this rate. Default: the codec's, else the device's own."
+    ),
+]
+Duration = Annotated[
+    float | None, typer.Option("--duration", min=0.0, metavar="SECONDS", help="End after so much sound.")
+]
+
+
+def devices(as_json: AsJson = False) -> None:
+    """List microphones and loudspeakers."""
+    from .devices import list_devices
+
+    found = list_devices()
+    if as_json:
+        typer.echo(json.dumps([asdict(device) for device in found], indent=1))
+        return
+    for kind in ("input", "output"):
+        typer.echo(f"{kind}s")
+        for device in found:
+            if device.channels(kind):
+                mark = "*" if device.is_default(kind) else " "
+                facts = f"{device.channels(kind):>3} ch {device.sample_rate:>6} Hz  {device.host_api}"
+                typer.echo(f" {mark}{device.index:>3}  {device.name:<44} {facts}")
+    typer.echo("* default")
+
+
+def live(
+    bitrate: Bitrate = None,
+    stages: Stages = None,
+    microphone: MicrophoneName = None,
+    speaker: SpeakerName = None,
+    source: Annotated[
+        str | None, typer.Option("--input", metavar="FILE", help="Audio file instead of a microphone; - for stdin.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--output", metavar="FILE", help="Audio file instead of a loudspeaker; - for stdout.")
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option("--record", metavar="FILE", help="Record both sides from the start (stereo: heard, played)."),
+    ] = None,
+    duration: Duration = None,
+    device_rate: DeviceRate = None,
+    bundle: Bundle = "speech",
+    force: Force = False,
+    as_json: AsJson = False,
+    device: DeviceName = "cpu",
+) -> None:
+    """Hear yourself through the codec: microphone, encoder, decoder, loudspeaker.
+
+    Keys while it runs: up and down change the stages, b bypasses the codec, m mutes, r records, q quits.
+    """
+    from .live import LivePump
+    from .recording import Recorder
+    from .views import live_view
+
+    codec = load_codec(bundle, device)
+    n = codec.stages(bitrate=bitrate, stages=stages)
+    with watched(), contextlib.ExitStack() as stack:
+        heard = open_source(codec, source, microphone, device_rate, stack)
+        played = open_sink(codec, target, speaker, device_rate, stack, force=force)
+        pump = LivePump(codec, heard, played, stages=n, seconds=duration)
+        stack.callback(_end_recording, pump)
+        if record is not None:
+            pump.recorder = Recorder(record, codec.sample_rate, force=force)
+        if heard.is_device and played.is_device:
+            pump.notice = feedback_warning(speaker)
+        _run(pump)
+    snapshot = pump.snapshot()
+    text = "\n".join(f"{name:<10}{value}" for name, value in live_view(snapshot).rows)
+    typer.echo(json.dumps(asdict(snapshot), indent=1) if as_json else text, err=target == "-")
+
+
+def _run(pump: LivePump) -> None:
+    from .recording import Recorder
+    from .runner import run
+    from .views import live_view
+
+    def press(key: str) -> None:
+        if key == "up":
+            pump.stages = min(pump.stages + 1, pump.max_stages)
+        elif key == "down":
+            pump.stages = max(pump.stages - 1, 1)
+        elif key == "b":
+            pump.bypass = not pump.bypass
+        elif key == "m":
+            pump.muted = not pump.muted
+        elif key == "r":
+            if pump.recorder is None:
+                path = time.strftime("edgecodec-%Y%m%d-%H%M%S.wav")
+                pump.recorder, pump.notice = Recorder(path, pump.sample_rate), None
+            else:
+                path = pump.recorder.path
+                _end_recording(pump)
+                pump.notice = f"recorded {path}"
+
+    def careful_press(key: str) -> None:
+        try:
+            press(key)
+        except EdgecodecError as error:  # a full disk ends the recording, not the call
+            pump.notice = str(error)
+
+    run(pump, lambda: live_view(pump.snapshot()), careful_press)
+
+
+def _end_recording(pump: LivePump) -> None:
+    recorder, pump.recorder = pump.recorder, None
+    if recorder is not None:
+        recorder.close()
+
+
+def open_source(
+    codec: Codec, path: str | None, name: str | None, rate: int | None, stack: contextlib.ExitStack
+) -> Source:
+    """The file of a path, else the microphone of a name; closed by `stack`."""
+    from .devices import Microphone, find_device
+    from .endpoints import FileSource
+
+    source: Source
+    if path is not None:
+        source = FileSource(path, codec.sample_rate, codec.frame_size)
+    else:
+        source = Microphone(find_device(name, "input"), codec.sample_rate, codec.frame_size, rate)
+    stack.callback(source.close)
+    return source
+
+
+def open_sink(
+    codec: Codec, path: str | None, name: str | None, rate: int | None, stack: contextlib.ExitStack, *, force: bool
+) -> Sink:
+    """The file of a path, else the loudspeaker of a name; closed, and a file completed, by `stack`."""
+    from .devices import Loudspeaker, find_device
+    from .endpoints import FileSink
+
+    sink: Sink
+    if path is not None:
+        sink = FileSink(path, codec.sample_rate, force=force)
+    else:
+        sink = Loudspeaker(find_device(name, "output"), codec.sample_rate, codec.frame_size, rate)
+    stack.callback(sink.close)
+    return sink
+
+
+def feedback_warning(speaker: str | None) -> str | None:
+    """A warning, unless the output is called headphones or something like it."""
+    from .devices import find_device
+
+    device: DeviceInfo = find_device(speaker, "output")
+    if device.maybe_headphones:
+        return None
+    return f"if {device.name!r} is a loudspeaker that the microphone hears, it will howl: use headphones (m mutes)"
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Leave at once, with one line, where a device hangs: nothing can end the thread that waits for it."""
+    from .runner import StalledError
+
+    try:
+        yield
+    except StalledError as error:
+        typer.echo(f"edgecodec: {error}", err=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command(epilog="Example: edgecodec live -b 6")(live)
+    app.command(epilog="Example: edgecodec devices")(devices)
