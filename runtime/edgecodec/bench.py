@@ -1,7 +1,7 @@
 """`edgecodec bench`: what a bundle costs on this machine. Measured through the API that applications use.
 
 Paced frames come at the rate of live audio, with sleep in between: caches cool and clocks drop, so that each frame
-takes longer than in a tight loop. That is what a live stream sees.
+takes longer than in a tight loop. That is what a live stream sees. `--soak` looks for what only shows after a day.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .pace import Pace, measure_pace
+from .soak import duration, lines, soak
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .codec import Codec
     from .sessions import Sessions
 
 _STARTS = 5  # fresh processes
 _PACED_SECONDS = 5.0
 _HOT_FRAMES = 1000
+_PACKET_FRAMES = (2, 4, 8)
+_SOAK_CLIP_SECONDS = 30
 _REPEATS = 5  # of whole clips
 _BLOCK_FRAMES = 750
 _START = """
@@ -48,14 +52,6 @@ print(seconds, peak)
 
 
 @dataclass(frozen=True)
-class Latency:
-    """Milliseconds to encode and decode one frame."""
-
-    p50: float
-    p99: float
-
-
-@dataclass(frozen=True)
 class StageCost:
     """Microseconds of `quantizer_encode`: for one frame, and per frame of a block."""
 
@@ -74,8 +70,9 @@ class Costs:
     encode_speed: float
     decode_speed: float
     frame_ms: float  # duration of a frame
-    hot: Latency
-    paced: Latency
+    hot: Pace  # frame by frame
+    paced: Pace
+    packets: list[Pace]  # hot, of more frames each
     stages: list[StageCost]
     load_seconds: float  # import and load, in a fresh process
     peak_mb: float | None  # of a process that loads, encodes and decodes the clip; None where it cannot be known
@@ -87,14 +84,44 @@ def bench(
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Length of the clip, and at most of the paced frames.")
     ] = 10.0,
+    soak_text: Annotated[
+        str | None,
+        typer.Option(
+            "--soak", metavar="TIME", help="Instead: so much audio in one stream, for instance 90s, 10m, 24h."
+        ),
+    ] = None,
+    paced_text: Annotated[
+        str | None, typer.Option("--paced", metavar="TIME", help="With --soak: then so long at the pace of live audio.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
 ) -> None:
     """Measure a bundle on this machine: speed, latency of a frame, cost of stages, load time, memory.
 
+    With --soak, pass hours of audio through one stream: exit code 1 when anything differs from the offline codec.
+
     Example: edgecodec bench speech --seconds 5
     """
-    costs = measure(bundle, threads, seconds)
-    typer.echo(json.dumps(asdict(costs), indent=1) if as_json else "\n".join(_lines(costs)))
+    soaked, paced = _duration(soak_text, "--soak"), _duration(paced_text, "--paced")
+    if soaked is None:
+        if paced is not None:
+            raise typer.BadParameter("goes with --soak", param_hint="--paced")
+        costs = measure(bundle, threads, seconds)
+        typer.echo(json.dumps(asdict(costs), indent=1) if as_json else "\n".join(_lines(costs)))
+        return
+    from .codec import load
+
+    codec = load(bundle, threads=threads)
+    found = soak(codec, _babble(_SOAK_CLIP_SECONDS * codec.sample_rate, codec.sample_rate), soaked, paced)
+    typer.echo(json.dumps(asdict(found), indent=1) if as_json else "\n".join(lines(found)))
+    if not found.sound:
+        raise typer.Exit(1)
+
+
+def _duration(text: str | None, option: str) -> float | None:
+    try:
+        return None if text is None else duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def measure(bundle: str, threads: int, seconds: float) -> Costs:
@@ -109,23 +136,28 @@ def measure(bundle: str, threads: int, seconds: float) -> Costs:
 
     checked = read_bundle(bundle)
     sessions = Sessions(checked, "cpu", threads)
-    codec = Codec(checked, sessions)
-    seconds = max(round(seconds * codec.manifest.frame_rate), 1) / codec.manifest.frame_rate
-    audio = _babble(round(seconds * codec.manifest.frame_rate) * codec.frame_size, codec.sample_rate)
+    codec, m = Codec(checked, sessions), checked.manifest
+    seconds = max(round(seconds * m.frame_rate), 1) / m.frame_rate
+    audio = _babble(round(seconds * m.frame_rate) * codec.frame_size, codec.sample_rate)
     stages = codec.stages()
     codes = codec.encode(audio, stages=stages)
     load_seconds, peak = _fresh_processes(bundle, threads, seconds)
     return Costs(
-        bundle=codec.manifest.name,
+        bundle=m.name,
         threads=threads,
         kbps=codec.bitrates[stages - 1],
         encode_speed=seconds / _median(lambda: codec.encode(audio, stages=stages)),
         decode_speed=seconds / _median(lambda: codec.decode(codes)),
         frame_ms=1000 * codec.frame_size / codec.sample_rate,
-        hot=_frame_latency(codec, audio, stages, _HOT_FRAMES, pause=False),
-        paced=_frame_latency(
-            codec, audio, stages, round(min(seconds, _PACED_SECONDS) * codec.manifest.frame_rate), pause=True
+        hot=measure_pace(codec, audio, stages, packets=_HOT_FRAMES, paced=False),
+        paced=measure_pace(
+            codec, audio, stages, packets=max(1, round(min(seconds, _PACED_SECONDS) * m.frame_rate)), paced=True
         ),
+        packets=[
+            measure_pace(codec, audio, stages, packets=_HOT_FRAMES // n, frames_per_packet=n, paced=False)
+            for n in _PACKET_FRAMES
+            if n * codec.frame_size <= len(audio)
+        ],
         stages=[_stage_cost(sessions, audio, n) for n in _some_stage_counts(codec.max_stages)],
         load_seconds=load_seconds,
         peak_mb=peak / 1e6 if peak else None,
@@ -151,27 +183,6 @@ def _median(work: Callable[[], object], repeats: int = _REPEATS) -> float:
         work()
         times.append(time.perf_counter() - begin)
     return statistics.median(times)
-
-
-def _frame_latency(codec: Codec, audio: NDArray[np.float32], stages: int, frames: int, *, pause: bool) -> Latency:
-    """Frame by frame through both streams, in a tight loop or at the pace of live audio."""
-    size = codec.frame_size
-    period = size / codec.sample_rate
-    encoder, decoder = codec.encoder_stream(stages=stages), codec.decoder_stream()
-    times = []
-    due = time.perf_counter()
-    whole = len(audio) // size
-    for i in range(frames + 20):
-        block = audio[i % whole * size :][:size]
-        if pause:
-            due += period
-            time.sleep(max(0.0, due - time.perf_counter()))
-        begin = time.perf_counter()
-        for packet in encoder.push(block):
-            decoder.push(packet)
-        times.append(1000 * (time.perf_counter() - begin))
-    times = sorted(times[20:])  # the first warm up
-    return Latency(statistics.median(times), times[min(len(times) - 1, round(0.99 * len(times)))])
 
 
 def _some_stage_counts(most: int) -> list[int]:
@@ -204,6 +215,12 @@ def _lines(c: Costs) -> list[str]:
         f"offline      encode {c.encode_speed:.0f} × real time, decode {c.decode_speed:.0f} × real time",
         f"one frame    encode + decode, of {c.frame_ms:.1f} ms: "
         f"hot p50 {c.hot.p50:.2f} ms, p99 {c.hot.p99:.2f} ms; paced p50 {c.paced.p50:.2f} ms, p99 {c.paced.p99:.2f} ms",
+        "packets      frames     µs a frame, encode + decode     buffering ms",
+        *(
+            f"             {p.frames_per_packet:6d}     {1000 * p.p50 / p.frames_per_packet:27.0f}     "
+            f"{p.frames_per_packet * c.frame_ms:12.1f}"
+            for p in (c.hot, *c.packets)
+        ),
         "quantizer    stages     µs for one frame     µs a frame in a block",
         *(f"             {s.stages:6d}     {s.frame:16.0f}     {s.block:28.1f}" for s in c.stages),
         f"start        import and load {c.load_seconds:.2f} s",

@@ -40,8 +40,9 @@ def as_audio(audio: ArrayLike) -> NDArray[np.float32]:
     x = np.asarray(audio)
     if x.dtype.kind != "f":
         raise AudioError(f"audio must be floating point in [-1, 1], not {x.dtype}")
-    with np.errstate(over="ignore"):
-        x = x.astype(np.float32, copy=False)
+    if x.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float32)
     finite = np.isfinite(x)
     if not finite.all():
         first = int(np.argwhere(~finite)[0][-1])
@@ -151,7 +152,7 @@ class EncoderStream:
             if self._redundancy and self._previous is not None:
                 repeated = self._previous[:, : self._redundancy]
             packets.append(Packet(self._sequence, own, repeated))
-            self._previous = own
+            self._previous = own.copy()  # no view that would keep the codes of a long block alive
             self._sequence = (self._sequence + 1) % SEQUENCE_MODULUS
         self._frames += codes.shape[2]
         return packets
@@ -187,7 +188,8 @@ class DecoderStream:
         """Forget all packets: the next one begins a new stream, whatever its sequence."""
         self._state = self._sessions.zero_state("decoder", self._channels)
         self._due: int | None = None  # sequence of the next packet, once there was one
-        self._last: NDArray[np.int64] | None = None  # codes of the last packet, received or recovered
+        self._last: NDArray[np.int64] | None = None  # codes of the last frame that was not concealed
+        self._packet_frames = 1  # of the packet that held it
         self._gap_frames = 0  # concealed since
         self._clip = False
         self._received = self._concealed = self._recovered = self._late = 0
@@ -249,7 +251,7 @@ class DecoderStream:
             self._due = following.sequence % SEQUENCE_MODULUS
         else:
             if frames is None:
-                frames = 1 if self._last is None else self._last.shape[2]
+                frames = self._packet_frames
             if not 1 <= frames <= _MAX_FRAMES_PER_PACKET:
                 raise BitstreamError(f"a packet has 1 to {_MAX_FRAMES_PER_PACKET} frames, not {frames}")
             audio = self._conceal(frames, packets=1)
@@ -259,22 +261,21 @@ class DecoderStream:
 
     def _missing(self, sequence: int) -> int:
         """Packets lost before this one, -1 when it is late."""
-        if self._due is None or self._last is None:
+        if self._due is None:
             return 0
         ahead = (sequence - self._due) % SEQUENCE_MODULUS
         if not ahead:
             return 0
-        longest = _LONGEST_GAP * self._codec.manifest.frame_rate / self._last.shape[2]
+        longest = _LONGEST_GAP * self._codec.manifest.frame_rate / self._packet_frames
         if ahead > SEQUENCE_MODULUS // 2:
             return -1 if SEQUENCE_MODULUS - ahead <= longest else 0
         return ahead if ahead <= longest else 0
 
     def _bridged(self, packet: Packet, codes: NDArray[np.int64], missing: int) -> NDArray[np.float32]:
         """Audio of the missing packets and of this one."""
-        assert self._last is not None
         previous = self._previous(packet)
-        lost, frames = missing - (previous is not None), self._last.shape[2]
-        audio = [self._conceal(lost * frames, packets=lost)] if lost else []
+        lost = missing - (previous is not None)
+        audio = [self._conceal(lost * self._packet_frames, packets=lost)] if lost else []
         if previous is not None:
             audio.append(self._recover(previous))
         audio.append(self._decoded(codes))
@@ -285,7 +286,7 @@ class DecoderStream:
 
     def _decoded(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         audio, self._state = self._sessions.decode(codes, self._state)
-        self._last, self._gap_frames = codes, 0
+        self._last, self._packet_frames, self._gap_frames = codes[:, :, -1:].copy(), codes.shape[2], 0
         # After a gap the decoder may overshoot; one that never lost anything gives the samples of the whole clip.
         return np.clip(audio, -1, 1) if self._clip else audio
 
@@ -300,7 +301,7 @@ class DecoderStream:
         if self._last is None:
             return np.zeros((self._channels, frames * self._codec.frame_size), np.float32)
         self._clip = True
-        last = self._sessions.latents(self._last[:, :, -1:])
+        last = self._sessions.latents(self._last)
         latents = fade(
             last, self._sessions.silence, self._gap_frames, frames, FADE_SECONDS * self._codec.manifest.frame_rate
         )

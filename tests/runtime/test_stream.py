@@ -1,0 +1,171 @@
+"""Streams in long use: blocks of any length, packets of any size, changes at any moment, memory that does not grow."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from edgecodec import Codec, Packet
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+FRAME = 16
+
+
+def codes_of(packets: list[Packet]) -> np.ndarray:
+    return np.concatenate([packet.codes for packet in packets], axis=2)
+
+
+def test_blocks_of_one_sample_and_of_minutes(codec: Codec, voice) -> None:
+    audio = voice(8000 * 65 + 77)
+    whole = codec.encode(audio, stages=4)
+    decoded = codec.decode(whole, samples=len(audio))[0, 0]
+    encoder, decoder = codec.encoder_stream(stages=4), codec.decoder_stream()
+    packets = [packet for sample in audio[:500] for packet in encoder.push([sample])]
+    assert len(packets) == 500 // FRAME
+    packets += encoder.push(audio[500:-300])  # a minute at once
+    packets += [packet for sample in audio[-300:] for packet in encoder.push([sample])] + encoder.flush()
+    assert np.array_equal(codes_of(packets), whole)
+    sound = np.concatenate([decoder.push(packet) for packet in packets])
+    assert np.array_equal(sound[decoder.delay :][: len(audio)], decoded)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4, 8])
+def test_larger_packets_wait_longer_and_hold_the_same_codes(codec: Codec, voice, frames: int) -> None:
+    audio = voice(FRAME * 64)
+    encoder = codec.encoder_stream(stages=4, frames_per_packet=frames)
+    waited, packets = [], []
+    for i in range(64):
+        packets += (new := encoder.push(audio[i * FRAME :][:FRAME]))
+        waited.append(len(new))
+    assert waited == ([0] * (frames - 1) + [1]) * (64 // frames)
+    assert np.array_equal(codes_of(packets), codec.encode(audio, stages=4)[:, :, :64])
+
+
+def test_a_packet_is_one_call_of_each_graph(codec: Codec, voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    for name, session in codec._sessions._sessions.items():
+        monkeypatch.setitem(codec._sessions._sessions, name, Counted(name, session, calls))
+    encoder, decoder = codec.encoder_stream(stages=4, frames_per_packet=4), codec.decoder_stream()
+    (packet,) = encoder.push(voice(FRAME * 4))
+    decoder.push(packet)
+    assert calls == ["encoder", "quantizer_encode", "quantizer_decode", "decoder"]
+
+
+class Counted:
+    def __init__(self, name: str, session: object, calls: list[str]) -> None:
+        self.name, self.session, self.calls = name, session, calls
+
+    def run(self, *args: object) -> object:
+        self.calls.append(self.name)
+        return self.session.run(*args)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 90), st.integers(1, 4), st.integers(0, 4)), min_size=1, max_size=20),
+    st.integers(1, 5),
+)
+def test_stages_and_redundancy_change_at_any_moment(
+    codec: Codec, voice, turns: list[tuple[int, int, int]], frames: int
+) -> None:
+    audio = voice(sum(samples for samples, _, _ in turns) + 1)
+    whole = codec.encode(audio, stages=4)
+    encoder = codec.encoder_stream(stages=4, frames_per_packet=frames)
+    form = codec.packet_format()
+    packets, at = [], 0
+    for samples, encoder.stages, encoder.redundancy in turns:
+        new = encoder.push(audio[at : at + samples])
+        assert all(packet.stages == encoder.stages for packet in new)
+        packets, at = packets + new, at + samples
+    packets += encoder.push(audio[at:]) + encoder.flush()
+    first = 0
+    decoder = codec.decoder_stream()
+    for packet in packets:
+        assert np.array_equal(packet.codes, whole[:, : packet.stages, first : first + packet.frames])
+        first += packet.frames
+        assert len(decoder.push(form.from_bytes(form.to_bytes(packet)))) == packet.frames * FRAME
+    assert first == whole.shape[2]
+
+
+def test_the_end_is_exact(codec: Codec, voice) -> None:
+    for samples in (1, 15, 16, 17, 31, 32, 33, 160):
+        for frames in (1, 3):
+            encoder, decoder = codec.encoder_stream(stages=4, frames_per_packet=frames), codec.decoder_stream()
+            packets = encoder.push(voice(samples)) + encoder.flush()
+            sound = np.concatenate([decoder.push(packet) for packet in packets])
+            assert samples + decoder.delay <= len(sound) < samples + decoder.delay + FRAME
+            assert encoder.flush() == []
+
+
+def test_streams_never_grow(codec: Codec, voice) -> None:
+    """Blocks, gaps, late packets and changes for a long time: the streams keep as much as at the start."""
+    form, audio = codec.packet_format(), voice(997)
+    encoder = codec.encoder_stream(stages=4, redundancy=2, frames_per_packet=2)
+    decoder = codec.decoder_stream()
+
+    def use(times: int) -> None:
+        for i in range(times):
+            encoder.stages = 1 + i % 4
+            for packet in encoder.push(audio[: 1 + 37 * i % 997]):
+                if packet.sequence % 7:
+                    decoder.push(form.from_bytes(form.to_bytes(packet)))
+                if packet.sequence % 5 == 0:
+                    decoder.push(packet)
+
+    use(300)
+    tracemalloc.start()
+    try:
+        use(50)
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        use(600)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 50_000, grown  # bytes, caches of numpy; 16 bytes a packet would be 80,000
+    assert decoder.statistics.recovered > 300 and decoder.statistics.late > 300
+
+
+def test_a_long_block_leaves_nothing_behind(codec: Codec, voice) -> None:
+    audio = voice(8000 * 60)
+    encoder, decoder = codec.encoder_stream(stages=4, frames_per_packet=250, redundancy=1), codec.decoder_stream()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for packet in encoder.push(audio):
+            decoder.push(packet)
+        del packet
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - before < 60_000  # of 1.9 MB of audio, 1 MB of codes
+    finally:
+        tracemalloc.stop()
+
+
+def test_streams_of_many_threads_share_a_codec(codec: Codec, voice) -> None:
+    """Each thread keeps several streams going at once and hears what it would hear alone."""
+    form = codec.packet_format()
+
+    def talk(seed: int) -> np.ndarray:
+        encoder, decoder = codec.encoder_stream(stages=1 + seed % 4, redundancy=1), codec.decoder_stream()
+        audio, sound = voice(4000, seed), []
+        for start in range(0, 4000, 50 + seed):
+            for packet in encoder.push(audio[start : start + 50 + seed]):
+                if packet.sequence % (3 + seed):
+                    sound.append(decoder.push(form.from_bytes(form.to_bytes(packet))))
+        return np.concatenate(sound)
+
+    alone = [talk(seed) for seed in range(8)]
+    results: dict[int, np.ndarray] = {}
+    threads = [threading.Thread(target=lambda s=seed: results.update({s: talk(s % 8)})) for seed in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 24
+    for seed, sound in results.items():
+        assert np.array_equal(sound, alone[seed % 8])
