@@ -3,11 +3,11 @@
     audio -> MDCT -> compand -+-> skip ----------------------(+)-> latents -> RVQ
                               +-> ConvNeXt blocks -> head ----^
 
-    latents -+-> skip ---------------> (x) -> (+) -> (+) -> expand -> inverse MDCT -> audio
-             +-> ConvNeXt blocks -> gain^      ^      ^
-             |          +--------> bias -------+      |
-             |          +--------> bands ---> (x) ----+
-             +-> noise ------------------------^
+    latents -+-> skip ---------------> (x) -> (+) -> expand -> (+) -> inverse MDCT -> audio
+             +-> ConvNeXt blocks -> gain^      ^                ^
+             |          +--------> bias -------+                |
+             |          +--------> bands -> exp -> (x) ---------+
+             +-> noise -----------------------------^
 
 At the first step the networks add nothing, and the codec is a plain transform codec whose latents are the lowest
 MDCT coefficients, companded: it transmits sound before it has learned anything, which saves hours of training. The
@@ -44,6 +44,7 @@ from .layers import (
 )
 
 NOISE_SPREAD = 2.0  # radians of noise phase per unit of latents: frames that differ at all get other noise
+QUIET, LOUDEST = -7.0, 1.0  # logarithm of the coefficients that noise begins with (-61 dB), and may reach
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ class EdgeDecoder(Causal):
         h, memory = self.blocks(self.embed(x), memory)
         gain, bias, level = self.head(self.norm(h)).split(self.head_sizes, dim=2)
         waveform = self.skip(x) * (1 + gain) + bias
-        noise = torch.sin(x.detach() @ self.scatter) * (level @ self.bands)
-        u = pad_to(waveform, self.frame_size) + noise
-        audio, overlap = self.synthesis(expand(u), overlap)
+        loudness = (level @ self.bands + QUIET).clamp(max=LOUDEST).exp()
+        noise = torch.sin(x.detach() @ self.scatter) * loudness
+        coefficients = pad_to(expand(waveform), self.frame_size) + noise
+        audio, overlap = self.synthesis(coefficients, overlap)
         return audio, torch.cat([memory, overlap], dim=1)
