@@ -6,8 +6,7 @@ without saying so. A stream runs at the codec's rate, or, where the device refus
 
 from __future__ import annotations
 
-import ctypes
-import os
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -24,9 +23,11 @@ from .polyphase import LiveResampler
 
 Kind = Literal["input", "output"]
 LATENCY = 0.04  # seconds that each stream is asked to buffer
-_AHEAD = 3  # blocks of silence before the first sound
+_AHEAD = 2 / 75  # seconds of silence before the first sound, besides the block that is being filled
+_SHORTEST = 0.01  # seconds; shorter frames come several to a block
 _WARM_UP = 8  # blocks that a microphone is read before the first that counts: the first ones come in bursts
 _CLOSING = 1.0  # seconds that a device may take to close
+_GONE = ", it or the sound server is gone"
 _HEADPHONES = ("headphone", "headset", "earphone", "earbud", "airpod", "buds", "handset")
 
 
@@ -55,6 +56,11 @@ class DeviceInfo:
     def maybe_headphones(self) -> bool:
         """Whether its name says that no microphone will hear it."""
         return any(word in self.name.lower() for word in _HEADPHONES)
+
+
+def device_block(sample_rate: int, frame_size: int) -> int:
+    """Samples per block: one frame, or as many as last 10 ms."""
+    return frame_size * math.ceil(_SHORTEST * sample_rate / frame_size)
 
 
 def list_devices() -> list[DeviceInfo]:
@@ -107,7 +113,7 @@ def find_device(wanted: str | None, kind: Kind) -> DeviceInfo:
 
 
 class Microphone:
-    """An input device as a `Source`: mono blocks of one frame at the codec's rate.
+    """An input device as a `Source`: mono blocks at the codec's rate.
 
     Args:
         device: from `find_device`.
@@ -137,7 +143,7 @@ class Microphone:
 
     def start(self) -> None:
         """Begin to listen; what comes at first is thrown away."""
-        with _refusals(f"the microphone {self.name!r} failed"):
+        with _refusals(f"the microphone {self.name!r} failed{_GONE}"):
             self._stream.start()
             for _ in range(_WARM_UP):
                 self._stream.read(self._block)
@@ -148,7 +154,7 @@ class Microphone:
         Raises:
             DeviceError: a device that is gone.
         """
-        with _refusals(f"the microphone {self.name!r} failed"):
+        with _refusals(f"the microphone {self.name!r} failed{_GONE}"):
             data, overflowed = self._stream.read(self._block)
         self.overruns += bool(overflowed)
         sound = np.frombuffer(data, np.float32).reshape(-1, self._channels)
@@ -157,7 +163,7 @@ class Microphone:
 
     def waiting(self) -> float:
         """Seconds of sound that wait to be read."""
-        with _refusals(f"the microphone {self.name!r} failed"):
+        with _refusals(f"the microphone {self.name!r} failed{_GONE}"):
             return max(0, int(self._stream.read_available)) / self.rate
 
     def close(self) -> None:
@@ -176,6 +182,7 @@ class Loudspeaker:
         self.rate, self._channels = _settings(device, "output", codec_rate, rate)
         self._block = round(block * self.rate / codec_rate)
         self._resampler = LiveResampler(codec_rate, self.rate)
+        self.ahead = _AHEAD + block / codec_rate
         self.underruns = 0
         self._capacity = 0
         with _refusals(f"cannot open the loudspeaker {self.name!r}"):
@@ -190,10 +197,10 @@ class Loudspeaker:
 
     def start(self) -> None:
         """Begin to play: a few blocks of silence, which cover for blocks that come late."""
-        with _refusals(f"the loudspeaker {self.name!r} failed"):
+        with _refusals(f"the loudspeaker {self.name!r} failed{_GONE}"):
             self._stream.start()
             self._capacity = int(self._stream.write_available)
-            self._stream.write(bytes(4 * self._channels * self._block * _AHEAD))
+            self._stream.write(bytes(4 * self._channels * round(self.ahead * self.rate)))
 
     def write(self, audio: NDArray[np.float32]) -> None:
         """Play [samples]; waits while the device's buffer is full.
@@ -204,12 +211,12 @@ class Loudspeaker:
         sound = np.clip(self._resampler.push(audio), -1, 1)
         if self._channels > 1:
             sound = np.repeat(sound, self._channels)
-        with _refusals(f"the loudspeaker {self.name!r} failed"):
+        with _refusals(f"the loudspeaker {self.name!r} failed{_GONE}"):
             self.underruns += bool(self._stream.write(sound.tobytes()))
 
     def waiting(self) -> float:
         """Seconds of sound that wait to be played."""
-        with _refusals(f"the loudspeaker {self.name!r} failed"):
+        with _refusals(f"the loudspeaker {self.name!r} failed{_GONE}"):
             return min(max(0, self._capacity - int(self._stream.write_available)), self._capacity) / self.rate
 
     def drain(self) -> None:
@@ -254,7 +261,6 @@ def _close(stream: Any) -> None:
 
 @cache
 def _sounddevice() -> Any:
-    _quiet_alsa()
     try:
         import sounddevice
     except OSError:  # what sounddevice raises where the library is missing
@@ -279,14 +285,3 @@ def _refusals(what: str) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error.args[0] if error.args else error).split())
-
-
-@cache
-def _quiet_alsa() -> None:
-    """Keep ALSA from writing its own messages over the display; PortAudio reports what matters."""
-    if os.name != "posix":
-        return
-    with suppress(OSError, AttributeError):
-        handler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p)
-        _quiet_alsa.handler = handler(lambda *_: None)  # type: ignore[attr-defined]  # it must outlive the library
-        ctypes.CDLL("libasound.so.2").snd_lib_error_set_handler(_quiet_alsa.handler)  # type: ignore[attr-defined]

@@ -42,6 +42,7 @@ class Sink(Protocol):
 
     name: str
     is_device: bool  # whether `write` waits while the sound plays
+    ahead: float  # seconds of silence before the first sound
     underruns: int  # times that there was nothing to play
 
     @property
@@ -116,6 +117,7 @@ class FileSink:
     """
 
     is_device = False
+    ahead = 0.0
     underruns = 0
     resampling = 0.0
 

@@ -26,8 +26,8 @@ from .recording import Recorder
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_SLACK = 0.05  # seconds of sound in the devices' buffers that count as normal
-_PATIENCE = 2.0  # seconds for which there was more, before a frame is skipped
+_SLACK = 0.008  # seconds of sound in both devices' buffers, beyond what was put ahead, that count as normal
+_PATIENCE = 2.0  # seconds for which there was never less, before a frame is skipped
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class LivePump:
         now = time.monotonic()
         if now - self._since < _PATIENCE:
             return False
-        too_much = self._least > _SLACK
+        too_much = self._least > self._sink.ahead + _SLACK
         self._least, self._since = np.inf, now
         return too_much
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from .options import AsJson, Bitrate, Bundle, DeviceName, Force, Stages, load_co
 if TYPE_CHECKING:
     from .codec import Codec
     from .devices import DeviceInfo
+    from .display import View
     from .endpoints import Sink, Source
     from .live import LivePump
 
@@ -42,8 +43,10 @@ Duration = Annotated[
 def devices(as_json: AsJson = False) -> None:
     """List microphones and loudspeakers."""
     from .devices import list_devices
+    from .quiet import quiet_libraries
 
-    found = list_devices()
+    with quiet_libraries():
+        found = list_devices()
     if as_json:
         typer.echo(json.dumps([asdict(device) for device in found], indent=1))
         return
@@ -84,12 +87,13 @@ def live(
     Keys while it runs: up and down change the stages, b bypasses the codec, m mutes, r records, q quits.
     """
     from .live import LivePump
+    from .quiet import quiet_libraries
     from .recording import Recorder
     from .views import live_view
 
     codec = load_codec(bundle, device)
     n = codec.stages(bitrate=bitrate, stages=stages)
-    with watched(), contextlib.ExitStack() as stack:
+    with watched(), quiet_libraries(), contextlib.ExitStack() as stack:
         heard = open_source(codec, source, microphone, device_rate, stack)
         played = open_sink(codec, target, speaker, device_rate, stack, force=force)
         pump = LivePump(codec, heard, played, stages=n, seconds=duration)
@@ -100,8 +104,7 @@ def live(
             pump.notice = feedback_warning(speaker)
         _run(pump)
     snapshot = pump.snapshot()
-    text = "\n".join(f"{name:<10}{value}" for name, value in live_view(snapshot).rows)
-    typer.echo(json.dumps(asdict(snapshot), indent=1) if as_json else text, err=target == "-")
+    summarize(live_view(snapshot), asdict(snapshot), as_json=as_json, quiet_stdout=target == "-")
 
 
 def _run(pump: LivePump) -> None:
@@ -146,14 +149,15 @@ def open_source(
     codec: Codec, path: str | None, name: str | None, rate: int | None, stack: contextlib.ExitStack
 ) -> Source:
     """The file of a path, else the microphone of a name; closed by `stack`."""
-    from .devices import Microphone, find_device
+    from .devices import Microphone, device_block, find_device
     from .endpoints import FileSource
 
     source: Source
     if path is not None:
         source = FileSource(path, codec.sample_rate, codec.frame_size)
     else:
-        source = Microphone(find_device(name, "input"), codec.sample_rate, codec.frame_size, rate)
+        block = device_block(codec.sample_rate, codec.frame_size)
+        source = Microphone(find_device(name, "input"), codec.sample_rate, block, rate)
     stack.callback(source.close)
     return source
 
@@ -162,14 +166,15 @@ def open_sink(
     codec: Codec, path: str | None, name: str | None, rate: int | None, stack: contextlib.ExitStack, *, force: bool
 ) -> Sink:
     """The file of a path, else the loudspeaker of a name; closed, and a file completed, by `stack`."""
-    from .devices import Loudspeaker, find_device
+    from .devices import Loudspeaker, device_block, find_device
     from .endpoints import FileSink
 
     sink: Sink
     if path is not None:
         sink = FileSink(path, codec.sample_rate, force=force)
     else:
-        sink = Loudspeaker(find_device(name, "output"), codec.sample_rate, codec.frame_size, rate)
+        block = device_block(codec.sample_rate, codec.frame_size)
+        sink = Loudspeaker(find_device(name, "output"), codec.sample_rate, block, rate)
     stack.callback(sink.close)
     return sink
 
@@ -182,6 +187,14 @@ def feedback_warning(speaker: str | None) -> str | None:
     if device.maybe_headphones:
         return None
     return f"if {device.name!r} is a loudspeaker that the microphone hears, it will howl: use headphones (m mutes)"
+
+
+def summarize(view: View, data: dict[str, Any], *, as_json: bool, quiet_stdout: bool = False) -> None:
+    """How it ended, on stdout; as text only where the last display is not still to be seen."""
+    if as_json:
+        typer.echo(json.dumps(data, indent=1), err=quiet_stdout)
+    elif not (sys.stdout.isatty() and sys.stderr.isatty()):
+        typer.echo("\n".join(f"{name:<10}{value}" for name, value in view.rows), err=quiet_stdout)
 
 
 @contextlib.contextmanager

@@ -34,11 +34,10 @@ def live_view(s: LiveSnapshot) -> View:
 
 def budget_text(b: Budget) -> str:
     """A latency budget, each part by its name."""
-    parts = (
-        f"capture {b.capture:.1f} + buffering {b.buffering:.1f} + algorithmic {b.algorithmic:.1f} + "
-        f"encode {b.encode:.1f} + decode {b.decode:.1f} + playback {b.playback:.1f}"
+    return (
+        f"{b.total:.1f} ms = codec {b.codec:.1f} (buffering {b.buffering:.1f}, algorithmic {b.algorithmic:.1f}, "
+        f"encode {b.encode:.1f}, decode {b.decode:.1f}) + capture {b.capture:.1f} + playback {b.playback:.1f}"
     )
-    return f"{b.total:.1f} ms = {parts} (codec {b.codec:.1f})"
 
 
 def percentiles_text(p: Percentiles) -> str:
