@@ -142,9 +142,10 @@ class PacketFormat:
         channels, stages, frames = codes.shape
         if channels != self.channels or not (1 <= stages <= 255 and 1 <= frames <= 255):
             raise BitstreamError(f"codes {list(codes.shape)} do not fit packets of {self.channels} channels")
-        if codes.min() < 0 or codes.max() >> self.code_bits:
+        values = codes.transpose(1, 0, 2).ravel().tolist()
+        if min(values) < 0 or max(values) >> self.code_bits:
             raise BitstreamError(f"a code does not fit into {self.code_bits} bits")
-        return pack_bits(codes.transpose(1, 0, 2).ravel(), self.code_bits)
+        return pack_bits(values, self.code_bits)
 
     def _unpacked(self, payload: bytes, stages: int, frames: int) -> NDArray[np.int64]:
         codes = unpack_bits(payload, stages * self.channels * frames, self.code_bits)

@@ -173,9 +173,10 @@ class Codec:
             )
         if channels is not None and len(array) != channels:
             raise BitstreamError(f"codes of {len(array)} channels, expected {channels}")
-        if array.min() < 0 or array.max() >= self.manifest.quantizer.codebook_size:
+        checked = array.astype(np.int64, copy=False)
+        if checked.view(np.uint64).max() >= self.manifest.quantizer.codebook_size:  # negative ones are huge there
             raise BitstreamError(f"codes must lie in 0..{self.manifest.quantizer.codebook_size - 1}")
-        return array.astype(np.int64, copy=False)
+        return checked
 
     def encoder_stream(
         self,

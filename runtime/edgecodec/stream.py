@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _MAX_CHANNELS = 255
 _MAX_FRAMES_PER_PACKET = 255
 _LONGEST_GAP = 10.0  # seconds; a jump in the sequence beyond it is no loss but another stream
+_ZERO = np.float32(0)
 _SUBNORMAL = 1e-20  # smaller input is silence; subnormal numbers would run 100 times slower
 
 
@@ -43,11 +44,11 @@ def as_audio(audio: ArrayLike) -> NDArray[np.float32]:
     if x.dtype != np.float32:
         with np.errstate(over="ignore"):
             x = x.astype(np.float32)
-    finite = np.isfinite(x)
-    if not finite.all():
-        first = int(np.argwhere(~finite)[0][-1])
+    size = np.abs(x)
+    if not size.max(initial=0) < np.inf:  # also where that is NaN
+        first = int(np.argwhere(~np.isfinite(x))[0][-1])
         raise AudioError(f"audio holds NaN or infinity, first at sample {first}")
-    return np.where(np.abs(x) < _SUBNORMAL, np.float32(0), x)
+    return np.where(size < _SUBNORMAL, _ZERO, x)
 
 
 class EncoderStream:
