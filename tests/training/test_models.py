@@ -76,7 +76,7 @@ def test_causal_up_to_the_stated_latency(name: str) -> None:
 
 @torch.no_grad()
 def test_edge_begins_as_a_transform_codec() -> None:
-    """Before the first step latents are the lowest MDCT coefficients, companded; the decoder inverts them and hisses."""
+    """Before the first step latents are the lowest MDCT bins, companded, and the decoder inverts them and hisses."""
     config = from_dict(ModelConfig, TINY["edge"] | {"latent_dim": 40, "edge": {"channels": 16}})
     model = CodecModel(config).eval()
     audio = 0.3 * torch.randn(1, 1, 40 * 6)
