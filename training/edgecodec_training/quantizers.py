@@ -195,8 +195,20 @@ class Codebook(nn.Module):
         return total / hits.clamp(min=1)[:, None], hits
 
 
-def _codebooks(config: QuantizerConfig, dim: int) -> Sequence[Codebook]:
-    return cast("Sequence[Codebook]", nn.ModuleList(Codebook(config, dim) for _ in range(config.max_stages)))
+class CodebookQuantizer(Quantizer):
+    """What RVQ and PQ share: one codebook a stage, which follows or learns from what `forward` showed it."""
+
+    def __init__(self, config: QuantizerConfig, latent_dim: int, code_dim: int) -> None:
+        super().__init__(config, latent_dim)
+        books = nn.ModuleList(Codebook(config, code_dim) for _ in range(config.max_stages))
+        self.codebooks = cast("Sequence[Codebook]", books)
+        self._seen: list[tuple[Tensor, Tensor]] = []  # per stage: vectors [N, d] and the codes they chose
+
+    def update(self) -> None:
+        """See `Quantizer.update`."""
+        for book, (x, codes) in zip(self.codebooks, self._seen, strict=True):
+            book.follow(x, codes)
+        self._seen = []
 
 
 def _projections(config: QuantizerConfig, width: int, out: int) -> Sequence[nn.Linear]:
@@ -204,7 +216,7 @@ def _projections(config: QuantizerConfig, width: int, out: int) -> Sequence[nn.L
     return cast("Sequence[nn.Linear]", linears)
 
 
-class ResidualVQ(Quantizer):
+class ResidualVQ(CodebookQuantizer):
     """Each stage quantizes what the stages before left over; one stage is a plain VQ.
 
     SoundStream (arXiv:2107.03312), section III-C; projected, normalized codes as in DAC (Kumar et al. 2023,
@@ -212,14 +224,12 @@ class ResidualVQ(Quantizer):
     """
 
     def __init__(self, config: QuantizerConfig, latent_dim: int) -> None:
-        super().__init__(config, latent_dim)
         dim = config.code_dim or latent_dim
-        self.codebooks = _codebooks(config, dim)
+        super().__init__(config, latent_dim, dim)
         self.projected = config.code_dim > 0
         if self.projected:
             self.enter = _projections(config, latent_dim, dim)
             self.leave = _projections(config, dim, latent_dim)
-        self._seen: list[tuple[Tensor, Tensor]] = []
 
     def tables(self) -> LookupTables:
         """See `Quantizer.tables`."""
@@ -284,23 +294,15 @@ class ResidualVQ(Quantizer):
         energy = latents.detach().square().mean().clamp(min=1e-12)
         return Quantized(quantized, torch.stack(codes, dim=1), losses, torch.stack(left) / energy)
 
-    def update(self) -> None:
-        """See `Quantizer.update`."""
-        for book, (x, codes) in zip(self.codebooks, self._seen, strict=True):
-            book.follow(x, codes)
-        self._seen = []
 
-
-class ProductVQ(Quantizer):
+class ProductVQ(CodebookQuantizer):
     """Product quantizer (Jégou et al. 2011): stage i quantizes the i-th of `max_stages` slices of the latents."""
 
     def __init__(self, config: QuantizerConfig, latent_dim: int) -> None:
-        super().__init__(config, latent_dim)
         if latent_dim % config.max_stages or config.code_dim:
             raise ValueError(f"pq splits latent_dim {latent_dim} into max_stages {config.max_stages} equal slices")
+        super().__init__(config, latent_dim, latent_dim // config.max_stages)
         self.width = latent_dim // config.max_stages
-        self.codebooks = _codebooks(config, self.width)
-        self._seen: list[tuple[Tensor, Tensor]] = []
 
     def _slice(self, stage: int) -> slice:
         return slice(stage * self.width, (stage + 1) * self.width)
@@ -347,12 +349,6 @@ class ProductVQ(Quantizer):
             losses["codebook"] = codebook
         distortion = torch.stack(left[1:]) / left[0].clamp(min=1e-12)
         return Quantized(latents + (hidden - latents).detach(), torch.stack(codes, dim=1), losses, distortion)
-
-    def update(self) -> None:
-        """See `Quantizer.update`."""
-        for book, (x, codes) in zip(self.codebooks, self._seen, strict=True):
-            book.follow(x, codes)
-        self._seen = []
 
 
 class GumbelRVQ(Quantizer):
