@@ -1,4 +1,4 @@
-"""The commands `live` and `devices`: thin, and without numpy until they run."""
+"""The commands `live`, `devices`, `send` and `receive`: thin, and without numpy until they run."""
 
 from __future__ import annotations
 
@@ -145,6 +145,93 @@ def _end_recording(pump: LivePump) -> None:
         recorder.close()
 
 
+def send(
+    address: Annotated[str, typer.Argument(metavar="HOST[:PORT]", help="Where edgecodec receive listens.")],
+    source: Annotated[
+        str, typer.Option("--input", metavar="mic|FILE", help="Microphone, or audio file in real time; - for stdin.")
+    ] = "mic",
+    bitrate: Bitrate = None,
+    stages: Stages = None,
+    redundancy: Annotated[
+        int, typer.Option(min=0, help="Stages of the packet before that each packet repeats, against loss.")
+    ] = 0,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            "--frames-per-packet", min=1, max=255, help="More: fewer header bytes, more delay. Default: 20 ms or more."
+        ),
+    ] = None,
+    microphone: MicrophoneName = None,
+    duration: Duration = None,
+    device_rate: DeviceRate = None,
+    bundle: Bundle = "speech",
+    as_json: AsJson = False,
+    device: DeviceName = "cpu",
+) -> None:
+    """Send sound to another machine over UDP.
+
+    Keys while it runs: up and down change the stages, m mutes, q quits.
+    """
+    from .network import parse_address, sending_socket
+    from .quiet import quiet_libraries
+    from .runner import run
+    from .sender import Sender
+    from .views import send_view
+
+    host, port = parse_address(address)
+    codec = load_codec(bundle, device)
+    n = codec.stages(bitrate=bitrate, stages=stages)
+    with watched(), quiet_libraries(), contextlib.ExitStack() as stack:
+        sock = stack.enter_context(sending_socket(host, port))
+        heard = open_source(codec, None if source == "mic" else source, microphone, device_rate, stack)
+        sender = Sender(
+            codec, heard, sock, address, stages=n, frames_per_packet=frames, redundancy=redundancy, seconds=duration
+        )
+
+        def press(key: str) -> None:
+            if key in ("up", "down"):
+                sender.stages += 1 if key == "up" else -1
+            elif key == "m":
+                sender.muted = not sender.muted
+
+        run(sender, lambda: send_view(sender.snapshot()), press)
+    snapshot = sender.snapshot()
+    summarize(send_view(snapshot), asdict(snapshot), as_json=as_json)
+
+
+def receive(
+    port: Annotated[int, typer.Argument(metavar="PORT", min=1, max=65535, help="UDP port.")] = 5004,
+    target: Annotated[
+        str, typer.Option("--output", metavar="speaker|FILE", help="Loudspeaker, or audio file; - for stdout.")
+    ] = "speaker",
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="ADDRESS", help="Listen on this address alone. Default: all.")
+    ] = None,
+    speaker: SpeakerName = None,
+    duration: Duration = None,
+    device_rate: DeviceRate = None,
+    bundle: Bundle = "speech",
+    force: Force = False,
+    as_json: AsJson = False,
+    device: DeviceName = "cpu",
+) -> None:
+    """Play what another machine sends, until it ends."""
+    from .network import receiving_socket
+    from .quiet import quiet_libraries
+    from .receiver import Receiver
+    from .runner import run
+    from .views import receive_view
+
+    codec = load_codec(bundle, device)
+    with watched(), quiet_libraries(), contextlib.ExitStack() as stack:
+        sock = stack.enter_context(receiving_socket(host, port, timeout=0.1))
+        played = open_sink(codec, None if target == "speaker" else target, speaker, device_rate, stack, force=force)
+        receiver = Receiver(codec, sock, played, seconds=duration)
+        run(receiver, lambda: receive_view(receiver.snapshot()), lambda _: None)
+    snapshot = receiver.snapshot()
+    summarize(receive_view(snapshot), asdict(snapshot), as_json=as_json, quiet_stdout=target == "-")
+
+
 def open_source(
     codec: Codec, path: str | None, name: str | None, rate: int | None, stack: contextlib.ExitStack
 ) -> Source:
@@ -215,3 +302,5 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command(epilog="Example: edgecodec live -b 6")(live)
     app.command(epilog="Example: edgecodec devices")(devices)
+    app.command(epilog="Example: edgecodec send studio.example:5004 -b 6 --redundancy 2")(send)
+    app.command(epilog="Example: edgecodec receive 5004")(receive)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from .display import View
 from .live import LiveSnapshot
 from .meters import Budget, Percentiles
+from .receiver import ReceiveSnapshot
+from .sender import SendSnapshot
 
 LIVE_KEYS = "↑ ↓ stages   b bypass   m mute   r record   q quit"
 
@@ -47,3 +49,54 @@ def percentiles_text(p: Percentiles) -> str:
 
 def _listed(words: list[str]) -> str:
     return "".join(f"  {word}" for word in words)
+
+
+def send_view(s: SendSnapshot) -> View:
+    """A stream that is sent."""
+    said = (
+        f"{s.lost} lost ({100 * s.lost_share:.1f} % of late), jitter {s.jitter_ms:.1f} ms" if s.reports else "nothing"
+    )
+    repeated = f", repeats {s.redundancy}" if s.redundancy else ""
+    sent = f"{s.packets} packets of {s.packet_ms:.1f} ms, largest {s.largest} bytes, {s.unsent} not sent"
+    return View(
+        title=f"edgecodec send: {s.source} → {s.bundle} → {s.target}",
+        levels=(("heard", s.heard_db),),
+        rows=(
+            ("bitrate", f"{s.stages} of {s.max_stages} stages{repeated}" + ("  MUTED" if s.muted else "")),
+            ("average", f"{s.kbps:.2f} kbps, {s.wire_kbps:.1f} kbps with all headers"),
+            ("sent", sent),
+            ("receiver", f"says: {said}"),
+            ("encode", f"{percentiles_text(s.encode)} of {s.packet_ms:.1f} ms"),
+            ("time", f"{s.seconds:.1f} s, {s.overruns} overruns"),
+        ),
+        line=(
+            f"{s.seconds:6.1f} s  {s.stages} stages  {s.kbps:.2f} kbps  heard {s.heard_db:.0f} dB  {sent}  "
+            f"receiver says: {said}"
+        ),
+        keys="↑ ↓ stages   m mute   q quit",
+        notice=s.notice,
+    )
+
+
+def receive_view(s: ReceiveSnapshot) -> View:
+    """A stream that is received."""
+    p, d = s.packets, s.datagrams
+    fate = f"{p.received} received, {p.lost} lost ({s.recovered} recovered), {p.late} late, {p.duplicates} duplicates"
+    times = f"jitter {p.jitter_ms:.1f} ms, target {p.target_ms:.0f} ms, delay {p.delay_ms:.0f} ms"
+    pace = f"{p.held} put in, {p.skipped} left out, {p.resyncs} restarts"
+    repeated = f", repeats {s.redundancy}" if s.redundancy else ""
+    return View(
+        title=f"edgecodec receive: {s.sender or 'waiting for a sender'} → {s.bundle} → {s.sink}",
+        levels=(("played", s.played_db),),
+        rows=(
+            ("bitrate", f"{s.kbps:.2f} kbps, {s.stages} stages{repeated}"),
+            ("packets", fate),
+            ("buffer", f"{times}; {pace}"),
+            ("others", f"{d.garbage} garbage, {d.foreign} of other streams, {d.refused} of other bundles"),
+            ("decode", f"{percentiles_text(s.decode)} of {s.packet_ms:.1f} ms"),
+            ("time", f"{s.seconds:.1f} s, {s.underruns} underruns"),
+        ),
+        line=f"{s.seconds:6.1f} s  {s.kbps:.2f} kbps  played {s.played_db:.0f} dB  {fate}  {times}; {pace}",
+        keys="q quit",
+        notice=s.notice,
+    )

@@ -37,6 +37,11 @@ def run_live(machine: Rig, bundle: str, folder: Path, seconds: float, *options: 
     return json.loads(out), begin
 
 
+def band_limited(audio: np.ndarray, rate: int) -> np.ndarray:
+    """Sound at the rig's rate without what a codec of this rate cannot hear."""
+    return soxr.resample(soxr.resample(audio, RATE, rate), rate, RATE)
+
+
 def shares(machine: Rig, codec: edgecodec.Codec, folder: Path, summary: dict, begin: int) -> dict[str, float]:
     """How much of the sound survived each part of the way.
 
@@ -49,7 +54,7 @@ def shares(machine: Rig, codec: edgecodec.Codec, folder: Path, summary: dict, be
     left = np.ascontiguousarray(both[:, 0])
     offline = codec.decode(codec.encode(left, stages=summary["stages"]), samples=len(left))[0, 0]
     return {
-        "heard": matched(soxr.resample(left, rate, RATE), heard, RATE),
+        "heard": matched(soxr.resample(left, rate, RATE), band_limited(heard, rate), RATE),
         "played": matched(soxr.resample(offline, rate, RATE), played, RATE),
         "round trip ms": 1000 * lag(heard, played) / RATE,
     }
@@ -76,7 +81,7 @@ def test_ten_seconds_of_speech(machine: Rig, bundle: str, codec: edgecodec.Codec
 @pytest.mark.parametrize("rate", [48000, 44100])
 def test_devices_at_another_rate(machine: Rig, bundle: str, codec: edgecodec.Codec, tmp_path: Path, rate: int) -> None:
     for _ in range(ATTEMPTS):
-        summary, begin = run_live(machine, bundle, tmp_path, 4, "--device-rate", rate)
+        summary, begin = run_live(machine, bundle, tmp_path, 3, "--device-rate", rate)
         found = shares(machine, codec, tmp_path, summary, begin)
         if min(found["heard"], found["played"]) >= 0.95:
             break
