@@ -60,6 +60,7 @@ class Soak:
     different_audio: int  # frames whose samples are not
     drift: int  # samples that came out beyond those that went in and the decoder's delay
     worst_packet_ms: float
+    worst_compute_ms: float  # the most processor time of a packet: what waiting for other programs adds is not in it
     packet_ms: float  # its duration
     memory: Growth | None  # None where it cannot be known
     paced: Pace | None  # one frame at a time
@@ -96,20 +97,21 @@ def soak(codec: Codec, audio: NDArray[np.float32], seconds: float, paced_seconds
     between = max(1, packets // _MEMORY_SAMPLES)
     memory: list[tuple[float, float]] = []
     done = pushed = came = different_codes = different_audio = 0
-    worst = 0.0
+    worst = worst_compute = 0.0
     begin = time.perf_counter()
     with Progress("soak", seconds) as progress:
         for i in range(packets):
             # The first block is a sample short: every later one leaves a rest behind, as devices' blocks do.
             at = pushed % len(clip)
             block = doubled[at : at + step - (i == 0)]
-            start = time.perf_counter()
+            start, start_compute = time.perf_counter(), time.process_time()
             data = [form.to_bytes(packet) for packet in encoder.push(block)]
             if i == packets - 1:
                 data += [form.to_bytes(packet) for packet in encoder.flush()]
             arrived = [form.from_bytes(packet) for packet in data]
             sounds = [decoder.push(packet) for packet in arrived]
             worst = max(worst, time.perf_counter() - start)
+            worst_compute = max(worst_compute, time.process_time() - start_compute)
             pushed += len(block)
             for packet, sound in zip(arrived, sounds, strict=True):
                 came += len(sound)
@@ -133,6 +135,7 @@ def soak(codec: Codec, audio: NDArray[np.float32], seconds: float, paced_seconds
         different_audio=different_audio,
         drift=came - codec.frames(pushed) * size,
         worst_packet_ms=1000 * worst,
+        worst_compute_ms=1000 * worst_compute,
         packet_ms=1000 * step / codec.sample_rate,
         memory=_growth(memory) if resident_mb() is not None else None,
         paced=None
@@ -160,7 +163,8 @@ def lines(s: Soak) -> list[str]:
         f"{s.packets} packets of {s.frames_per_packet} frames",
         f"as offline   {'yes' if s.sound else 'NO'}: {s.different_codes} frames of other codes, "
         f"{s.different_audio} of other samples, drift {s.drift} samples",
-        f"worst packet {s.worst_packet_ms:.1f} ms for {s.packet_ms:.1f} ms of audio",
+        f"worst packet {s.worst_packet_ms:.1f} ms, of compute at most {s.worst_compute_ms:.1f} ms, "
+        f"for {s.packet_ms:.1f} ms of audio",
     ]
     if s.memory is not None:
         m = s.memory
