@@ -8,7 +8,9 @@ CLIP := tests/audio/speech_es.flac
 demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
 	@mkdir -p demo
 	@for kbps in 1.5 3 6; do \
+	  echo "demo/speech_$${kbps}kbps.wav"; \
 	  $(BIN)/edgecodec roundtrip $(CLIP) demo/speech_$${kbps}kbps.wav -b $$kbps -f || exit 1; done
+	@echo "Listen to demo/*.wav beside the original, $(CLIP)."
 
 test: .venv/test          ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
