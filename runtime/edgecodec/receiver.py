@@ -27,6 +27,7 @@ from .rtp import MAX_DATAGRAM, Announcement, Goodbye, Report, Sound, parse
 
 _SILENT = 5.0  # seconds without a packet, after which a stream is over
 _REPORT = 1.0  # seconds between reports to the sender
+_REFUSE = 0.25  # seconds between refusals: forged announcements must not make this a source of datagrams
 _TICK = 0.005
 _QUEUED = 2 / 75  # seconds of sound in the device's buffer below which the next packet is played
 
@@ -84,6 +85,7 @@ class Receiver:
         self._last = self._reported = 0.0  # when a packet came, and when that was last said
         self._expected = self._received = 0  # at the last report
         self._counters = Counters()
+        self._refused = -np.inf  # when a sender was last told so
         self._decoder = codec.decoder_stream()
         self._sequence = 0  # of the decoder: one per turn
         self._blend: NDArray[np.float32] | None = None
@@ -244,7 +246,9 @@ class Receiver:
             theirs = f"{stream.bundle!r} ({stream.fingerprint.hex()})"
             ours = f"{m.name!r} ({self._codec.fingerprint.hex()})"
             self.notice = f"refused {text_of(sender)}: it sends with bundle {theirs}, this is {ours}"
-            self._reply(Goodbye(stream.stream, f"you send with bundle {theirs}, here is {ours}").to_bytes(), sender)
+            if now - self._refused >= _REFUSE:
+                self._refused = now
+                self._reply(Goodbye(stream.stream, f"you send with bundle {theirs}, here is {ours}").to_bytes(), sender)
             return
         facts = (stream.sample_rate, stream.frame_size, stream.code_bits, stream.max_stages)
         if facts != (m.sample_rate, m.frame_size, m.quantizer.code_bits, self._codec.max_stages):

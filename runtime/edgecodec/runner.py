@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from .display import Screen, View
 from .errors import DeviceError
 from .keys import Keys
 
+_NICE = -11  # of the thread that moves sound; PulseAudio and PipeWire give themselves the same
 _TICK = 0.1  # seconds between looks
 _STALL = 3.0  # seconds that a device may keep a call waiting
 
@@ -47,6 +49,7 @@ def run(worker: Worker, view: Callable[[], View], press: Callable[[str], None]) 
     failures: list[BaseException] = []
 
     def work() -> None:
+        _hurry()
         try:
             worker.run(stop)
         except BaseException as error:
@@ -72,6 +75,13 @@ def run(worker: Worker, view: Callable[[], View], press: Callable[[str], None]) 
                 _check(worker)
     if failures:
         raise failures[0]
+
+
+def _hurry() -> None:
+    """Put this thread before others, as sound servers do, where the system allows it (Linux: root or RLIMIT_NICE)."""
+    if sys.platform == "linux":  # elsewhere a priority is of the whole process
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _check(worker: Worker) -> None:

@@ -194,14 +194,14 @@ def lag(earlier: np.ndarray, later: np.ndarray) -> int:
 def matched(reference: np.ndarray, got: np.ndarray, sample_rate: int) -> float:
     """Share of the non-silent 20 ms frames of `reference` that are in `got`: correlation 0.9 or more.
 
-    An underrun moves what follows it, so each second may have its own lag; a frame that is nowhere at one of these
-    few lags is lost.
+    An underrun moves what follows it, so every half second may have its own lag; a frame that is nowhere at one of
+    these few lags is lost.
     """
     whole = lag(reference, got)
     size, second = sample_rate // 50, sample_rate
     got = np.pad(got, (second, second))
     lags = {whole}
-    for start in range(0, len(reference) - second, second):
+    for start in range(0, len(reference) - second // 2, second // 2):
         near = got[max(0, start + whole + second // 2) : start + whole + 5 * second // 2]
         if np.abs(reference[start : start + second]).max() > 0.02 and len(near) > second:
             lags.add(
