@@ -51,7 +51,8 @@ def shares(machine: Rig, codec: edgecodec.Codec, folder: Path, summary: dict, be
     heard, played = machine.recorded(begin)
     both, rate = soundfile.read(folder / "both.wav", dtype="float32")
     assert rate == codec.sample_rate
-    left = np.ascontiguousarray(both[:, 0])
+    # The recording begins with the codec's delay; a codec that makes noise makes the same only from the same frame on.
+    left = np.ascontiguousarray(both[codec.delay :, 0])
     offline = codec.decode(codec.encode(left, stages=summary["stages"]), samples=len(left))[0, 0]
     return {
         "heard": matched(soxr.resample(left, rate, RATE), band_limited(heard, rate), RATE),
