@@ -1,9 +1,9 @@
 """Live sound through a virtual microphone and loudspeaker: what comes out is what the codec makes of what went in.
 
 The machine that runs this may be busy with other work, which no test controls. So the two timed runs (idle and under
-load) may be repeated, at most twice, and pass when one of the three does; every attempt's figures are printed. With both
-of two cores taken by other programs 93 to 100 % of the frames and 0 to 4 underruns were measured in nine runs: what is
-asked for there leaves room below that.
+load) may be repeated, at most twice, and pass when one of the three does; every attempt's figures are printed. With
+both of two cores taken by other programs 93 to 100 % of the frames and 0 to 4 underruns were measured in nine runs:
+what is asked for there leaves room below that.
 """
 
 from __future__ import annotations
