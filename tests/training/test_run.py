@@ -126,6 +126,19 @@ def test_the_command_trains_stops_and_resumes(speech_folder: Path, tmp_path: Pat
     assert load_checkpoint(tmp_path / "next").step == 11
 
 
+def test_stopped_before_the_first_step_claims_nothing(
+    monkeypatch: pytest.MonkeyPatch, speech_folder: Path, tmp_path: Path
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_fit_codebooks", stop)
+    call = ["--config", "edge", "--data", str(speech_folder), "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 130
+    assert "nothing to save" in result.output and "is saved" not in result.output
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [

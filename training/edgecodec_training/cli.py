@@ -70,6 +70,8 @@ def train(
     except (CheckpointError, DataError, OSError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt:
+        if latest(out) is None:
+            _fail("stopped before the first step: nothing to save", code=130)
         _fail(f"stopped; the run is saved in {out}: go on with --resume", code=130)
     print(f"checkpoint: {last}")
 
