@@ -87,3 +87,12 @@ def test_unusable_audio_is_named(tmp_path: Path, shard: Path) -> None:
         find_clips([tmp_path], 16_000)
     with pytest.raises(DataError, match="every clip has weight 0"):
         batches([shard], config=DataConfig(kind_weights={}))
+
+
+def test_ranks_share_out_one_batch(shard: Path) -> None:
+    whole = batches([shard], batch_size=6)
+    for ranks in (2, 3):
+        parts = [batches([shard], batch_size=6, rank=rank, ranks=ranks) for rank in range(ranks)]
+        assert np.array_equal(np.concatenate([part[4] for part in parts]), whole[4])
+    with pytest.raises(ValueError, match="batch of 6 cannot be split evenly over 4"):
+        batches([shard], batch_size=6, ranks=4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,10 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from .augmentation import Augmentation
+
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".w64", ".caf", ".au"}
+NOISE_KINDS = {"noise", "music"}  # what is mixed into speech
 
 
 class DataError(ValueError):
@@ -35,6 +39,8 @@ class DataConfig:
 
     A clip's chance is its duration (at most `longest_seconds`), times the weight of its `kind`, times
     (bandwidth / Nyquist) ** `bandwidth_power`: audio that stops at 8 kHz would teach a 24 kHz model silence above.
+    With `noise_chance`, a crop of speech has a crop of noise or music behind it, at an SNR within `noise_snr_db`; what
+    is mixed in is drawn by duration and bandwidth, even where `kind_weights` would not train on it alone.
     `gain_db`: range of a random gain, limited so that nothing clips. `cache_hours` of decoded audio stay in memory;
     `threads` make batches ahead (0: none, made when asked for).
     """
@@ -42,13 +48,28 @@ class DataConfig:
     kind_weights: Mapping[str, float] = field(default_factory=lambda: {"speech": 1.0, "music": 1.0, "noise": 1.0})
     bandwidth_power: float = 1.0
     longest_seconds: float = 10.0
+    noise_chance: float = 0.15
+    noise_snr_db: tuple[float, float] = (5.0, 30.0)
     gain_db: tuple[float, float] = (-10.0, 6.0)
     cache_hours: float = 12.0
     threads: int = 0
 
     def __post_init__(self) -> None:
-        if self.gain_db[0] > self.gain_db[1]:
-            raise ValueError(f"gain_db must be (low, high), got {self.gain_db}")
+        for name in ("gain_db", "noise_snr_db"):
+            low, high = getattr(self, name)
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise ValueError(f"{name} must be (low, high), got {(low, high)}")
+        if not 0 <= self.noise_chance <= 1:
+            raise ValueError(f"noise_chance must be between 0 and 1, got {self.noise_chance}")
+
+    def augmentation(self, samples: int) -> Augmentation:
+        """What makes crops of `samples` samples."""
+        return Augmentation(samples, self.gain_db, self.noise_chance, self.noise_snr_db)
+
+    def worth(self, seconds: float, bandwidth: float, sample_rate: int) -> float:
+        """Seconds that a clip counts for when clips are drawn, before the weight of its kind."""
+        fullness = min(2 * bandwidth / sample_rate, 1.0) ** self.bandwidth_power
+        return float(fullness * min(seconds, self.longest_seconds))
 
 
 @dataclass(frozen=True)
@@ -140,7 +161,11 @@ def _shard_clips(path: Path, sample_rate: int) -> Iterator[Clip]:
 
 
 class Batches:
-    """Random crops of clips; `batches[step]` is the batch of that step, whatever was asked before."""
+    """Random crops of clips; `batches[step]` is the batch of that step, whatever was asked before.
+
+    Several processes train on one batch: each of `ranks` takes `batch_size / ranks` rows of it, the first rank the
+    first rows, so that a step hears the same on any number of them.
+    """
 
     def __init__(
         self,
@@ -151,38 +176,38 @@ class Batches:
         samples: int,
         batch_size: int,
         seed: int,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.clips, self.config = clips, config
-        self.sample_rate, self.samples, self.batch_size, self.seed = sample_rate, samples, batch_size, seed
-        chances = np.array([self._chance(clip) for clip in clips])
+        self.sample_rate, self.seed = sample_rate, seed
+        self.rows = rows_of(rank, ranks, batch_size)
+        self.augment = config.augmentation(samples)
+        worth = np.array([config.worth(clip.seconds, clip.bandwidth, sample_rate) for clip in clips])
+        chances = worth * [config.kind_weights.get(clip.kind, 0.0) for clip in clips]
         if not chances.sum() > 0:
             raise DataError("every clip has weight 0: check data.kind_weights")
         self.cumulative = np.cumsum(chances / chances.sum())
+        noises = worth * [clip.kind in NOISE_KINDS for clip in clips]
+        self.noise_cumulative = np.cumsum(noises / noises.sum()) if noises.sum() > 0 else None
         self._cache: OrderedDict[int, NDArray[np.int16]] = OrderedDict()
         self._cached = 0
         self._lock = Lock()
 
-    def _chance(self, clip: Clip) -> float:
-        weight = self.config.kind_weights.get(clip.kind, 0.0)
-        fullness = min(clip.bandwidth / (self.sample_rate / 2), 1.0) ** self.config.bandwidth_power
-        return float(weight * fullness * min(clip.seconds, self.config.longest_seconds))
-
     def __getitem__(self, step: int) -> NDArray[np.float32]:
-        """Audio `[batch_size, 1, samples]` of one step."""
-        random = np.random.default_rng([self.seed, step])
-        return np.stack([self._crop(random) for _ in range(self.batch_size)])[:, None]
+        """Audio `[batch_size / ranks, 1, samples]` of one step."""
+        return np.stack([self._crop(step, row) for row in self.rows])[:, None]
 
-    def _crop(self, random: np.random.Generator) -> NDArray[np.float32]:
-        index = int(np.searchsorted(self.cumulative, random.random(), side="right"))
-        audio = self._load(min(index, len(self.clips) - 1))
-        start = int(random.integers(-min(self.samples // 4, 2400), max(len(audio) - self.samples // 2, 1)))
-        crop = np.zeros(self.samples, np.float32)  # silence before and after the recording
-        part = audio[max(start, 0) : start + self.samples]
-        crop[max(-start, 0) : max(-start, 0) + len(part)] = part / np.float32(32768)
-        gain = 10 ** (random.uniform(*self.config.gain_db) / 20)
-        peak = float(np.abs(crop).max())
-        crop *= np.float32(min(gain, 0.99 / max(peak, 1e-9)))
-        return crop
+    def _crop(self, step: int, row: int) -> NDArray[np.float32]:
+        random = np.random.default_rng([self.seed, step, 0, row])  # stage counts take [seed, step, 1]
+        index = _draw(self.cumulative, random)
+
+        def noise() -> NDArray[np.int16]:
+            assert self.noise_cumulative is not None
+            return self._load(_draw(self.noise_cumulative, random))
+
+        noisy = self.noise_cumulative is not None and self.clips[index].kind == "speech"
+        return self.augment(self._load(index), noise if noisy else None, random)
 
     def _load(self, index: int) -> NDArray[np.int16]:
         with self._lock:
@@ -198,6 +223,23 @@ class Batches:
             while self._cached > self.config.cache_hours * 3600 * self.sample_rate and len(self._cache) > 1:
                 self._cached -= len(self._cache.popitem(last=False)[1])
         return audio
+
+
+def rows_of(rank: int, ranks: int, batch_size: int) -> range:
+    """The rows of a batch that one of `ranks` processes takes.
+
+    Raises:
+        ValueError: the batch cannot be shared out evenly.
+    """
+    if batch_size % ranks or not 0 <= rank < ranks:
+        raise ValueError(f"a batch of {batch_size} cannot be split evenly over {ranks} processes (this is {rank})")
+    share = batch_size // ranks
+    return range(rank * share, (rank + 1) * share)
+
+
+def _draw(cumulative: NDArray[np.float64], random: np.random.Generator) -> int:
+    """An index, by the cumulative chances of all."""
+    return min(int(np.searchsorted(cumulative, random.random(), side="right")), len(cumulative) - 1)
 
 
 class Prefetched:
