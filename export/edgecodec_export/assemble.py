@@ -40,6 +40,7 @@ _LEG = (
     "audio_seconds",
     "wall_seconds",
     "machine",
+    "processes",
 )  # of the ledger; nothing that names paths
 _TOOLS = ("edgecodec", "torch", "onnx", "onnxscript", "onnxruntime")
 
@@ -216,7 +217,7 @@ def _describe(
         quality=[],
         training={
             "step": checkpoint.step,
-            "legs": [{key: _plain(leg[key]) for key in _LEG if key in leg} for leg in checkpoint.ledger],
+            "legs": [{key: _plain(getattr(leg, key)) for key in _LEG} for leg in checkpoint.ledger],
             "data": list(request.notes.data),
             "model": dataclasses.asdict(config),
         },

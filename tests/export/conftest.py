@@ -12,6 +12,7 @@ from edgecodec_export.assemble import Request, export_bundle, synthetic_voice
 from edgecodec_export.convert import Converted, convert
 from edgecodec_training.checkpoint import Checkpoint, contiguous_state
 from edgecodec_training.config import Config, ModelConfig, from_dict
+from edgecodec_training.ledger import LegEntry
 from edgecodec_training.model import CodecModel
 from onnx import ModelProto
 
@@ -43,7 +44,7 @@ def _tiny_model(changes: dict[str, Any] | None = None) -> CodecModel:
     return model
 
 
-def _save_checkpoint(model: CodecModel, folder: Path, ledger: list[dict[str, Any]] | None = None) -> Path:
+def _save_checkpoint(model: CodecModel, folder: Path, ledger: list[LegEntry] | None = None) -> Path:
     return Checkpoint(7, Config(model=model.config), ledger or [], contiguous_state(model), None).save(folder)
 
 
@@ -81,8 +82,8 @@ def runner() -> Runner:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the tiny `edge` model, whose ledger tells of two legs."""
     legs = [
-        {"first_step": 0, "last_step": 4, "audio_seconds": 7200.0, "wall_seconds": 1800.0, "machine": "x86_64, cpu"},
-        {"first_step": 4, "last_step": 7, "audio_seconds": 3600.0, "wall_seconds": 900.0, "machine": "aarch64, cpu"},
+        LegEntry(0, "x86_64, cpu", 4, audio_seconds=7200.0, wall_seconds=1800.0),
+        LegEntry(4, "aarch64, cpu", 7, audio_seconds=3600.0, wall_seconds=900.0),
     ]
     return _save_checkpoint(_tiny_model(), tmp_path_factory.mktemp("run"), legs)
 

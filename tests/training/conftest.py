@@ -1,9 +1,12 @@
 """Real speech in the shapes that training meets: shards, folders, several rates and formats."""
 
+import dataclasses
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +31,7 @@ TINY = {
         "clip_seconds": 0.3,
         "codebook_seconds": 6.0,
         "log_every": 3,
-        "save_every": 6,
+        "save_minutes": 0.01,
         "validate_every": 12,
     },
 }
@@ -72,3 +75,20 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 member.size = len(payload)
                 tar.addfile(member, io.BytesIO(payload))
     return path
+
+
+def _as_toml(values: dict[str, Any], where: str = "") -> str:
+    """Plain values first, then the tables below; TOML writes our scalars and lists as JSON does."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    tables = [_as_toml(value, f"{where}{key}.") for key, value in values.items() if isinstance(value, dict)]
+    return "\n".join([f"[{where[:-1]}]" if where else "", *lines, *tables])
+
+
+@pytest.fixture
+def write_config() -> Callable[[Config, Path], None]:
+    """`write_config(config, path)`: a TOML file that says the same."""
+
+    def write(config: Config, path: Path) -> None:
+        path.write_text(_as_toml(dataclasses.asdict(config)))
+
+    return write

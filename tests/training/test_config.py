@@ -1,17 +1,18 @@
 """Configurations: shipped ones load, and every mistake names its key."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
-from edgecodec_training.config import Config, ConfigError, from_dict, load_config
+from edgecodec_training.config import Config, ConfigError, from_dict, load_config, override
 from edgecodec_training.model import CodecModel
 
 
-@pytest.mark.parametrize("name", ["edge", "seanet"])
+@pytest.mark.parametrize("name", ["edge", "edge-gpu", "seanet"])
 def test_shipped_configurations_build(name: str) -> None:
     config = load_config(name)
-    assert config.model.architecture == name
+    assert config.model.architecture == name.partition("-")[0]
     assert config.model.bitrate(8) == 6.0
     CodecModel(config.model)
 
@@ -42,7 +43,31 @@ def test_mistakes_name_their_key(tmp_path: Path, toml: str, message: str) -> Non
 
 
 def test_unknown_names_list_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"no configuration 'wavenet': give a \.toml file, or one of edge, seanet"):
+    with pytest.raises(
+        ConfigError, match=r"no configuration 'wavenet': give a \.toml file, or one of edge, edge-gpu, seanet"
+    ):
         load_config("wavenet")
     with pytest.raises(ConfigError, match="cannot read configuration"):
         load_config("missing.toml")
+
+
+def test_values_are_changed_by_dotted_key() -> None:
+    config = override(Config(), ["run.batch_size=64", "model.edge.channels = 32", 'discriminators.loss="lsgan"'])
+    assert (config.run.batch_size, config.model.edge.channels, config.discriminators.loss) == (64, 32, "lsgan")
+    assert override(config, []) == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("run.batch=64", "cannot set 'run.batch=64': give table.key=value"),
+        ("batch_size=64", "cannot set 'batch_size=64'"),
+        ("run.batch_size", "cannot set 'run.batch_size'"),
+        ("run.batch_size.x=1", "cannot set 'run.batch_size.x=1'"),
+        ("run.batch_size=many", "'many' is no TOML value"),
+        ("run.batch_size=1.5", "run.batch_size must be int"),
+    ],
+)
+def test_a_wrong_setting_says_so(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        override(Config(), [setting])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from edgecodec_training.losses import LossConfig, ReconstructionLoss, Spectrum, mel_filters
+from edgecodec_training.losses import LossConfig, ReconstructionLoss, Spectrum
+from edgecodec_training.measures import mel_filters
 
 
 def test_equal_signals_cost_nothing() -> None:

@@ -10,16 +10,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .ranks import ALONE, Ranks
+
 
 class Balancer:
     """Scales the gradients of several losses at the decoded audio to fixed shares of one norm.
 
-    `shares`: loss name -> share. The norm of each gradient is averaged over steps with `decay`, so that a loss may
-    still fade as it is solved; `norms` is that memory and travels with a checkpoint.
+    `shares`: loss name -> share. The norm of a clip's gradient is averaged over the clips of all `ranks`, and over
+    steps with `decay`, so that a loss may still fade as it is solved; `norms` is that memory and travels with a
+    checkpoint. The result is a mean over clips, as the losses are: it does not depend on the batch size.
     """
 
-    def __init__(self, shares: Mapping[str, float], decay: float = 0.999) -> None:
-        self.shares, self.decay = dict(shares), decay
+    def __init__(self, shares: Mapping[str, float], ranks: Ranks = ALONE, decay: float = 0.999) -> None:
+        self.shares, self.ranks, self.decay = dict(shares), ranks, decay
         self.norms: dict[str, Tensor] = {}
 
     def gradient(self, losses: Mapping[str, Tensor], decoded: Tensor) -> Tensor:
@@ -29,8 +32,8 @@ class Balancer:
         whole = sum(self.shares[name] for name in used)
         for name, loss in used.items():
             [gradient] = torch.autograd.grad(loss, decoded, retain_graph=True)
-            norm = gradient.norm(dim=tuple(range(1, gradient.dim()))).mean()
+            norm = self.ranks.mean(gradient.flatten(1).norm(dim=1).mean())
             before = self.norms.get(name, norm)
             self.norms[name] = before * self.decay + norm * (1 - self.decay)
             total += gradient * (self.shares[name] / whole / self.norms[name].clamp(min=1e-12))
-        return total
+        return total / len(decoded)

@@ -4,6 +4,9 @@ step-00012000/
   checkpoint.json         step, configuration, ledger
   weights.safetensors     averaged weights: what is exported and evaluated
   training.safetensors    raw weights and optimizer moments: what a resumed run goes on with (may be left out)
+
+Where more than `PART_BYTES` belong into one of the two, it is cut into `training-1-of-3.safetensors` and so on, for
+machines that hand back small files only; a single tensor is never cut.
 """
 
 from __future__ import annotations
@@ -14,15 +17,17 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .config import Config, ConfigError, ModelConfig, from_dict
+from .config import Config, ModelConfig, from_dict
+from .ledger import LegEntry, from_json, to_json
 from .model import CodecModel
+
+PART_BYTES = 15_000_000  # of tensors: with its header, a file stays below 16 MiB
 
 
 class CheckpointError(ValueError):
@@ -35,22 +40,22 @@ class Checkpoint:
 
     step: int
     config: Config
-    ledger: list[dict[str, Any]]
+    ledger: list[LegEntry]
     weights: dict[str, Tensor]
     training: dict[str, Tensor] | None
 
     def save(self, folder: Path) -> Path:
         """Write `folder/step-…` beside a temporary name, then rename; older steps go once the new one stands."""
         folder.mkdir(parents=True, exist_ok=True)
-        final = folder / f"step-{self.step:08d}"
+        final = folder / step_name(self.step)
         partial = folder / f".{final.name}.{os.getpid()}.tmp"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
-            save_file(self.weights, partial / "weights.safetensors")
+            _save_parts(self.weights, partial, "weights")
             if self.training is not None:
-                save_file(self.training, partial / "training.safetensors")
-            facts = {"step": self.step, "config": dataclasses.asdict(self.config), "ledger": self.ledger}
+                _save_parts(self.training, partial, "training")
+            facts = {"step": self.step, "config": dataclasses.asdict(self.config), "ledger": to_json(self.ledger)}
             (partial / "checkpoint.json").write_text(json.dumps(facts, indent=1) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
@@ -60,6 +65,37 @@ class Checkpoint:
             if older.name < final.name:
                 shutil.rmtree(older)
         return final
+
+
+def _save_parts(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
+    """Write tensors to `stem.safetensors`, or in parts of at most `PART_BYTES`."""
+    parts: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if parts[-1] and size + tensor.nbytes > PART_BYTES:
+            parts.append({})
+            size = 0
+        parts[-1][name] = tensor
+        size += tensor.nbytes
+    for i, part in enumerate(parts, start=1):
+        path = folder / (f"{stem}-{i}-of-{len(parts)}.safetensors" if len(parts) > 1 else f"{stem}.safetensors")
+        save_file(part, path)
+        path.chmod(0o644)  # as the umask would have it for checkpoint.json; safetensors keeps them to the owner
+
+
+def _load_parts(folder: Path, stem: str) -> dict[str, Tensor] | None:
+    """The tensors of `stem`, None if there is no such file."""
+    whole, parts = folder / f"{stem}.safetensors", sorted(folder.glob(f"{stem}-*-of-*.safetensors"))
+    if whole.exists() or not parts:
+        return load_file(whole) if whole.exists() else None
+    count = int(parts[0].stem.rpartition("-")[2])
+    wanted = [folder / f"{stem}-{i}-of-{count}.safetensors" for i in range(1, count + 1)]
+    return {name: tensor for path in wanted for name, tensor in load_file(path).items()}
+
+
+def step_name(step: int) -> str:
+    """Name of a step's folder in that of its run."""
+    return f"step-{step:08d}"
 
 
 def latest(folder: Path) -> Path | None:
@@ -77,15 +113,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         facts = json.loads((found / "checkpoint.json").read_text())
         config = from_dict(Config, facts["config"])
-        training = found / "training.safetensors"
-        return Checkpoint(
-            int(facts["step"]),
-            config,
-            list(facts["ledger"]),
-            load_file(found / "weights.safetensors"),
-            load_file(training) if training.exists() else None,
-        )
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, ConfigError, SafetensorError) as error:
+        weights = _load_parts(found, "weights")
+        if weights is None:
+            raise FileNotFoundError("weights.safetensors is missing")
+        ledger = from_json(facts["ledger"])
+        return Checkpoint(int(facts["step"]), config, ledger, weights, _load_parts(found, "training"))
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{found}: not a usable checkpoint: {error}") from None
 
 

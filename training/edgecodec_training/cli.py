@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def train(
     data: Annotated[list[Path], typer.Option(help="Folder, WebDataset shard or audio file; may be repeated.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints and TensorBoard log.")],
-    config: Annotated[str, typer.Option(help="Configuration: edge, seanet, or a TOML file.")] = "edge",
+    config: Annotated[str, typer.Option(help="Configuration: edge, edge-gpu, seanet, or a TOML file.")] = "edge",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value: --set run.batch_size=64")
+    ] = None,
     valid: Annotated[
         Path | None, typer.Option(help="Folder of clips that are scored and listened to on the way.")
     ] = None,
@@ -30,14 +33,17 @@ def train(
     """Train a codec.
 
     Example: edgecodec train --config edge --data audio/train --valid audio/valid --out runs/speech
+
+    Several processes: torchrun --nproc-per-node 4 --no-python edgecodec train --device cuda …
     """
     import dataclasses
 
     import torch
 
     from .checkpoint import CheckpointError, latest, load_checkpoint
-    from .config import ConfigError, load_config
+    from .config import ConfigError, load_config, override
     from .data import DataError
+    from .ranks import on_first_rank
     from .run import Leg
     from .run import train as run
 
@@ -53,18 +59,18 @@ def train(
                     f"{out}: a checkpoint without optimizer state cannot be resumed: use --start {out}",
                     code=2,
                 )
-            settings = checkpoint.config
+            chosen = checkpoint.config
         elif out.exists() and latest(out) is not None:
             _fail(f"{out} holds a run: go on with --resume, or choose another --out", code=2)
         else:
-            settings = load_config(config)
+            chosen = load_config(config)
             if start is not None:
                 checkpoint = load_checkpoint(start)
                 checkpoint.training = None
-                settings = dataclasses.replace(settings, model=checkpoint.config.model)
-        if steps:
-            settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, steps=steps))
-        last = run(settings, Leg(data, out, valid, device, minutes), checkpoint, Display())
+                chosen = dataclasses.replace(chosen, model=checkpoint.config.model)
+        changes = [*(settings or ()), *([f"run.steps={steps}"] if steps else ())]
+        leg = Leg(data, out, valid, device, minutes)
+        last = run(override(chosen, changes), leg, checkpoint, Display() if on_first_rank() else lambda progress: None)
     except ConfigError as error:
         _fail(str(error), code=2)
     except (CheckpointError, DataError, OSError) as error:
@@ -73,7 +79,8 @@ def train(
         if latest(out) is None:
             _fail("stopped before the first step: nothing to save", code=130)
         _fail(f"stopped; the run is saved in {out}: go on with --resume", code=130)
-    print(f"checkpoint: {last}")
+    if on_first_rank():
+        print(f"checkpoint: {last}")
 
 
 def _fail(message: str, *, code: int) -> None:

@@ -8,6 +8,7 @@ import importlib.resources
 import math
 import sys
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -68,7 +69,10 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long a run is, and how often it reports and saves (steps)."""
+    """How long a run is, and how often it reports (steps) and saves (minutes).
+
+    A step takes `batch_size` crops of `clip_seconds`, split evenly over the processes of the run.
+    """
 
     seed: int = 0
     steps: int = 200_000
@@ -79,7 +83,7 @@ class RunConfig:
     compiled: bool = False  # torch.compile: minutes at the start, faster steps on a GPU
     log_every: int = 50
     validate_every: int = 2000
-    save_every: int = 500
+    save_minutes: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Config:
 
 
 def load_config(name: str | Path) -> Config:
-    """Read a TOML file, or a shipped configuration by its name (`edge`, `seanet`)."""
+    """Read a TOML file, or a shipped configuration by its name (`edge`, `seanet`, …)."""
     path = Path(name)
     if path.suffix != ".toml":
         shipped = importlib.resources.files(__package__) / "configs"
@@ -119,6 +123,24 @@ def load_config(name: str | Path) -> Config:
         return from_dict(Config, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: not valid TOML: {error}") from None
+
+
+def override(config: Config, settings: Sequence[str]) -> Config:
+    """A configuration with some values changed, each setting a line of TOML with a dotted key: `run.batch_size=64`."""
+    values = dataclasses.asdict(config)
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        *tables, name = key.strip().split(".")
+        table = values
+        for part in tables:
+            table = table.get(part, {})
+        if not equals or not isinstance(table, dict) or name not in table:
+            raise ConfigError(f"cannot set {setting!r}: give table.key=value, for instance run.batch_size=64")
+        try:
+            table[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            raise ConfigError(f"cannot set {setting!r}: {value.strip()!r} is no TOML value") from None
+    return from_dict(Config, values)
 
 
 def from_dict(kind: type[T], values: dict[str, Any], where: str = "") -> T:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .ranks import ALONE, Ranks
+
 Kind = Literal["rvq", "vq", "pq", "gumbel"]
 Learning = Literal["ema", "gradient"]
 
@@ -81,16 +83,16 @@ class Quantizer(nn.Module):
         """The inference form of the present weights."""
         raise NotImplementedError
 
-    def initialise(self, latents: Tensor) -> None:
-        """Fit the codebooks to latents `[N, D]` before the first step (k-means, stage by stage)."""
+    def initialise(self, latents: Tensor, ranks: Ranks = ALONE) -> None:
+        """Fit the codebooks to latents `[N, D]` of every rank before the first step (k-means, stage by stage)."""
         raise NotImplementedError
 
     def forward(self, latents: Tensor, n_stages: Tensor) -> Quantized:
         """Quantize latents `[B, T, D]` for training, clip b with its own stage count `n_stages[b]`."""
         raise NotImplementedError
 
-    def update(self) -> None:
-        """Let EMA codebooks follow the batch that `forward` last saw; nothing for gradient codebooks."""
+    def update(self, ranks: Ranks = ALONE) -> None:
+        """Let EMA codebooks follow the batch that `forward` last saw on all ranks; nothing for gradient codebooks."""
 
     @torch.no_grad()
     def encode(self, latents: Tensor, n_stages: int) -> Tensor:
@@ -158,41 +160,44 @@ class Codebook(nn.Module):
         return torch.addmm(bias, x, score).argmax(dim=1)
 
     @torch.no_grad()
-    def fit(self, x: Tensor, iterations: int = 10) -> None:
-        """K-means on `[N, d]`, started from random members; clusters that empty restart at random members."""
+    def fit(self, x: Tensor, ranks: Ranks = ALONE, iterations: int = 10) -> None:
+        """K-means on `[N, d]` of every rank, started from random members; clusters that empty restart at others."""
         if self.config.normalized:
             x = F.normalize(x, dim=1)
-        k = self.config.codebook_size
-        self.vectors.copy_(
-            x[torch.randint(len(x), (k,), device=x.device) if len(x) < k else torch.randperm(len(x))[:k]]
-        )
+        k, n = self.config.codebook_size, len(x) * ranks.count
+        self.vectors.copy_(ranks.rows(x, _random(n, k, x.device) if n < k else torch.randperm(n, device=x.device)[:k]))
         for _ in range(iterations):
-            mean, hits = self._means(x, self.search(x))
-            self.vectors.copy_(torch.where(hits[:, None] > 0, mean, x[torch.randint(len(x), (k,))]))
+            mean, hits = self._means(x, self.search(x), ranks)
+            self.vectors.copy_(torch.where(hits[:, None] > 0, mean, ranks.rows(x, _random(n, k, x.device))))
         self.use.fill_(1.0)
 
     @torch.no_grad()
-    def follow(self, x: Tensor, codes: Tensor) -> None:
-        """Move entries towards the vectors `[N, d]` that chose them, and restart dead ones.
+    def follow(self, x: Tensor, codes: Tensor, ranks: Ranks = ALONE) -> None:
+        """Move entries towards the vectors `[N, d]` (of every rank) that chose them, and restart dead ones.
 
         c <- decay * c + (1 - decay) * mean of its vectors, for every entry that was hit (VQ-VAE, van den Oord et al.
         2017, appendix A.1, in the form without a running count: there is no second buffer to forget at a restart).
         """
-        mean, hits = self._means(x, codes)
-        decay = self.config.decay
+        mean, hits = self._means(x, codes, ranks)
+        decay, n = self.config.decay, len(x) * ranks.count
         if self.config.learning == "ema":
             self.vectors.copy_(torch.where(hits[:, None] > 0, decay * self.vectors + (1 - decay) * mean, self.vectors))
-        self.use.mul_(decay).add_(hits * (self.config.codebook_size / max(len(x), 1)), alpha=1 - decay)
+        self.use.mul_(decay).add_(hits * (self.config.codebook_size / max(n, 1)), alpha=1 - decay)
         dead = (self.use < self.config.restart_below).nonzero().squeeze(1)
         if len(dead):
-            self.vectors[dead] = x[torch.randint(len(x), (len(dead),), device=x.device)]
+            self.vectors[dead] = ranks.rows(x, _random(n, len(dead), x.device))
             self.use[dead] = 1.0
 
-    def _means(self, x: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        k = self.config.codebook_size
-        hits = torch.zeros(k, device=x.device).index_add_(0, codes, torch.ones(len(x), device=x.device))
-        total = torch.zeros(k, x.shape[1], device=x.device).index_add_(0, codes, x)
+    def _means(self, x: Tensor, codes: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+        """Per entry, the mean `[K, d]` of the vectors that chose it, and how many `[K]` did."""
+        ones = F.pad(x, (0, 1), value=1.0)
+        sums = ranks.sum(x.new_zeros(self.config.codebook_size, ones.shape[1]).index_add_(0, codes, ones))
+        total, hits = sums[:, :-1], sums[:, -1]
         return total / hits.clamp(min=1)[:, None], hits
+
+
+def _random(below: int, count: int, device: torch.device) -> Tensor:
+    return torch.randint(below, (count,), device=device)
 
 
 class CodebookQuantizer(Quantizer):
@@ -204,10 +209,10 @@ class CodebookQuantizer(Quantizer):
         self.codebooks = cast("Sequence[Codebook]", books)
         self._seen: list[tuple[Tensor, Tensor]] = []  # per stage: vectors [N, d] and the codes they chose
 
-    def update(self) -> None:
+    def update(self, ranks: Ranks = ALONE) -> None:
         """See `Quantizer.update`."""
         for book, (x, codes) in zip(self.codebooks, self._seen, strict=True):
-            book.follow(x, codes)
+            book.follow(x, codes, ranks)
         self._seen = []
 
 
@@ -247,19 +252,19 @@ class ResidualVQ(CodebookQuantizer):
         )
 
     @torch.no_grad()
-    def initialise(self, latents: Tensor) -> None:
+    def initialise(self, latents: Tensor, ranks: Ranks = ALONE) -> None:
         """See `Quantizer.initialise`; projections start as the leading principal directions of the residual."""
         residual = latents
         for stage, book in enumerate(self.codebooks):
             if self.projected:
-                directions = torch.linalg.eigh(residual.T @ residual)[1][:, -book.vectors.shape[1] :]
+                directions = torch.linalg.eigh(ranks.sum(residual.T @ residual))[1][:, -book.vectors.shape[1] :]
                 self.enter[stage].weight.copy_(directions.T)
                 self.leave[stage].weight.copy_(directions)
                 query = residual @ directions
-                book.fit(query)
+                book.fit(query, ranks)
                 residual = residual - book.entries()[book.search(query)] @ directions.T
             else:
-                book.fit(residual)
+                book.fit(residual, ranks)
                 residual = residual - book.entries()[book.search(residual)]
 
     def forward(self, latents: Tensor, n_stages: Tensor) -> Quantized:
@@ -320,10 +325,10 @@ class ProductVQ(CodebookQuantizer):
         return LookupTables(None, torch.stack(scores), torch.stack(biases), torch.stack(tables))
 
     @torch.no_grad()
-    def initialise(self, latents: Tensor) -> None:
+    def initialise(self, latents: Tensor, ranks: Ranks = ALONE) -> None:
         """See `Quantizer.initialise`."""
         for stage, book in enumerate(self.codebooks):
-            book.fit(latents[:, self._slice(stage)])
+            book.fit(latents[:, self._slice(stage)], ranks)
 
     def forward(self, latents: Tensor, n_stages: Tensor) -> Quantized:
         """See `Quantizer.forward`."""
@@ -378,13 +383,13 @@ class GumbelRVQ(Quantizer):
         return float(first * (last / first) ** min(int(self.steps) / steps, 1.0))
 
     @torch.no_grad()
-    def initialise(self, latents: Tensor) -> None:
+    def initialise(self, latents: Tensor, ranks: Ranks = ALONE) -> None:
         """See `Quantizer.initialise`: k-means tables, and logits that choose the nearest entry."""
         residual = latents
         book = Codebook(self.config, self.latent_dim).to(latents.device)
         for stage in range(self.max_stages):
-            book.fit(residual)
-            sharpness = 1.0 / residual.square().sum(dim=1).mean().clamp(min=1e-12)
+            book.fit(residual, ranks)
+            sharpness = 1.0 / ranks.mean(residual.square().sum(dim=1).mean()).clamp(min=1e-12)
             score, bias = book.scoring()
             self.table[stage] = book.entries()
             self.score[stage], self.bias[stage] = score * sharpness, bias * sharpness
@@ -415,6 +420,6 @@ class GumbelRVQ(Quantizer):
         return Quantized(quantized, torch.stack(codes, dim=1), losses, torch.stack(left) / energy)
 
     @torch.no_grad()
-    def update(self) -> None:
+    def update(self, ranks: Ranks = ALONE) -> None:
         """Advance the temperature schedule."""
         self.steps += 1

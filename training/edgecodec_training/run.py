@@ -1,10 +1,10 @@
 """A run: legs of training in one folder, with its log, its checkpoints and its ledger.
 
-    OUT/step-…/          the newest checkpoint (see `checkpoint`)
-    OUT/tensorboard/     scalars, and decoded validation audio
+    OUT/step-…/          the newest checkpoint, with the ledger of all legs (see `checkpoint`, `ledger`)
+    OUT/ledger.png       losses and validation scores of all legs
+    OUT/tensorboard/     scalars, and decoded validation audio from the end of each leg
 
-The ledger, kept in the checkpoint, has a line for every leg: steps, seconds of audio seen, wall time, machine, and
-the last validation.
+Of several processes, the first writes, validates and shows; the others only train.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,19 +24,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, step_name
 from .config import Config
 from .evaluate import MEASURES, evaluate, validation_clips
+from .ledger import LegEntry, draw
 from .train import Trainer
 
 VALIDATION_CLIPS = 8
 VALIDATION_SECONDS = 4
 LISTENING_CLIPS = 2
+AGREE_EVERY = 10  # steps between the times at which several processes ask each other whether to stop
 
 
 @dataclass(frozen=True)
 class Leg:
-    """Where a leg trains and for how long (`minutes` = 0: until the configured steps are done)."""
+    """Where a leg trains and for how long (`minutes` = 0: until the configured steps are done).
+
+    The minutes are those of the whole leg, from reading the data to the last checkpoint.
+    """
 
     data: Sequence[Path]
     out: Path
@@ -69,89 +73,123 @@ def train(config: Config, leg: Leg, start: Checkpoint | None = None, show: Show 
     Raises:
         KeyboardInterrupt: after saving, when one of them came.
     """
+    begun = time.monotonic()
     show(Progress(note="reading the data, fitting the codebooks" if start is None else "reading the data"))
     trainer = Trainer(config, leg.data, device=leg.device, start=start)
-    with SummaryWriter(str(leg.out / "tensorboard")) as board, _interruptions() as interrupted:
-        run = _Run(trainer, leg, board, show)
-        while trainer.step < config.run.steps and not interrupted and not run.out_of_time():
+    with _interruptions() as interrupted, _Run(trainer, leg, begun, show) as run:
+        while trainer.step < config.run.steps and not run.stops(interrupted):
             run.step()
-        if run.clips and not interrupted:
-            run.validate()
-        last = run.save()
+        run.finish(score=not interrupted)
     if interrupted:
         raise KeyboardInterrupt
-    return last
+    return leg.out / step_name(trainer.step)
 
 
 class _Run:
     """One leg in progress: steps, and what is logged, validated and saved on the way."""
 
-    def __init__(self, trainer: Trainer, leg: Leg, board: SummaryWriter, show: Show) -> None:
-        self.trainer, self.leg, self.board, self.show = trainer, leg, board, show
-        self.config = trainer.config
-        self.clips = _validation_audio(self.config, leg.valid)
-        self.begun = time.monotonic()
-        self.first_step = trainer.step
+    def __init__(self, trainer: Trainer, leg: Leg, begun: float, show: Show) -> None:
+        self.trainer, self.leg, self.begun, self.show = trainer, leg, begun, show
+        self.config, self.ranks = trainer.config, trainer.ranks
+        self.clips = _validation_audio(self.config, leg.valid) if self.ranks.first else []
+        self.board = SummaryWriter(str(leg.out / "tensorboard")) if self.ranks.first else None
+        self.trained = self.saved = time.monotonic()
         self.validated = -1
-        self.entry: dict[str, Any] = {"first_step": trainer.step, "machine": _machine(leg.device)}
+        self.entry = LegEntry(trainer.step, _machine(trainer.device), processes=self.ranks.count)
         trainer.ledger.append(self.entry)
         self.history: list[dict[str, Tensor]] = []
 
-    def out_of_time(self) -> bool:
-        return bool(self.leg.minutes) and time.monotonic() - self.begun > 60 * self.leg.minutes
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def stops(self, interrupted: list[int]) -> bool:
+        """Whether a signal or the minutes end the leg; several ranks agree now and then, to stop at the same step."""
+        over = bool(interrupted or (self.leg.minutes and time.monotonic() - self.begun > 60 * self.leg.minutes))
+        if self.ranks.count == 1:
+            return over
+        if self.trainer.step % AGREE_EVERY:
+            return False
+        return float(self.ranks.sum(torch.tensor(float(over), device=self.trainer.device))) > 0
 
     def step(self) -> None:
+        """One step, and what is due after it."""
         self.history.append(self.trainer.train_step())
         step, run = self.trainer.step, self.config.run
         if step % run.log_every == 0:
             self._log()
-        if self.clips and step % run.validate_every == 0:
+        if step % run.validate_every == 0:
             self.validate()
-        if step % run.save_every == 0:
+        if time.monotonic() - self.saved > 60 * run.save_minutes:
+            self.save()
+
+    def finish(self, *, score: bool) -> None:
+        """The last checkpoint; then scores and sound of it, noted there too."""
+        self.save()
+        if score and self.clips:
+            self.validate()
+            self._listen()
             self.save()
 
     def _log(self) -> None:
-        """Means since the last time, to TensorBoard and the display."""
-        measures = {n: float(np.mean([float(m[n]) for m in self.history if n in m])) for n in self.history[-1]}
+        """Means since the last time, over all ranks: to the ledger, TensorBoard and the display."""
+        names = list(self.history[-1])
+        means = [torch.stack([m[name].float() for m in self.history if name in m]).mean() for name in names]
+        measures = dict(zip(names, self.ranks.mean(torch.stack(means)).tolist(), strict=True))
         self.history.clear()
-        for name, value in measures.items():
-            self.board.add_scalar(name, value, self.trainer.step)
-        per_step = (time.monotonic() - self.begun) / (self.trainer.step - self.first_step)
-        self.show(Progress(self.trainer.step, self.config.run.steps, per_step, measures))
+        step = self.trainer.step
+        self.entry.add_losses(step, measures)
+        if self.board is not None:
+            for name, value in measures.items():
+                self.board.add_scalar(name, value, step)
+            per_step = (time.monotonic() - self.trained) / (step - self.entry.first_step)
+            self.show(Progress(step, self.config.run.steps, per_step, measures))
 
     def validate(self) -> None:
-        """Scores of the averaged model at 2, 4, 8 … stages; the first clips also become audible in TensorBoard."""
-        step = self.trainer.step
-        if step == self.validated:
+        """Scores of the averaged model at 2, 4, 8 … stages."""
+        step, model = self.trainer.step, self.config.model
+        if self.board is None or not self.clips or step == self.validated:
             return
         self.validated = step
-        model, config = self.trainer.average.eval(), self.config.model
-
-        def reconstruct(clip: NDArray[np.float32], stages: int) -> NDArray[np.float32]:
-            audio = torch.from_numpy(clip)[None, None].to(self.trainer.device)
-            decoded: NDArray[np.float32] = model.reconstruct(audio, stages)[0, 0].cpu().numpy()
-            return decoded
-
-        counts = sorted({min(2**i, config.quantizer.max_stages) for i in range(1, 7)})
-        rows = evaluate(reconstruct, self.clips, counts, config.sample_rate)
+        rows = evaluate(self._reconstruct, self.clips, self._stage_counts(), model.sample_rate)
         for row in rows:
             for name in MEASURES:
-                self.board.add_scalar(f"{name}/{config.bitrate(int(row['stages'])):g}_kbps", row[name], step)
-        for i, clip in enumerate(self.clips[:LISTENING_CLIPS]):
-            for stages in counts:
-                name = f"clip_{i}/{config.bitrate(stages):g}_kbps"
-                self.board.add_audio(name, reconstruct(clip, stages)[None], step, config.sample_rate)
-        self.entry["validation"] = rows
+                self.board.add_scalar(f"{name}/{model.bitrate(int(row['stages'])):g}_kbps", row[name], step)
+        self.entry.validations.append({"step": step, "scores": rows})
         self.show(Progress(step, self.config.run.steps, validation=rows))
 
-    def save(self) -> Path:
-        """Write a checkpoint, this leg's line in its ledger brought up to date."""
+    def _listen(self) -> None:
+        """The first clips, decoded, to TensorBoard."""
+        model = self.config.model
+        assert self.board is not None  # who has clips has a board
+        for i, clip in enumerate(self.clips[:LISTENING_CLIPS]):
+            for stages in self._stage_counts():
+                name = f"clip_{i}/{model.bitrate(stages):g}_kbps"
+                audio = self._reconstruct(clip, stages)[None]
+                self.board.add_audio(name, audio, self.trainer.step, model.sample_rate)
+
+    def _stage_counts(self) -> list[int]:
+        return sorted({min(2**i, self.config.model.quantizer.max_stages) for i in range(1, 7)})
+
+    def _reconstruct(self, clip: NDArray[np.float32], stages: int) -> NDArray[np.float32]:
+        audio = torch.from_numpy(clip)[None, None].to(self.trainer.device)
+        decoded = self.trainer.average.eval().reconstruct(audio, stages)
+        return decoded[0, 0].float().cpu().numpy()
+
+    def save(self) -> None:
+        """Write a checkpoint, this leg's line in its ledger brought up to date, and the ledger's picture."""
         run = self.config.run
-        self.entry["last_step"] = self.trainer.step
-        seconds = (self.trainer.step - self.first_step) * run.batch_size * run.clip_seconds
-        self.entry["audio_seconds"] = round(seconds, 1)
-        self.entry["wall_seconds"] = round(time.monotonic() - self.begun, 1)
-        return self.trainer.checkpoint().save(self.leg.out)
+        self.entry.last_step = self.trainer.step
+        seconds = (self.trainer.step - self.entry.first_step) * run.batch_size * run.clip_seconds
+        self.entry.audio_seconds = round(seconds, 1)
+        self.entry.wall_seconds = round(time.monotonic() - self.begun, 1)
+        if self.ranks.first:
+            self.trainer.checkpoint().save(self.leg.out)
+            draw(self.trainer.ledger, self.leg.out / "ledger.png")
+        self.saved = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -183,7 +221,7 @@ def _validation_audio(config: Config, valid: Path | None) -> list[NDArray[np.flo
     return [clip.read(rate)[: VALIDATION_SECONDS * rate] for clip in found]
 
 
-def _machine(device: str) -> str:
-    if device.startswith("cuda"):
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"

@@ -1,14 +1,14 @@
 """The training loop: reads from top to bottom.
 
 Everything random in a step comes from (seed, step), so a resumed run repeats an uninterrupted one to the bit on a CPU.
-Reconstruction comes first; from `discriminators.start_step` on the discriminators judge too.
+Reconstruction comes first; from `discriminators.start_step` on the discriminators judge too. Several processes make one
+run (see `ranks`): each takes its rows of the batch, and gradients and codebooks follow all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from torch.optim import AdamW
 
 from .balancer import Balancer
 from .checkpoint import Checkpoint, contiguous_state, put_weights
-from .config import Config, OptimizerConfig
+from .config import Config, ConfigError, OptimizerConfig
 from .data import Batches, Prefetched, find_clips
 from .discriminators import Discriminators
+from .ledger import LegEntry
 from .losses import ReconstructionLoss
 from .model import CodecModel
+from .ranks import Ranks, launch
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int, updates: int) -> float:
@@ -33,24 +35,30 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int, updates: int) 
 
 
 def stage_counts(config: Config, step: int) -> Tensor:
-    """Quantizer dropout: a stage count `[B]` for every clip of a step's batch."""
+    """Quantizer dropout: a stage count `[B]` for every clip of a step's batch, that of all ranks."""
     random = np.random.default_rng([config.run.seed, step, 1])
     return torch.from_numpy(random.choice(config.model.quantizer.dropout_stages, size=config.run.batch_size))
 
 
 class Trainer:
-    """Model, averaged model, discriminators, optimizers and data of one run, at one step."""
+    """Model, averaged model, discriminators, optimizers and data of one run, at one step, on one of its ranks."""
 
     def __init__(
         self, config: Config, data: Sequence[Path], *, device: str = "cpu", start: Checkpoint | None = None
     ) -> None:
-        self.config, self.device = config, torch.device(device)
+        self.config = config
+        self.fabric = launch(device, mixed_precision=config.run.mixed_precision)
+        self.ranks, self.device = Ranks.of(self.fabric), self.fabric.device
+        if config.run.batch_size % self.ranks.count:
+            raise ConfigError(
+                f"run.batch_size = {config.run.batch_size} cannot be split evenly over {self.ranks.count} processes"
+            )
         torch.manual_seed(config.run.seed)
         self.model = CodecModel(config.model).to(self.device)
         self.average = CodecModel(config.model).to(self.device).requires_grad_(False)
         self.discriminators = Discriminators(config.discriminators).to(self.device)
         self.loss = ReconstructionLoss(config.loss, config.model.sample_rate).to(self.device)
-        self.balancer = Balancer(config.shares) if config.loss.balanced else None
+        self.balancer = Balancer(config.shares, self.ranks) if config.loss.balanced else None
         codec, judges = config.optimizer, config.discriminators
         self.optimizer = AdamW(
             self.model.parameters(),
@@ -72,11 +80,13 @@ class Trainer:
             samples=hop * max(1, round(config.run.clip_seconds * config.model.sample_rate / hop)),
             batch_size=config.run.batch_size,
             seed=config.run.seed,
+            rank=self.ranks.rank,
+            ranks=self.ranks.count,
         )
         self.batches = Prefetched(batches, config.data.threads) if config.data.threads else batches
         self.step = 0
         self.updates = 0  # of this optimizer: fewer than steps where a leg began from weights alone
-        self.ledger: list[dict[str, Any]] = []
+        self.ledger: list[LegEntry] = []
         if start is None:
             self._fit_codebooks()
         else:
@@ -91,8 +101,9 @@ class Trainer:
         """K-means on the latents of the first batches, before anything has learned."""
         run = self.config.run
         count = max(1, round(run.codebook_seconds / run.clip_seconds / run.batch_size))
-        latents = [self.model.encode_latents(self._audio(2**32 - 1 - i)).flatten(0, 1) for i in range(count)]
-        self.model.quantizer.initialise(torch.cat(latents))
+        latents = [self.model.encode_latents(self._audio(2**32 - 1 - i)) for i in range(count)]
+        clips_first = torch.stack(latents, dim=1)  # [b, count, T, D]: the ranks in a row are the joined batches
+        self.model.quantizer.initialise(clips_first.flatten(0, 2), self.ranks)
         self.average.load_state_dict(self.model.state_dict())
 
     def train_step(self) -> dict[str, Tensor]:
@@ -103,22 +114,24 @@ class Trainer:
             group["lr"] = learning_rate(config.optimizer, self.step, config.run.steps, self.updates)
 
         audio = self._audio(self.step)
-        with self._mixed_precision():
-            decoded, quantized = self.model(audio, stage_counts(config, self.step).to(self.device))
+        stages = stage_counts(config, self.step).chunk(self.ranks.count)[self.ranks.rank]
+        with self.fabric.autocast():
+            decoded, quantized = self.model(audio, stages.to(self.device))
         latency = self.model.algorithmic_latency
         real, fake = audio[..., : audio.shape[2] - latency], decoded[..., latency:].float()
         terms = self.loss(real, fake)
         measures: dict[str, Tensor] = {}
         if self.judges_optimizer is not None and self.step >= config.discriminators.start_step:
             measures["loss/discriminators"] = self._train_discriminators(self.judges_optimizer, real, fake)
-            with self._mixed_precision():
+            with self.fabric.autocast():
                 terms |= self.discriminators.codec_losses(real, fake)
 
         self.optimizer.zero_grad(set_to_none=True)
         self._backward(terms, quantized.losses, fake)
+        self._join_gradients(self.model)
         measures["optimizer/gradient_norm"] = clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
         self.optimizer.step()
-        self.model.quantizer.update()
+        self.model.quantizer.update(self.ranks)
         self._follow_average()
         self.step += 1
         self.updates += 1
@@ -128,10 +141,11 @@ class Trainer:
 
     def _train_discriminators(self, optimizer: AdamW, real: Tensor, fake: Tensor) -> Tensor:
         self.discriminators.requires_grad_(True)
-        with self._mixed_precision():
+        with self.fabric.autocast():
             loss = self.discriminators.own_loss(real, fake)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._join_gradients(self.discriminators)
         clip_grad_norm_(self.discriminators.parameters(), self.config.optimizer.clip_norm)
         optimizer.step()
         self.discriminators.requires_grad_(False)
@@ -146,6 +160,16 @@ class Trainer:
             torch.autograd.backward([fake, own], [self.balancer.gradient(terms, fake), torch.ones_like(own)])
 
     @torch.no_grad()
+    def _join_gradients(self, module: nn.Module) -> None:
+        """Mean of a module's gradients over the ranks, in one exchange."""
+        if self.ranks.count == 1:
+            return
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        joined = self.ranks.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, mean in zip(gradients, joined.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    @torch.no_grad()
     def _follow_average(self) -> None:
         """Average of weights and codebooks over the last 1 / (1 - ema_decay) steps (shorter at the start)."""
         decay = min(self.config.optimizer.ema_decay, (1 + self.step) / (10 + self.step))
@@ -157,9 +181,6 @@ class Trainer:
 
     def _audio(self, step: int) -> Tensor:
         return torch.from_numpy(self.batches[step]).to(self.device)
-
-    def _mixed_precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.run.mixed_precision)
 
     def checkpoint(self) -> Checkpoint:
         """Everything that a resumed run needs."""

@@ -1,0 +1,106 @@
+"""Several processes make the same run as one: real processes, started by torchrun, over gloo."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from edgecodec_training.checkpoint import load_checkpoint
+from edgecodec_training.config import Config, override
+from edgecodec_training.ranks import Ranks
+from safetensors.torch import load_file
+from torch import Tensor
+
+WriteConfig = Callable[[Config, Path], None]
+States = Callable[[Config, int], tuple[dict[str, Tensor], list[dict[str, Tensor]]]]
+WORKER = Path(__file__).with_name("one_rank.py")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def started(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture
+def states(speech_folder: Path, tmp_path: Path, write_config: WriteConfig) -> States:
+    """`states(config, steps)`: what one process holds after some steps, and what each of two holds."""
+
+    def states(config: Config, steps: int) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        write_config(config, tmp_path / "config.toml")
+        job = [str(tmp_path / "config.toml"), str(speech_folder), str(tmp_path), str(steps)]
+        for command in ([sys.executable, str(WORKER), *job], [*TORCHRUN, str(WORKER), *job]):
+            done = started(command)
+            assert done.returncode == 0, done.stderr
+        alone = load_file(tmp_path / "rank-0-of-1.safetensors")
+        return alone, [load_file(tmp_path / f"rank-{rank}-of-2.safetensors") for rank in (0, 1)]
+
+    return states
+
+
+@pytest.mark.parametrize("code_dim", [0, 4])
+def test_two_processes_train_as_one_with_the_joined_batch(code_dim: int, tiny_config: Config, states: States) -> None:
+    changes = ["run.batch_size=4", "model.quantizer.restart_below=0.6", "model.quantizer.decay=0.7"]
+    config = override(tiny_config, [*changes, f"model.quantizer.code_dim={code_dim}"])
+    alone, (first, second) = states(config, 6)
+    assert first.keys() == second.keys() == alone.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), f"{name} differs between the ranks"
+        # where gradients are all but zero at first, Adam makes steps of rounding errors: of projections' neighbours too
+        tolerance = 1e-4 if code_dim == 0 or "quantizer" in name or name.startswith("start.") else 5e-3
+        torch.testing.assert_close(tensor, alone[name], rtol=1e-3, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
+    uses = [tensor for name, tensor in first.items() if name.startswith("trained.") and name.endswith(".use")]
+    assert any((use == 1).any() for use in uses)  # entries have restarted, everywhere at the same vectors
+    vectors = [name for name in first if name.endswith("vectors") and name.startswith("start.")]
+    assert all(not torch.equal(first[name], first[name.replace("start.", "trained.quantizer.")]) for name in vectors)
+
+
+def test_two_processes_share_discriminators_and_balancer(tiny_config: Config, states: States) -> None:
+    judges = ["discriminators.start_step=1", "discriminators.stft_windows=[256]", "discriminators.channels=4"]
+    config = override(tiny_config, [*judges, "loss.balanced=true", "run.batch_size=4"])
+    _, (first, second) = states(config, 4)
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), f"{name} differs between the ranks"
+
+
+def test_the_command_runs_under_torchrun(
+    tiny_config: Config, speech_folder: Path, tmp_path: Path, write_config: WriteConfig
+) -> None:
+    """One checkpoint, one set of lines, a ledger that counts the audio of both; and the run goes on alone."""
+    path, out = tmp_path / "config.toml", tmp_path / "run"
+    write_config(tiny_config, path)
+    command = Path(sys.executable).with_name("edgecodec")
+    call = [str(command), "train", "--config", str(path), "--data", str(speech_folder), "--out", str(out)]
+    done = started([*TORCHRUN, "--no-python", *call, "--steps", "8", "--valid", str(speech_folder)])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("checkpoint: ") == 1 and done.stdout.count("reading the data") == 1
+    [leg] = load_checkpoint(out).ledger
+    assert (leg.processes, leg.last_step, len(leg.validations)) == (2, 8, 1)
+    assert leg.audio_seconds == pytest.approx(8 * 2 * 0.3)
+    alone = started([*call, "--resume", "--steps", "10"])
+    assert alone.returncode == 0, alone.stderr
+    assert [entry.processes for entry in load_checkpoint(out).ledger] == [2, 1]
+
+
+def test_a_batch_that_cannot_be_split_is_refused(
+    tiny_config: Config, speech_folder: Path, tmp_path: Path, write_config: WriteConfig
+) -> None:
+    path = tmp_path / "config.toml"
+    write_config(override(tiny_config, ["run.batch_size=3"]), path)
+    command = Path(sys.executable).with_name("edgecodec")
+    call = [str(command), "train", "--config", str(path), "--data", str(speech_folder), "--out", str(tmp_path / "run")]
+    done = started([*TORCHRUN, "--no-python", *call])
+    assert done.returncode != 0
+    assert "run.batch_size = 3 cannot be split evenly over 2 processes" in done.stderr
+
+
+def test_rows_are_those_of_all_ranks_in_a_row() -> None:
+    """Three ranks of two rows each, whose sums are taken by hand."""
+    parts = torch.arange(12.0).reshape(3, 2, 2)
+    indices = torch.tensor([5, 0, 2, 2])
+    mine = [Ranks(rank, 3, lambda x: x).rows(part, indices) for rank, part in enumerate(parts)]
+    assert torch.equal(torch.stack(mine).sum(dim=0), parts.flatten(0, 1)[indices])
+    assert torch.equal(Ranks().rows(parts[0], indices[1:2]), parts[0][:1])
