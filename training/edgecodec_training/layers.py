@@ -83,12 +83,9 @@ class CausalConv(Causal):
         *,
         stride: int = 1,
         dilation: int = 1,
-        groups: int = 1,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, (1, kernel), stride=(1, stride), dilation=(1, dilation), groups=groups
-        )
+        self.conv = nn.Conv2d(in_channels, out_channels, (1, kernel), stride=(1, stride), dilation=(1, dilation))
         self.channels = in_channels
         self.past = (kernel - 1) * dilation + 1 - stride
         self.state_size = in_channels * self.past
@@ -145,6 +142,25 @@ class ResidualUnit(Causal):
         return x + y, state
 
 
+class CausalDepthwise(Causal):
+    """Depthwise convolution over frames that sees only the past, channels-last: `[B, T, C]` to the same shape.
+
+    The state is channels-last too, so that runtimes absorb the permutations around the convolution.
+    """
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, (1, kernel), groups=channels)
+        self.past = kernel - 1
+        self.state_size = channels * self.past
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class and `Causal.forward`."""
+        seen = torch.cat([state.reshape(x.shape[0], self.past, x.shape[2]), x], dim=1)
+        y = self.conv(seen.unsqueeze(1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).squeeze(1)
+        return y, seen[:, -self.past :].flatten(1) if self.past else state
+
+
 class FrameBlock(Causal):
     """Causal ConvNeXt block at the frame rate: depthwise kernel 7, LayerNorm, MLP, plus the input.
 
@@ -154,7 +170,7 @@ class FrameBlock(Causal):
 
     def __init__(self, channels: int, expansion: int = 3, kernel: int = 7) -> None:
         super().__init__()
-        self.depthwise = CausalConv(channels, channels, kernel, groups=channels)
+        self.depthwise = CausalDepthwise(channels, kernel)
         self.norm = nn.LayerNorm(channels)
         self.expand = nn.Linear(channels, channels * expansion)
         self.activation = nn.GELU()
@@ -165,11 +181,8 @@ class FrameBlock(Causal):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, T, C]` to the same shape."""
-        conv, past = self.depthwise.conv, self.depthwise.past
-        seen = torch.cat([state.reshape(x.shape[0], past, x.shape[2]), x], dim=1)  # the state is channels-last as well,
-        y = conv(seen.unsqueeze(1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # so that runtimes absorb the permutations
-        y = self.contract(self.activation(self.expand(self.norm(y.squeeze(1)))))
-        return x + y, seen[:, -past:].flatten(1) if past else state
+        y, state = self.depthwise(x, state)
+        return x + self.contract(self.activation(self.expand(self.norm(y)))), state
 
 
 def lapped_basis(frame_size: int) -> Tensor:
