@@ -12,7 +12,7 @@ from typing import Any
 from edgecodec import Manifest
 
 from .errors import ExportError
-from .quality import table
+from .tables import markdown, mean_cells
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -83,7 +83,7 @@ def _lines(m: Manifest, notes: Notes) -> Iterator[str]:
         yield "PESQ-WB (1 to 4.6) and ESTOI (0 to 1) are scored at 16 kHz; mel distance: lower is better."
         yield from _paragraphs(notes.evaluation)
         yield ""
-        yield from table(m.quality)
+        yield from markdown(mean_cells(m.quality))
     yield from _section("What it is bad at")
     yield from _items(notes.limits or ("Not stated by its author: listen before relying on it.",))
     yield from _section("Training")

@@ -7,7 +7,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,8 @@ import typer
 
 if TYPE_CHECKING:
     from edgecodec import Codec
+
+    from .coders import Coder
 
 
 class Storage(str, Enum):
@@ -59,12 +62,13 @@ def export(
 
     torch.set_num_threads(1)
     if valid:
-        _check_scoring()
+        _check_scoring("--valid")
 
     def score(codec: Codec) -> list[dict[str, object]]:
         assert valid is not None
         with _progress("scored") as progress:
-            return measure(codec, valid, usual_stages(codec), progress=progress)
+            rows = measure(codec, valid, usual_stages(codec), progress=progress).rows
+            return [row.means() for row in rows]
 
     manifest = export_bundle(
         Request(
@@ -99,34 +103,81 @@ def evaluate(
     ] = None,
     kind: Annotated[Kind, typer.Option(help="Kind of clips.")] = Kind.speech,
     limit: Annotated[int, typer.Option(min=0, help="At most so many clips of a kind (0: all).")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+    classical: Annotated[
+        bool | None,
+        typer.Option("--classical/--no-classical", help="Score Opus and Speex beside it; by default, in a report."),
+    ] = None,
+    codebooks: Annotated[bool, typer.Option("--codebooks", help="Also a table of codebook use.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The scores as CSV.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Also a page with charts, spectrograms and sound.")
+    ] = None,
+    report_clips: Annotated[int, typer.Option(min=0, help="Clips of each kind to hear in the report.")] = 3,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Replace a report that exists.")] = False,
 ) -> None:
-    """Score a bundle on audio: PESQ-WB, ESTOI, SI-SDR and mel distance; 1.5, 3, 6 and 12 kbps if none is named.
+    """Score a bundle on audio, with 95 % intervals: 1.5, 3, 6 and 12 kbps if none is named.
 
-    Example: edgecodec evaluate speech --data tests/audio -b 3 -b 6
+    PESQ-WB, ESTOI, SI-SDR, mel and multi-resolution STFT distance; DNSMOS and ViSQOL where installed; speed.
+
+    Example: edgecodec evaluate speech --data tests/audio -b 3 -b 6 --report report.html
     """
+    if as_csv and (as_json or codebooks):
+        raise typer.BadParameter("goes neither with --json nor with --codebooks", param_hint="--csv")
+    _check_scoring("evaluate", *(["matplotlib"] if report else []))
+
     import edgecodec
-    import torch
+    from edgecodec.output import open_output
 
-    from .quality import KINDS, measure, table, usual_stages
+    from .coders import classical_coders
+    from .opinions import opinions
+    from .quality import KINDS, measure, usual_stages
+    from .tables import codebook_cells, markdown, score_cells, score_csv
 
-    torch.set_num_threads(1)
     codec = edgecodec.load(bundle)
     counts = {codec.stages(stages=n) for n in stages or ()} | {codec.stages(bitrate=kbps) for kbps in bitrate or ()}
-    kinds = KINDS if kind is Kind.all else (kind.value,)
-    with _progress("scored") as progress:
-        rows = measure(codec, data, sorted(counts) or usual_stages(codec), kinds=kinds, limit=limit, progress=progress)
-    if as_json:
-        print(json.dumps(rows, indent=1))
+    wanted = sorted(counts) or usual_stages(codec)
+    beside: list[Coder] = []
+    notes: list[str] = []
+    if classical or (classical is None and report):
+        beside, notes = classical_coders(codec.bitrates[wanted[-1] - 1])
+    for note in notes:
+        typer.echo(f"edgecodec: {note}", err=True)
+    with ExitStack() as stack:
+        page = stack.enter_context(open_output(str(report), force=force)) if report else None
+        progress = stack.enter_context(_progress("scored"))
+        evaluation = measure(
+            codec,
+            data,
+            wanted,
+            beside=beside,
+            kinds=KINDS if kind is Kind.all else (kind.value,),
+            limit=limit,
+            opinions=opinions,
+            examples=report_clips if report else 0,
+            progress=progress,
+        )
+        if page:
+            from .report import Report
+
+            page.file.write(Report(codec, evaluation, notes).html().encode())
+    if as_csv:
+        print(score_csv(evaluation.rows), end="")
+    elif as_json:
+        facts = {"bundle": codec.manifest.name, "seconds": round(evaluation.seconds, 3), "frames": evaluation.frames}
+        rows, uses = ([asdict(item) for item in items] for items in (evaluation.rows, evaluation.codebooks))
+        print(json.dumps({**facts, "rows": rows, "codebooks": uses, "notes": notes}, indent=1))
     else:
-        print("\n".join(table(rows)))
+        print("\n".join(markdown(score_cells(evaluation.rows))))
+        if codebooks:
+            print("\n" + "\n".join(markdown(codebook_cells(evaluation.codebooks))))
 
 
-def _check_scoring() -> None:
+def _check_scoring(what: str, *also: str) -> None:
     """Say now, not after minutes, that scores cannot be had."""
-    for package in ("pesq", "pystoi"):
+    for package in ("pesq", "pystoi", *also):
         if importlib.util.find_spec(package) is None:
-            typer.echo(f"edgecodec: --valid needs {package}: pip install 'edgecodec[train]'", err=True)
+            typer.echo(f"edgecodec: {what} needs {package}: pip install 'edgecodec[eval]'", err=True)
             raise typer.Exit(1)
 
 

@@ -4,21 +4,95 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from edgecodec import Codec
-from edgecodec_training.data import Clip, DataError
-from edgecodec_training.evaluate import MEASURES, evaluate, validation_clips
-from numpy.typing import NDArray
+from edgecodec_training.data import DataError
+from edgecodec_training.evaluate import validation_clips
+from edgecodec_training.measures import MEASURES, Measure
 
+from .codebooks import CodebookUse, codebook_use
+from .coders import Audio, BundleCoder, Coded, Coder
 from .errors import ExportError
 
 USUAL_BITRATES = (1.5, 3.0, 6.0, 12.0)  # kbps
 KINDS = ("speech", "music", "noise")
-HEADINGS = ("kbps", "stages", "PESQ-WB", "ESTOI", "SI-SDR dB", "mel distance")
-Row = dict[str, Any]  # kind, clips, kbps, stages, and the measures; a measure that no clip has is None
+EXAMPLE_SECONDS = 5
+RESAMPLES = 2000  # of the bootstrap
+
+Progress = Callable[[int, int], None]
+Opinions = Callable[[str], dict[str, Measure]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of a measure over the `n` clips that it can score, and its 95 % interval where there are several."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    @classmethod
+    def of(cls, scores: Sequence[float]) -> Estimate:
+        """By the percentile bootstrap over clips (Efron & Tibshirani 1993, chapter 13), from a fixed seed."""
+        values = np.array([score for score in scores if math.isfinite(score)])
+        if not len(values):
+            return cls(None, None, None, 0)
+        mean = round(float(values.mean()), 4)
+        if len(values) == 1:
+            return cls(mean, None, None, 1)
+        means = np.random.default_rng(0).choice(values, (RESAMPLES, len(values))).mean(axis=1)
+        low, high = (round(float(value), 4) for value in np.quantile(means, (0.025, 0.975)))
+        return cls(mean, low, high, len(values))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A codec at one bitrate, on the clips of one kind.
+
+    `kbps` counts code bits only. RTF is seconds of audio per second of compute, of one thread, on this machine as it
+    was loaded; None where processes and files around the codec would be measured.
+    """
+
+    codec: str
+    kind: str
+    clips: int
+    stages: int | None
+    kbps: float
+    encode_rtf: float | None
+    decode_rtf: float | None
+    measures: dict[str, Estimate]
+
+    def means(self) -> dict[str, Any]:
+        """As the manifest of a bundle keeps it."""
+        facts = {"kind": self.kind, "clips": self.clips, "kbps": self.kbps, "stages": self.stages}
+        return facts | {name: estimate.mean for name, estimate in self.measures.items()}
+
+
+@dataclass(frozen=True)
+class Example:
+    """The beginning of a clip, and what every codec made of it, by label."""
+
+    kind: str
+    name: str
+    original: Audio
+    decoded: dict[str, Audio]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured; `seconds` of audio in all clips."""
+
+    rows: list[Row]
+    codebooks: list[CodebookUse]
+    frames: int
+    seconds: float
+    examples: list[Example]
 
 
 def usual_stages(codec: Codec) -> list[int]:
@@ -32,68 +106,116 @@ def measure(
     folder: Path,
     stages: Sequence[int],
     *,
+    beside: Sequence[Coder] = (),
     kinds: Sequence[str] = ("speech",),
     limit: int = 0,
-    progress: Callable[[int, int], None] = lambda done, of: None,
-) -> list[Row]:
-    """Mean measures over at most `limit` (0: all) clips of each kind in a folder, a row a kind and stage count.
+    opinions: Opinions = lambda kind: {},
+    examples: int = 0,
+    progress: Progress = lambda done, of: None,
+) -> Evaluation:
+    """Score a bundle at several stage counts, and other codecs beside it.
+
+    Args:
+        codec: the bundle, loaded with one thread.
+        folder: with clips; its `manifest.csv` may say the kind of each.
+        stages: stage counts of the bundle, a row each.
+        beside: other codecs, a row each.
+        kinds: of clips; each has its own rows.
+        limit: at most so many clips of a kind (0: all).
+        opinions: measures besides `MEASURES`, by the kind of clips.
+        examples: clips of each kind of which the audio is kept.
+        progress: told the count of clips scored, and of all.
 
     Raises:
         ExportError: no such clips, or a clip that cannot be read.
     """
+    coders: list[Coder] = [*(BundleCoder(codec, n) for n in stages), *beside]
+    rate = codec.sample_rate
+    clips = _read(folder, rate, kinds, limit)
+    everything = [clip for of_kind in clips.values() for clip in of_kind]
+    codes = [codec.encode(clip.audio, stages=codec.max_stages) for clip in everything]
+    codec.decode(codes[0])  # from here on, nothing that is timed is done for the first time
+    ticks = count(1)
+    rows = [
+        _row(coder, kind, of_kind, rate, measures, lambda: progress(next(ticks), len(coders) * len(everything)))
+        for kind, of_kind in clips.items()
+        for measures in [MEASURES | opinions(kind)]
+        for coder in coders
+    ]
+    return Evaluation(
+        rows,
+        codebook_use(codes, codec.manifest.quantizer.codebook_size),
+        frames=sum(c.shape[2] for c in codes),
+        seconds=sum(len(clip.audio) for clip in everything) / rate,
+        examples=[
+            _example(coders, kind, clip, rate) for kind, of_kind in clips.items() for clip in _spread(of_kind, examples)
+        ],
+    )
 
-    def reconstruct(clip: NDArray[np.float32], n: int) -> NDArray[np.float32]:
-        decoded: NDArray[np.float32] = codec.decode(codec.encode(clip, stages=n), samples=len(clip))[0, 0]
-        return decoded
 
+@dataclass(frozen=True)
+class _Clip:
+    name: str
+    audio: Audio
+
+
+def _read(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int) -> dict[str, list[_Clip]]:
+    """Clips by kind; of several kinds, some may be missing."""
+    found: dict[str, list[_Clip]] = {}
+    nothing = ""
     try:
-        found = _find(folder, codec.sample_rate, kinds, limit)
-        rows: list[Row] = []
-        total = sum(len(clips) for clips in found.values()) * len(stages)
-        before = 0
-        for kind, clips in found.items():
-            audio = [clip.read(codec.sample_rate) for clip in clips]
-
-            def show(done: int, _: int, before: int = before) -> None:
-                progress(before + done, total)
-
-            scored = evaluate(reconstruct, audio, stages, codec.sample_rate, show)
-            before += len(clips) * len(stages)
-            rows += [_row(codec, kind, len(clips), scores) for scores in scored]
+        for kind in kinds:
+            try:
+                clips = validation_clips(folder, sample_rate, kind=kind, limit=limit)
+            except DataError as error:
+                nothing = str(error)
+            else:
+                found[kind] = [_Clip(clip.name, clip.read(sample_rate)) for clip in clips]
     except (DataError, OSError) as error:
         raise ExportError(str(error)) from None
-    return rows
-
-
-def table(rows: Sequence[Row]) -> list[str]:
-    """Lines of a Markdown table, aligned to be read as text; the kind is named where there are several."""
-    several = len({row["kind"] for row in rows}) > 1
-    cells = [[*(["kind"] if several else []), *HEADINGS]]
-    for row in rows:
-        measures = (f"{row[name]:.{digits}f}" if row[name] is not None else "-" for name, digits in _DIGITS.items())
-        cells.append([*([row["kind"]] if several else []), f"{row['kbps']:g}", str(row["stages"]), *measures])
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    lines = ["| " + " | ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in cells]
-    lines.insert(1, "|" + "|".join("-" * (w + 1) + ":" for w in widths) + "|")
-    return lines
-
-
-def _find(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int) -> dict[str, list[Clip]]:
-    """Clips by kind; of several kinds, some may be missing."""
-    found = {}
-    for kind in kinds:
-        try:
-            found[kind] = validation_clips(folder, sample_rate, kind=kind, limit=limit)
-        except DataError:
-            if kind == kinds[-1] and not found:
-                raise
+    if not found:
+        raise ExportError(nothing)
     return found
 
 
-_DIGITS = dict(zip(MEASURES, (2, 3, 1, 3), strict=True))
+def _row(
+    coder: Coder,
+    kind: str,
+    clips: Sequence[_Clip],
+    sample_rate: int,
+    measures: dict[str, Measure],
+    tick: Callable[[], None],
+) -> Row:
+    scores: dict[str, list[float]] = {name: [] for name in measures}
+    coded: list[Coded] = []
+    for clip in clips:
+        coded.append(coder(clip.audio, sample_rate))
+        for name, measure in measures.items():
+            scores[name].append(measure.function(clip.audio, coded[-1].audio, sample_rate))
+        tick()
+    seconds = sum(len(clip.audio) for clip in clips) / sample_rate
+    return Row(
+        codec=coder.codec,
+        kind=kind,
+        clips=len(clips),
+        stages=coder.stages,
+        kbps=round(sum(c.bits for c in coded) / seconds / 1000, 4),
+        encode_rtf=_rtf(seconds, [c.encode_seconds for c in coded]),
+        decode_rtf=_rtf(seconds, [c.decode_seconds for c in coded]),
+        measures={name: Estimate.of(values) for name, values in scores.items()},
+    )
 
 
-def _row(codec: Codec, kind: str, clips: int, scores: dict[str, float]) -> Row:
-    stages = int(scores["stages"])
-    measures = {name: round(scores[name], 4) if math.isfinite(scores[name]) else None for name in MEASURES}
-    return {"kind": kind, "clips": clips, "kbps": round(codec.bitrates[stages - 1], 4), "stages": stages} | measures
+def _rtf(seconds: float, compute: Sequence[float | None]) -> float | None:
+    known = [c for c in compute if c is not None]
+    return round(seconds / sum(known), 1) if known else None
+
+
+def _example(coders: Sequence[Coder], kind: str, clip: _Clip, sample_rate: int) -> Example:
+    head = clip.audio[: EXAMPLE_SECONDS * sample_rate]
+    return Example(kind, clip.name, head, {coder.label: coder(head, sample_rate).audio for coder in coders})
+
+
+def _spread(clips: Sequence[_Clip], limit: int) -> Sequence[_Clip]:
+    """At most so many, from the whole list."""
+    return [clips[i * len(clips) // limit] for i in range(limit)] if limit < len(clips) else clips

@@ -248,7 +248,7 @@ live_cli.add_to(app)
 _PLUGINS = {
     "train": ("Train a codec.", "train"),
     "bench": ("Benchmark a bundle on this machine.", "all"),
-    "evaluate": ("Score a codec on audio.", "train"),
+    "evaluate": ("Score a codec on audio.", "eval"),
     "export": ("Export a checkpoint to a bundle.", "export"),
 }
 for _entry in metadata.entry_points(group="edgecodec.commands"):

@@ -199,7 +199,7 @@ def test_failed_verification_keeps_the_bundle_that_was_there(
     assert [f.name for f in bundle.parent.iterdir()] == ["tiny"]
 
 
-@pytest.mark.parametrize(("missing", "extra"), [("torch", "export"), ("onnx", "export"), ("pesq", "train")])
+@pytest.mark.parametrize(("missing", "extra"), [("torch", "export"), ("onnx", "export"), ("pesq", "eval")])
 def test_missing_extra_is_named(missing: str, extra: str, tmp_path: Path) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from edgecodec.cli import main; main()"
     command = [sys.executable, "-c", code, "export", "run", str(tmp_path / "out")]

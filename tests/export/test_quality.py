@@ -1,14 +1,19 @@
-"""`edgecodec evaluate`: rows, kinds, what it refuses, and how it prints."""
+"""`edgecodec evaluate`: rows, intervals, kinds, formats, codebook use, and what it refuses."""
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import edgecodec
+import numpy as np
 import pytest
 import soundfile
 from edgecodec.cli import app
-from edgecodec_export.quality import table, usual_stages
+from edgecodec_export.codebooks import codebook_use
+from edgecodec_export.quality import Estimate, usual_stages
+from edgecodec_export.tables import markdown, mean_cells
 from typer.testing import CliRunner
 
 AUDIO = Path(__file__).parents[1] / "audio"
@@ -37,17 +42,51 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_by_stages_and_bitrate(bundle: Path, clips: Path) -> None:
     result = invoke(bundle, "--data", clips, "-q", 4, "-b", 2, "--limit", 1, "--json")
     assert result.exit_code == 0, result.output
-    rows = json.loads(result.stdout)
-    assert [(row["stages"], row["kbps"], row["clips"]) for row in rows] == [(2, 2.0, 1), (4, 4.0, 1)]
-    assert rows[1]["si_sdr"] > rows[0]["si_sdr"]
+    rows = json.loads(result.stdout)["rows"]
+    assert [(row["codec"], row["stages"], row["kbps"], row["clips"]) for row in rows] == [
+        ("tiny", 2, 2.0, 1),
+        ("tiny", 4, 4.0, 1),
+    ]
+    assert rows[1]["measures"]["si_sdr"]["mean"] > rows[0]["measures"]["si_sdr"]["mean"]
+    assert all(row["encode_rtf"] > 1 and row["decode_rtf"] > 1 for row in rows)
+    assert rows[0]["measures"]["estoi"]["low"] is None  # one clip has no interval
+
+
+def test_everything_is_in_the_json(bundle: Path, clips: Path) -> None:
+    result = invoke(bundle, "--data", clips, "-q", 4, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["bundle"] == "tiny" and report["seconds"] == pytest.approx(4)
+    [row] = report["rows"]
+    assert {"pesq_wb", "estoi", "si_sdr", "mel_distance", "stft_distance"} <= set(row["measures"])
+    for measure in row["measures"].values():
+        assert measure["low"] <= measure["mean"] <= measure["high"] and measure["n"] == 2
+    uses = report["codebooks"]
+    assert [use["stage"] for use in uses] == [1, 2, 3, 4]
+    assert all(1 <= use["perplexity"] <= use["used"] <= use["size"] == 32 for use in uses)
+
+
+def test_csv_has_the_same(bundle: Path, clips: Path) -> None:
+    result = invoke(bundle, "--data", clips, "-q", 1, "-q", 4, "--csv")
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [(row["codec"], row["stages"], row["kbps"], row["estoi_n"]) for row in rows] == [
+        ("tiny", "1", "1.0", "2"),
+        ("tiny", "4", "4.0", "2"),
+    ]
+    assert all(float(row["mel_distance_low"]) <= float(row["mel_distance"]) for row in rows)
 
 
 def test_all_kinds_that_there_are(bundle: Path, clips: Path) -> None:
-    result = invoke(bundle, "--data", clips, "-q", 1, "--kind", "all")
+    result = invoke(bundle, "--data", clips, "-q", 1, "--kind", "all", "--codebooks")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert squeezed(lines[0]) == "| kind | kbps | stages | PESQ-WB | ESTOI | SI-SDR dB | mel distance |"
-    assert [line.split()[1] for line in lines[2:]] == ["speech", "music"]
+    heading = squeezed(lines[0])
+    assert heading.startswith("| kind | kbps | stages | PESQ-WB | ESTOI | SI-SDR dB | mel distance | STFT distance |")
+    assert heading.endswith("| encode × | decode × |")
+    assert [line.split()[1] for line in lines[2:4]] == ["speech", "music"]
+    assert squeezed(lines[5]) == "| stage | entries used | share | perplexity |"
+    assert [line.split()[1] for line in lines[7:]] == ["1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +95,7 @@ def test_all_kinds_that_there_are(bundle: Path, clips: Path) -> None:
         (["--kind", "noise"], 1, "no noise clips"),
         (["-q", "9"], 2, "1 to 4 stages, not 9"),
         (["-b", "7"], 2, "possible: 1, 2, 3, 4 kbps"),
+        (["--report", "nowhere/report.html"], 1, "nowhere/report.html: cannot write"),
     ],
 )
 def test_refusals(bundle: Path, clips: Path, arguments: list[str], exit_code: int, message: str) -> None:
@@ -63,6 +103,26 @@ def test_refusals(bundle: Path, clips: Path, arguments: list[str], exit_code: in
     assert result.exit_code == exit_code
     assert message in result.output
     assert len(result.output.splitlines()) == 1
+
+
+def test_formats_that_exclude_each_other(bundle: Path, clips: Path) -> None:
+    result = invoke(bundle, "--data", clips, "--csv", "--json")
+    assert result.exit_code == 2
+    assert "goes neither with --json" in result.output
+
+
+def test_a_report_that_exists_stays(bundle: Path, clips: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    report.write_text("mine")
+    result = invoke(bundle, "--data", clips, "--report", report)
+    assert result.exit_code == 1 and "-f replaces it" in result.output
+    assert report.read_text() == "mine"
+
+
+def test_a_failed_evaluation_leaves_no_report(bundle: Path, clips: Path, tmp_path: Path) -> None:
+    result = invoke(bundle, "--data", clips, "--kind", "noise", "--report", tmp_path / "report.html")
+    assert result.exit_code == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_folder(bundle: Path, tmp_path: Path) -> None:
@@ -75,6 +135,35 @@ def test_usual_bitrates_where_there_are_any(bundle: Path) -> None:
     assert usual_stages(edgecodec.load(bundle)) == [3]  # 3 kbps; 1.5, 6 and 12 are not among 1, 2, 3, 4
 
 
-def test_a_measure_that_no_clip_has() -> None:
+def test_a_manifest_of_before_has_a_table_still() -> None:
     row = {"kind": "noise", "clips": 1, "kbps": 1.5, "stages": 2, "pesq_wb": None, "estoi": 0.5, "si_sdr": -1.0}
-    assert squeezed(table([row | {"mel_distance": 0.2}])[2]) == "| 1.5 | 2 | - | 0.500 | -1.0 | 0.200 |"
+    lines = markdown(mean_cells([row | {"mel_distance": 0.2}]))
+    assert squeezed(lines[0]) == "| kbps | stages | PESQ-WB | ESTOI | SI-SDR dB | mel distance |"
+    assert squeezed(lines[2]) == "| 1.5 | 2 | - | 0.500 | -1.0 | 0.200 |"
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say() -> None:
+    random = np.random.default_rng(1)
+    estimates = [Estimate.of(list(random.normal(2.0, 0.5, 28))) for _ in range(300)]
+    covered = sum(e.low <= 2.0 <= e.high for e in estimates if e.low is not None and e.high is not None)
+    assert 0.89 < covered / 300 < 0.98  # percentile intervals of 28 values are a little narrow
+    one = estimates[0]
+    assert one.low is not None and one.high is not None
+    assert one.high - one.low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(28), rel=0.3)
+
+
+def test_clips_without_a_score_are_left_out() -> None:
+    assert Estimate.of([float("nan"), 1.0, 3.0]).n == 2
+    assert Estimate.of([float("nan"), 1.0]) == Estimate(1.0, None, None, 1)
+    assert Estimate.of([float("nan")]) == Estimate(None, None, None, 0)
+
+
+def test_codebook_use_of_known_codes() -> None:
+    even = np.tile(np.arange(8), 4)  # all of 8 entries, evenly
+    halves = np.repeat([3, 5], 16)
+    lone = np.full(32, 7)
+    codes = np.stack([even, halves, lone])[None]
+    first, second, third = codebook_use([codes[..., :20], codes[..., 20:]], 16)
+    assert (first.stage, first.used, first.fraction) == (1, 8, 0.5)
+    assert [use.used for use in (second, third)] == [2, 1]
+    assert [use.perplexity for use in (first, second, third)] == pytest.approx([8, 2, 1])

@@ -71,7 +71,7 @@ def test_the_base_install_encodes_and_decodes(clean: Path, tmp_path: Path) -> No
     [
         (["export", "checkpoint", "bundle"], "export"),
         (["train", "--data", "audio", "--out", "run"], "train"),
-        (["evaluate", "speech", "--data", "audio"], "train"),
+        (["evaluate", "speech", "--data", "audio"], "eval"),
     ],
 )
 def test_missing_extras_are_named(clean: Path, tmp_path: Path, command: list[str | Path], extra: str) -> None:

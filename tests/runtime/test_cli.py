@@ -189,7 +189,7 @@ def test_a_command_whose_packages_are_missing_says_what_to_install(run, monkeypa
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     monkeypatch.setattr(EntryPoint, "load", missing)
-    for name, extra in (("export", "export"), ("train", "train"), ("evaluate", "train")):
+    for name, extra in (("export", "export"), ("train", "train"), ("evaluate", "eval")):
         result = run(name, "anything", "--at", "all")
         assert result.exit_code == 1
         assert result.stderr == f"edgecodec: {name} needs torch: pip install 'edgecodec[{extra}]'\n"

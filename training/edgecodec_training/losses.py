@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from .measures import mel_filters
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,6 @@ class LossConfig:
     mel_floor: float = 1e-4
     compression: float = 0.3
     balanced: bool = False
-
-
-def mel_filters(bands: int, window: int, sample_rate: int) -> Tensor:
-    """Triangular filters `[window / 2 + 1, bands]` evenly spaced in mel (2595 log10(1 + f / 700)) up to Nyquist."""
-    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
-    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2, dtype=torch.float64) / 2595) - 1)
-    frequencies = torch.linspace(0, sample_rate / 2, window // 2 + 1, dtype=torch.float64)[:, None]
-    rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
-    filters = torch.minimum(rising, falling).clamp(min=0)
-    return (filters / filters.sum(dim=0).clamp(min=1e-3)).float()
 
 
 class Spectrum(nn.Module):
@@ -73,7 +63,8 @@ class ReconstructionLoss(nn.Module):
         sizes = sorted({*config.stft_windows, *config.mel_windows})
         self.spectra = nn.ModuleDict({str(size): Spectrum(size) for size in sizes})
         for window, bands in zip(config.mel_windows, config.mel_bands, strict=True):
-            self.register_buffer(f"mel_{window}", mel_filters(bands, window, sample_rate), persistent=False)
+            filters = torch.from_numpy(mel_filters(bands, window, sample_rate)).float()
+            self.register_buffer(f"mel_{window}", filters, persistent=False)
 
     def forward(self, target: Tensor, decoded: Tensor) -> dict[str, Tensor]:
         """Weighted terms by name."""
