@@ -14,9 +14,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Lock
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -27,6 +27,8 @@ from .augmentation import Augmentation
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".w64", ".caf", ".au"}
 NOISE_KINDS = {"noise", "music"}  # what is mixed into speech
+NOTE_BYTES = 1_000_000  # a JSON larger than this is no note on a clip
+MOST_CHANNELS, HIGHEST_RATE = 16, 768_000  # more is a damaged header, or one that asks for all memory
 
 
 class DataError(ValueError):
@@ -41,8 +43,8 @@ class DataConfig:
     (bandwidth / Nyquist) ** `bandwidth_power`: audio that stops at 8 kHz would teach a 24 kHz model silence above.
     With `noise_chance`, a crop of speech has a crop of noise or music behind it, at an SNR within `noise_snr_db`; what
     is mixed in is drawn by duration and bandwidth, even where `kind_weights` would not train on it alone.
-    `gain_db`: range of a random gain, limited so that nothing clips. `cache_hours` of decoded audio stay in memory;
-    `threads` make batches ahead (0: none, made when asked for).
+    `gain_db`: range of a random gain, limited so that nothing clips. `threads` make batches ahead (0: none, made when
+    asked for; a stream has at least one). In memory stay `cache_hours` of decoded audio, of a stream `shuffle_minutes`.
     """
 
     kind_weights: Mapping[str, float] = field(default_factory=lambda: {"speech": 1.0, "music": 1.0, "noise": 1.0})
@@ -52,6 +54,7 @@ class DataConfig:
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
     gain_db: tuple[float, float] = (-10.0, 6.0)
     cache_hours: float = 12.0
+    shuffle_minutes: float = 30.0
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -61,6 +64,8 @@ class DataConfig:
                 raise ValueError(f"{name} must be (low, high), got {(low, high)}")
         if not 0 <= self.noise_chance <= 1:
             raise ValueError(f"noise_chance must be between 0 and 1, got {self.noise_chance}")
+        if not self.shuffle_minutes > 0:
+            raise ValueError(f"shuffle_minutes must be more than 0, got {self.shuffle_minutes}")
 
     def augmentation(self, samples: int) -> Augmentation:
         """What makes crops of `samples` samples."""
@@ -90,15 +95,103 @@ class Clip:
             file.seek(self.offset)
             data = file.read(self.size)
         try:
-            audio, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
+            return decode(data, sample_rate).audio
+        except DataError as error:
             raise DataError(f"{self.path}: {self.name}: {error}") from None
-        mono = audio.mean(axis=1)
-        if rate != sample_rate:
-            mono = soxr.resample(mono, rate, sample_rate)
-        if not np.isfinite(mono).all():
-            raise DataError(f"{self.path}: {self.name}: NaN or infinite samples")
-        return np.asarray(mono, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the JSON beside a clip in a shard says of it; None where it says nothing."""
+
+    kind: str = "speech"
+    seconds: float | None = None
+    sample_rate: float | None = None
+    bandwidth_hz: float | None = None
+
+    @classmethod
+    def parse(cls, data: bytes) -> Note:
+        """Read a JSON object; keys other than `kind`, `seconds`, `sample_rate` and `bandwidth_hz` do not matter.
+
+        Raises:
+            DataError: not such an object.
+        """
+        if len(data) > NOTE_BYTES:
+            raise DataError(f"a JSON of more than {NOTE_BYTES} bytes")
+        try:
+            values = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"unreadable JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise DataError("a JSON that is not an object")
+        numbers: dict[str, float] = {}
+        for name in ("seconds", "sample_rate", "bandwidth_hz"):
+            if values.get(name) is not None:
+                numbers[name] = _number(name, values[name])
+        return cls(str(values.get("kind", "speech")), **numbers)
+
+    def bandwidth(self, rate: float, sample_rate: int) -> float:
+        """Hz up to which a recording at `rate` has sound once it is at `sample_rate`."""
+        nyquist = min(rate, sample_rate) / 2
+        return nyquist if self.bandwidth_hz is None else min(self.bandwidth_hz, nyquist)
+
+
+def _number(name: str, value: object) -> float:
+    """A number of a note; some tools write numbers as strings."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = -1.0
+    if not 0 <= number < 1e9:
+        raise DataError(f"its JSON says {name} = {value!r:.100}")
+    return number
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Audio `[samples]` as trained on, and the rate and duration of the whole recording it comes from."""
+
+    audio: NDArray[np.float32]
+    rate: int
+    seconds: float
+
+
+def decode(
+    data: bytes, sample_rate: int, *, longest: float = math.inf, random: np.random.Generator | None = None
+) -> Decoded:
+    """Decode a file in memory, mix to mono and resample.
+
+    Args:
+        data: the file, in any format that libsndfile reads.
+        sample_rate: Hz of the audio wanted.
+        longest: of a recording with more seconds than this only so many are decoded, from a `random` place.
+        random: needed where `longest` is given.
+
+    Raises:
+        DataError: not audio, or not audio that can be trained on.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate, frames = file.samplerate, file.frames
+            if file.channels > MOST_CHANNELS or rate > HIGHEST_RATE:
+                raise DataError(f"{file.channels} channels at {rate} Hz")
+            wanted = round(min(frames, longest * rate))
+            if random is not None and wanted < frames:
+                file.seek(int(random.integers(frames - wanted + 1)))
+            audio = file.read(wanted, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise DataError(str(error)) from None
+    mono = audio.mean(axis=1)
+    if rate != sample_rate:
+        mono = soxr.resample(mono, rate, sample_rate)
+    if not np.isfinite(mono).all():
+        raise DataError("NaN or infinite samples")
+    return Decoded(np.asarray(mono, dtype=np.float32), rate, frames / rate)
+
+
+def as_int16(audio: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Audio as it is kept: half the memory, and no louder than full scale."""
+    return np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16)
 
 
 def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
@@ -132,32 +225,35 @@ def _file_clip(path: Path, sample_rate: int) -> Clip:
 def _shard_clips(path: Path, sample_rate: int) -> Iterator[Clip]:
     """Pairs of `<key>.<audio suffix>` and `<key>.json`; the JSON is optional."""
     audio: dict[str, tarfile.TarInfo] = {}
-    notes: dict[str, dict[str, Any]] = {}
+    notes: dict[str, Note] = {}
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                name = Path(member.name)
-                key = str(name.with_suffix(""))
-                if name.suffix.lower() in SUFFIXES:
+                key, suffix = split_name(member.name)
+                if suffix in SUFFIXES:
                     audio[key] = member
-                elif name.suffix == ".json" and member.size < 1_000_000:
-                    file = tar.extractfile(member)
-                    assert file is not None  # a regular file
-                    notes[key] = json.load(file)
-    except (tarfile.TarError, json.JSONDecodeError) as error:
+                elif suffix == ".json" and (file := tar.extractfile(member)) is not None:
+                    notes[key] = Note.parse(file.read(NOTE_BYTES + 1))
+    except (tarfile.TarError, DataError) as error:
         raise DataError(f"{path}: {error}") from None
     for key, member in audio.items():
-        note = notes.get(key, {})
-        nyquist = min(float(note.get("sample_rate", sample_rate)), sample_rate) / 2
-        yield Clip(
-            path,
-            member.offset_data,
-            member.size,
-            key,
-            float(note.get("seconds", 5.0)),
-            str(note.get("kind", "speech")),
-            min(float(note.get("bandwidth_hz", nyquist)), nyquist),
-        )
+        note = notes.get(key, Note())
+        seconds = 5.0 if note.seconds is None else note.seconds
+        bandwidth = note.bandwidth(note.sample_rate or sample_rate, sample_rate)
+        yield Clip(path, member.offset_data, member.size, key, seconds, note.kind, bandwidth)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Key and suffix of a member of a shard: members with one key belong together."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")), path.suffix.lower()
+
+
+class BatchSource(Protocol):
+    """Where a training loop takes its batches from."""
+
+    def __getitem__(self, step: int) -> NDArray[np.float32]:
+        """Audio `[batch_size / ranks, 1, samples]` of one step."""
 
 
 class Batches:
@@ -214,8 +310,7 @@ class Batches:
             if index in self._cache:
                 self._cache.move_to_end(index)
                 return self._cache[index]
-        decoded = self.clips[index].read(self.sample_rate)
-        audio = np.round(np.clip(decoded, -1, 1) * 32767).astype(np.int16)
+        audio = as_int16(self.clips[index].read(self.sample_rate))
         with self._lock:
             if index not in self._cache:  # another thread may have been here
                 self._cache[index] = audio
@@ -245,7 +340,7 @@ def _draw(cumulative: NDArray[np.float64], random: np.random.Generator) -> int:
 class Prefetched:
     """Batches that threads make ahead of time; asking for them in order is fast, any order is right."""
 
-    def __init__(self, batches: Batches, threads: int) -> None:
+    def __init__(self, batches: BatchSource, threads: int) -> None:
         self.batches, self.depth = batches, 2 * threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
         self._coming: dict[int, Future[NDArray[np.float32]]] = {}
