@@ -8,6 +8,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -419,3 +420,13 @@ def test_braces_are_those_of_a_shell(tmp_path: Path) -> None:
     assert expand(literal) == [str(literal)]
     with pytest.raises(DataError, match="brace"):
         expand("shard-{0..1.tar")
+
+
+def test_a_stream_that_is_dropped_stops_reading(corpus: Path) -> None:
+    batches = stream(sorted(corpus.iterdir()), replace(PLAIN, threads=2))
+    batches[0]
+    threads = list(batches._readers)
+    del batches
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
