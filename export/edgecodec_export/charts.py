@@ -34,15 +34,16 @@ SPECTROGRAM_COLUMNS = 400
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    "font.size": 10,
+    "font.size": 11,
     "text.color": INK,
     "axes.edgecolor": GRID,
     "axes.labelcolor": INK,
-    "axes.titlesize": 11,
+    "axes.titlesize": 12,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "xtick.color": INK,
@@ -70,7 +71,7 @@ def rate_distortion(rows: Sequence[Row], name: str, measure: Measure) -> str:
 def codebook_chart(uses: Sequence[CodebookUse]) -> str:
     """Share of entries used, and perplexity as a share of the entries, of every stage, as SVG."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.4, 2.6), layout="constrained")
+        figure = Figure(figsize=(14.8, 3.2), layout="constrained")
         axes = figure.subplots()
         stages = np.array([u.stage for u in uses])
         for shift, colour, label, shares in (
@@ -79,6 +80,7 @@ def codebook_chart(uses: Sequence[CodebookUse]) -> str:
         ):
             axes.bar(stages + shift, shares, 0.38, color=colour, label=label)
         axes.set_xlabel("stage")
+        axes.set_xlim(0.4, len(uses) + 0.6)
         axes.set_ylabel("%")
         axes.set_ylim(0, 105)
         axes.xaxis.set_major_locator(FixedLocator(list(stages)))

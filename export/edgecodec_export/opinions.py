@@ -1,4 +1,4 @@
-"""Models of listeners' opinions, where their packages are installed: DNSMOS (extra `eval`) and ViSQOL.
+"""Models of listeners' opinions, where they are installed: DNSMOS (extra `eval`) and ViSQOL (extra `visqol`).
 
 Both packages bring their models along; nothing is downloaded.
 """
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import soxr
+from edgecodec.quiet import quiet_libraries
 from edgecodec_training.measures import SCORING_RATE, Measure
 from numpy.typing import NDArray
 
-VISQOL = "pip install 'visqol-python[accel,lattice]'"
 VISQOL_AUDIO_RATE = 48_000  # Hz
 DNSMOS_WINDOW = 144_160  # samples at 16 kHz: 9.01 s
 DNSMOS_OVERALL = (-0.06766283, 1.11546468, 0.04602535)  # the raw overall score's calibration, as published with it
@@ -69,7 +69,8 @@ def _visqol_api(mode: str) -> Any:
     from visqol import VisqolApi
 
     api = VisqolApi()
-    api.create(mode=mode, use_lattice_model=mode == "speech")
+    with quiet_libraries():  # LiteRT says that it was created
+        api.create(mode=mode, use_lattice_model=mode == "speech")
     return api
 
 

@@ -33,16 +33,16 @@ def codec(bundle: str) -> edgecodec.Codec:
 
 
 @pytest.fixture(scope="module")
-def machine():
+def machine(need):
     """A machine with a microphone and a loudspeaker."""
-    rig.require()
+    need(rig.complete, *rig.PACKAGES)
     with rig.rig() as running:
         yield running
 
 
 @pytest.fixture
-def fragile():
+def fragile(need):
     """The same, to be broken."""
-    rig.require()
+    need(rig.complete, *rig.PACKAGES)
     with rig.rig() as running:
         yield running

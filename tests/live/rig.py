@@ -21,7 +21,6 @@ from ctypes.util import find_library
 from pathlib import Path
 
 import numpy as np
-import pytest
 import soundfile
 import soxr
 
@@ -40,32 +39,10 @@ set-default-source mic
 """  # noqa: E501
 
 
-def missing() -> str | None:
-    """What keeps the rig from running here, or None; installs the packages where that can be done."""
-    if _complete():
-        return None
-    if sys.platform != "linux" or not shutil.which("apt-get"):
-        return "needs PulseAudio and tmux, and this is no Debian that could install them"
-    if os.geteuid():
-        return f"needs root, or: apt-get install {' '.join(PACKAGES)}"
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
-        done = subprocess.run(
-            ["apt-get", "-q", *words], env=environment, capture_output=True, text=True, check=False, timeout=280
-        )
-    return None if _complete() else f"apt-get could not install {' '.join(PACKAGES)}: {done.stderr[-300:]}"
-
-
-def _complete() -> bool:
+def complete() -> bool:
+    """Whether the programs and libraries of the rig are there."""
     tools = all(shutil.which(tool) for tool in ("pulseaudio", "parec", "paplay", "pactl", "tmux"))
     return tools and find_library("portaudio") is not None
-
-
-def require() -> None:
-    """Skip where the rig cannot be had; fail there in continuous integration, where it must be."""
-    reason = missing()
-    if reason is not None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"the sound rig {reason}")
 
 
 class Rig:

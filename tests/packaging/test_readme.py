@@ -1,5 +1,6 @@
 """The README's own examples, run as they stand there."""
 
+import json
 import re
 import subprocess
 import sys
@@ -22,26 +23,36 @@ def block(section: str, language: str) -> str:
     return found[1]
 
 
+def run_shell_block(section: str, folder: Path) -> list[str]:
+    """Run the commands under a heading, but those that install, in a folder; what each wrote to stdout."""
+    lines = [line.split("  #")[0] for line in block(section, "sh").splitlines() if "pip install" not in line]
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder)}
+    said = []
+    for line in lines:
+        command = ["bash", "-o", "pipefail", "-c", line]
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
+        said.append(result.stdout)
+    return said
+
+
 def test_the_shell_examples_run(tmp_path: Path) -> None:
     audio, rate = soundfile.read(CLIP)
     soundfile.write(tmp_path / "speech.wav", audio, rate)
-    lines = [
-        line.split("  #")[0] for line in block("Encode and decode", "sh").splitlines() if "pip install" not in line
-    ]
-    assert len(lines) >= 5
-    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
-    for line in lines:
-        result = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", line],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-        )
-        assert result.returncode == 0, f"{line}\n{result.stderr}"
+    assert len(run_shell_block("Encode and decode", tmp_path)) >= 5
     decoded, decoded_rate = soundfile.read(tmp_path / "decoded.wav")
     assert decoded_rate == rate and len(decoded) == len(audio)
+
+
+def test_the_evaluation_examples_run(tmp_path: Path) -> None:
+    audio, rate = soundfile.read(CLIP)
+    (tmp_path / "held-out").mkdir()
+    soundfile.write(tmp_path / "held-out" / "speech.wav", audio[rate : 3 * rate], rate)
+    table, again, data = run_shell_block("Evaluate", tmp_path)
+    assert [line.split()[1] for line in table.splitlines()[2:]] == ["1.5", "3", "6", "12"]
+    assert {"speech", "Opus"} <= {line.split()[1] for line in again.splitlines()[2:]}
+    assert {row["codec"] for row in json.loads(data)["rows"]} >= {"speech", "Opus"}
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
 
 
 def test_the_python_example_runs() -> None:

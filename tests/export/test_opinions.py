@@ -1,0 +1,43 @@
+"""Models of opinions: what the packages themselves say, and that worse sounds worse."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from edgecodec_export.opinions import dnsmos, opinions, visqol_audio, visqol_speech
+
+AUDIO = Path(__file__).parents[1] / "audio"
+RATE = 24_000
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    audio, _ = soundfile.read(AUDIO / "speech_es.flac", dtype="float32")
+    return audio
+
+
+@pytest.fixture(scope="module")
+def noisy(speech: np.ndarray) -> np.ndarray:
+    return speech + 0.02 * np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+
+
+def test_dnsmos_is_that_of_its_package(speech: np.ndarray, noisy: np.ndarray) -> None:
+    """`speechmos.dnsmos.run` gives 3.108, of windows that overlap."""
+    assert dnsmos(speech, speech, RATE) == pytest.approx(3.108, abs=0.05)
+    assert dnsmos(speech, noisy, RATE) < 2.5
+    assert np.isfinite(dnsmos(speech, np.tile(speech, 3), RATE))  # several windows
+    assert np.isfinite(dnsmos(speech, speech[:100], RATE))
+
+
+def test_visqol(speech: np.ndarray, noisy: np.ndarray) -> None:
+    pytest.importorskip("visqol")
+    short, worse = speech[: 3 * RATE], noisy[: 3 * RATE]
+    assert visqol_speech(short, short, RATE) > 4.2 > 3.5 > visqol_speech(short, worse, RATE)
+    assert visqol_audio(short, short, RATE) == pytest.approx(4.73, abs=0.02)
+    assert np.isnan(visqol_speech(np.zeros(RATE, np.float32), np.zeros(RATE, np.float32), RATE))
+
+
+def test_opinions_of_speech_and_of_others() -> None:
+    assert "dnsmos" in opinions("speech")
+    assert "dnsmos" not in opinions("music")
