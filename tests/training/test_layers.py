@@ -4,6 +4,7 @@ import pytest
 import torch
 from edgecodec_training.layers import (
     CausalConv,
+    CausalDepthwise,
     CausalUpsample,
     Chain,
     FrameBlock,
@@ -13,7 +14,6 @@ from edgecodec_training.layers import (
     band_hats,
     compand,
     expand,
-    lapped_basis,
     pseudo_power,
 )
 
@@ -21,13 +21,13 @@ LAYERS = {
     "conv k7": (lambda: CausalConv(3, 5, 7), (2, 3, 1, 12), 3, 1),
     "conv k3 dilated": (lambda: CausalConv(3, 5, 3, dilation=3), (2, 3, 1, 12), 3, 1),
     "conv k1": (lambda: CausalConv(3, 5, 1), (2, 3, 1, 12), 3, 1),
-    "conv depthwise": (lambda: CausalConv(4, 4, 7, groups=4), (2, 4, 1, 12), 3, 1),
+    "depthwise": (lambda: CausalDepthwise(4, 7), (2, 12, 4), 1, 1),
     "conv stride 4": (lambda: CausalConv(3, 5, 8, stride=4), (2, 3, 1, 48), 3, 4),
     "conv stride 5, kernel 5": (lambda: CausalConv(3, 5, 5, stride=5), (2, 3, 1, 60), 3, 5),
     "upsample 5": (lambda: CausalUpsample(3, 2, 5), (2, 3, 1, 12), 3, 1),
     "residual unit": (lambda: ResidualUnit(4, dilation=3), (2, 4, 1, 12), 3, 1),
     "frame block": (lambda: FrameBlock(8), (2, 12, 8), 1, 1),
-    "analysis": (lambda: LappedAnalysis(lapped_basis(6)), (2, 1, 72), 2, 6),
+    "analysis": (lambda: LappedAnalysis(6), (2, 1, 72), 2, 6),
     "chain": (lambda: Chain([CausalConv(3, 4, 4, stride=2), torch.nn.SiLU(), ResidualUnit(4)]), (2, 3, 1, 24), 3, 2),
 }
 
@@ -53,8 +53,7 @@ def test_streamed_equals_whole(name: str) -> None:
 
 @pytest.mark.parametrize("frame_size", [4, 16, 320])
 def test_lapped_transform_reconstructs_one_frame_late(frame_size: int) -> None:
-    basis = lapped_basis(frame_size)
-    analysis, synthesis = LappedAnalysis(basis), LappedSynthesis(basis)
+    analysis, synthesis = LappedAnalysis(frame_size), LappedSynthesis(frame_size)
     audio = torch.randn(2, 1, 7 * frame_size)
     coefficients, _ = analysis(audio, analysis.zero_state(2))
     assert coefficients.shape == (2, 7, frame_size)
@@ -63,7 +62,7 @@ def test_lapped_transform_reconstructs_one_frame_late(frame_size: int) -> None:
 
 
 def test_synthesis_streams() -> None:
-    synthesis = LappedSynthesis(lapped_basis(6))
+    synthesis = LappedSynthesis(6)
     coefficients = torch.randn(2, 9, 6)
     whole, _ = synthesis(coefficients, synthesis.zero_state(2))
     state, outputs = synthesis.zero_state(2), []
@@ -80,7 +79,7 @@ def test_companding_is_inverted() -> None:
 
 def test_pseudo_power_is_steadier_than_one_coefficient() -> None:
     """A steady sine: the squared coefficient at its peak swings with the phase, the pseudo-spectrum much less."""
-    analysis = LappedAnalysis(lapped_basis(64))
+    analysis = LappedAnalysis(64)
     sine = torch.sin(torch.arange(64 * 200) * 2 * torch.pi * 0.1234)[None, None]
     mdct, _ = analysis(sine, analysis.zero_state(1))
     peak = int(mdct[0].square().mean(0).argmax())

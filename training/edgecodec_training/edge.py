@@ -38,7 +38,6 @@ from .layers import (
     band_hats,
     compand,
     expand,
-    lapped_basis,
     pad_to,
     pseudo_power,
 )
@@ -86,7 +85,7 @@ class EdgeEncoder(Causal):
 
     def __init__(self, config: EdgeConfig, frame_size: int, latent_dim: int) -> None:
         super().__init__()
-        self.analysis = LappedAnalysis(lapped_basis(frame_size))
+        self.analysis = LappedAnalysis(frame_size)
         self.skip = _identity_linear(frame_size, latent_dim)
         self.embed = nn.Linear(2 * frame_size, config.channels)
         self.blocks = _frame_blocks(config, config.encoder_blocks)
@@ -123,7 +122,7 @@ class EdgeDecoder(Causal):
         self.head = _zero_linear(config.channels, sum(self.head_sizes))
         self.register_buffer("scatter", NOISE_SPREAD * torch.randn(latent_dim, frame_size))
         self.register_buffer("bands", band_hats(config.noise_bands, frame_size), persistent=False)
-        self.synthesis = LappedSynthesis(lapped_basis(frame_size))
+        self.synthesis = LappedSynthesis(frame_size)
         self.sizes = [self.blocks.state_size, self.synthesis.state_size]
         self.state_size = sum(self.sizes)
 

@@ -185,17 +185,16 @@ class FrameBlock(Causal):
         return x + self.contract(self.activation(self.expand(self.norm(y)))), state
 
 
-def lapped_basis(frame_size: int) -> Tensor:
-    """Windowed, orthonormal MDCT basis `[2 * frame_size, frame_size]`, with the sine window.
+def dct4(size: int) -> Tensor:
+    """The orthonormal DCT-IV `[size, size]`, its own transpose and inverse."""
+    n = torch.arange(size, dtype=torch.float64) + 0.5
+    return (math.sqrt(2 / size) * torch.cos(math.pi / size * n[:, None] * n[None, :])).float()
 
-    Analysis, then synthesis with the same basis and overlap-add, gives the input back exactly, one frame later
-    (Malvar 1990, the modulated lapped transform).
-    """
-    n = torch.arange(2 * frame_size, dtype=torch.float64)[:, None]
-    k = torch.arange(frame_size, dtype=torch.float64)[None, :]
-    window = torch.sin(math.pi * (n + 0.5) / (2 * frame_size))
-    wave = torch.cos(math.pi / frame_size * (n + 0.5 + frame_size / 2) * (k + 0.5))
-    return (math.sqrt(2 / frame_size) * window * wave).float()
+
+def sine_window(frame_size: int) -> Tensor:
+    """Rising half `[frame_size]` of the sine window over two frames; its mirror image is the falling half."""
+    n = torch.arange(frame_size, dtype=torch.float64)
+    return torch.sin(math.pi * (n + 0.5) / (2 * frame_size)).float()
 
 
 def pseudo_power(mdct: Tensor) -> Tensor:
@@ -209,43 +208,60 @@ def pseudo_power(mdct: Tensor) -> Tensor:
 
 
 class LappedAnalysis(Causal):
-    """Frames of two hops through a fixed matrix: `[B, 1, frame_size * T]` to coefficients `[B, T, n]`.
+    """The MDCT with the sine window: `[B, 1, frame_size * T]` to coefficients `[B, T, frame_size]`.
 
-    frame t covers   | hop t-1 | hop t |      state: hop t-1
+    frame t covers   | hop t-1 | hop t |      state: hop t-1, folded
+
+    Two hops are folded into one by their symmetries before the transform, which halves its work (Princen & Bradley
+    1986; Malvar 1990, the modulated lapped transform). Analysis, then synthesis, gives the input back exactly, one
+    frame later.
     """
 
-    basis: Tensor
+    transform: Tensor
+    window: Tensor
 
-    def __init__(self, basis: Tensor) -> None:
+    def __init__(self, frame_size: int) -> None:
         super().__init__()
-        self.register_buffer("basis", basis, persistent=False)
-        self.state_size = self.frame_size = basis.shape[0] // 2
+        if frame_size % 2:
+            raise ValueError(f"the lapped transform needs an even frame_size, not {frame_size}")
+        self.frame_size, self.half = frame_size, frame_size // 2
+        self.register_buffer("transform", dct4(frame_size), persistent=False)
+        self.register_buffer("window", sine_window(frame_size), persistent=False)
+        self.state_size = self.half
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         hops = x.reshape(x.shape[0], -1, self.frame_size)
-        past = torch.cat([state.unsqueeze(1), hops], dim=1)
-        frames = torch.cat([past[:, :-1], hops], dim=2)
-        return frames @ self.basis, past[:, -1]
+        first, second = (hops * self.window).split(self.half, dim=2)  # as the earlier of two hops
+        odd = torch.cat([state.unsqueeze(1), first - second.flip(2)], dim=1)
+        first, second = (hops * self.window.flip(0)).split(self.half, dim=2)  # as the later one
+        even = -(first.flip(2) + second)
+        return torch.cat([even, odd[:, :-1]], dim=2) @ self.transform, odd[:, -1]
 
 
 class LappedSynthesis(Causal):
-    """Overlap-add of the transposed basis: coefficients `[B, T, n]` to `[B, 1, frame_size * T]`, one hop late."""
+    """The inverse of `LappedAnalysis`: coefficients `[B, T, frame_size]` to `[B, 1, frame_size * T]`, one hop late.
 
-    basis: Tensor
+    The state is what the frame before adds to the next hop, still folded.
+    """
 
-    def __init__(self, basis: Tensor) -> None:
+    transform: Tensor
+    window: Tensor
+
+    def __init__(self, frame_size: int) -> None:
         super().__init__()
-        self.register_buffer("basis", basis.T.contiguous(), persistent=False)
-        self.state_size = self.frame_size = basis.shape[0] // 2
+        self.half = frame_size // 2
+        self.register_buffer("transform", dct4(frame_size), persistent=False)
+        self.register_buffer("window", sine_window(frame_size), persistent=False)
+        self.state_size = self.half
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        frames = x @ self.basis
-        first, second = frames.split(self.frame_size, dim=2)
-        tails = torch.cat([state.unsqueeze(1), second], dim=1)
-        audio = first + tails[:, :-1]
-        return audio.reshape(x.shape[0], 1, -1), tails[:, -1]
+        even, odd = (x @ self.transform).split(self.half, dim=2)
+        tails = torch.cat([state.unsqueeze(1), even], dim=1)
+        rising = torch.cat([odd, -odd.flip(2)], dim=2) * self.window
+        falling = torch.cat([tails[:, :-1].flip(2), tails[:, :-1]], dim=2) * self.window.flip(0)
+        return (rising - falling).reshape(x.shape[0], 1, -1), tails[:, -1]
 
 
 def compand(coefficients: Tensor) -> Tensor:
