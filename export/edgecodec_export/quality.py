@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from edgecodec import Codec
-from edgecodec_training.data import DataError
+from edgecodec_training.data import Clip, DataError
 from edgecodec_training.evaluate import validation_clips
 from edgecodec_training.measures import MEASURES, Measure
 
@@ -170,12 +170,18 @@ def _read(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int) -> d
             except DataError as error:
                 nothing = str(error)
             else:
-                found[kind] = [_Clip(clip.name, clip.read(sample_rate)) for clip in clips]
+                found[kind] = [_Clip(_name(clip, folder), clip.read(sample_rate)) for clip in clips]
     except (DataError, OSError) as error:
         raise ExportError(str(error)) from None
     if not found:
         raise ExportError(nothing)
     return found
+
+
+def _name(clip: Clip, folder: Path) -> str:
+    """Path in the folder; of a single file, or in a shard, its name."""
+    alone = clip.path == folder or clip.path.suffix == ".tar"
+    return clip.name if alone else clip.path.relative_to(folder).as_posix()
 
 
 def _row(

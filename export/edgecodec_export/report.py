@@ -23,9 +23,9 @@ from .tables import Cells, codebook_cells, measures_of, score_cells
 METHOD = (
     "Every figure is a mean over clips with its 95 % interval (percentile bootstrap over clips): other clips of the "
     "same kind would likely give a mean in there. Intervals that overlap may still hide a difference on every clip.",
-    "PESQ-WB (1 to 4.6) and ESTOI (0 to 1) are scored at 16 kHz, ViSQOL (1 to 5) at 16 kHz for speech and 48 kHz for "
-    "others, DNSMOS (1 to 5) at 16 kHz without the original; SI-SDR, mel distance and STFT distance at the rate of the "
-    "bundle. Measures disagree about sound that was made up plausibly: listen, too.",
+    "PESQ-WB (1 to 4.6) and ESTOI (0 to 1), which are made for speech, are scored at 16 kHz; ViSQOL (1 to 5) at 16 kHz "
+    "for speech and 48 kHz for others; DNSMOS (1 to 5) at 16 kHz without the original; SI-SDR, mel distance and STFT "
+    "distance at the rate of the bundle. Measures disagree about sound that was made up plausibly: listen, too.",
     "Bitrates count the bits of codes or packets, without containers and network headers; those of classical codecs "
     "are measured. RTF (“encode ×” and “decode ×”) is seconds of audio per second of compute, whole clips, one thread "
     "of this machine as it was loaded.",
