@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,15 @@ def test_missing_folder(bundle: Path, tmp_path: Path) -> None:
     result = invoke(bundle, "--data", tmp_path / "nowhere")
     assert result.exit_code == 1
     assert "nowhere" in result.output
+
+
+def test_the_extra_eval_is_enough(clips: Path) -> None:
+    absent = ("torch", "onnx", "onnxscript", "safetensors", "rich", "visqol")
+    code = f"import sys; sys.modules |= dict.fromkeys({absent}); from edgecodec.cli import main; main()"
+    command = [sys.executable, "-c", code, "evaluate", "speech", "--data", str(clips), "-b", "6", "--classical"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ViSQOL" not in done.stdout and "DNSMOS" in done.stdout
 
 
 def test_usual_bitrates_where_there_are_any(bundle: Path) -> None:
