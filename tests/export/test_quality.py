@@ -134,12 +134,11 @@ def test_missing_folder(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_extra_eval_is_enough(clips: Path) -> None:
-    absent = ("torch", "onnx", "onnxscript", "safetensors", "rich", "visqol")
-    code = f"import sys; sys.modules |= dict.fromkeys({absent}); from edgecodec.cli import main; main()"
+    code = "import sys; from edgecodec.cli import main\ntry: main()\nexcept SystemExit: print(*sys.modules)"
     command = [sys.executable, "-c", code, "evaluate", "speech", "--data", str(clips), "-b", "6", "--classical"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "ViSQOL" not in done.stdout and "DNSMOS" in done.stdout
+    assert "Opus" in done.stdout, done.stderr
+    assert not {"torch", "onnx", "onnxscript", "safetensors", "rich"} & set(done.stdout.splitlines()[-1].split())
 
 
 def test_usual_bitrates_where_there_are_any(bundle: Path) -> None:
