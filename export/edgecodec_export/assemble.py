@@ -190,8 +190,6 @@ def _describe(
     q, size, dim = config.quantizer, config.frame_size, config.latent_dim
     frames = 10
     seconds = frames * size / config.sample_rate
-    tables = converted.model.quantizer.tables()
-    macs_a_frame = tables.score[0].numel() + (0 if tables.project is None else tables.project[0].numel())
     return Manifest(
         name=request.name,
         architecture=config.architecture,
@@ -207,7 +205,7 @@ def _describe(
         macs_per_second=PartSizes(
             macs_per_second(trained.encoder, torch.zeros(1, 1, frames * size), seconds),
             macs_per_second(trained.decoder, torch.zeros(1, frames, dim), seconds),
-            round(macs_a_frame * q.max_stages * config.frame_rate),
+            round(converted.model.quantizer.tables().macs() * config.frame_rate),
         ),
         opset=OPSET,
         precision="fp16-storage" if request.precision == "fp16" else "fp32",

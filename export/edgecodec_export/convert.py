@@ -84,7 +84,7 @@ def stored_model(trained: CodecModel, precision: Precision) -> CodecModel:
     tables = model.quantizer.tables()
     if precision == "fp16":  # once more, for tables that are computed: projected or normalized codebooks
         project = None if tables.project is None else _rounded(tables.project)
-        tables = LookupTables(project, _rounded(tables.score), tables.bias, _rounded(tables.table))
+        tables = LookupTables(project, _rounded(tables.score), tables.bias, _rounded(tables.table), tables.paths)
     model.quantizer = StoredQuantizer(model.config.quantizer, model.config.latent_dim, tables)
     return model.eval().requires_grad_(False)
 
@@ -92,7 +92,9 @@ def stored_model(trained: CodecModel, precision: Precision) -> CodecModel:
 def quantizer_tables(tables: LookupTables) -> QuantizerTables:
     """The same tables as numpy arrays."""
     project = None if tables.project is None else _array(tables.project)
-    return QuantizerTables(project, _array(tables.score), _array(tables.bias), _array(tables.table))
+    return QuantizerTables(
+        project, _array(tables.score), _array(tables.bias), _array(tables.table), tuple(tables.kept())
+    )
 
 
 def _rounded(tensor: Tensor) -> Tensor:

@@ -8,7 +8,10 @@ so one pair of graphs serves them all. Stages are nested, each one inside the "o
 
     stage 0; if n_stages > 1 { stage 1; if n_stages > 2 { stage 2; ... } }
 
-so that the compute falls with `n_stages`. A Loop that gathers each stage's matrix copies it on every iteration, and its
+so that the compute falls with `n_stages`. Where several paths are followed, the residuals of a frame's paths are rows
+side by side, and TopK over all their scores picks the next paths; from the stage on where one is left, ArgMax does.
+
+A Loop that gathers each stage's matrix copies it on every iteration, and its
 matrix is no constant: onnxruntime cannot lay it out for its kernel at load. Nested branches hold constants.
 Measured with 16 stages of 1024, D = 96, one frame, one thread, µs at 1 / 2 / 8 / 16 stages: Loop 48 / 69 / 212 / 411,
 nested 32 / 47 / 133 / 255; for 750 frames both take 2.3 ms a stage.
@@ -16,7 +19,8 @@ nested 32 / 47 / 133 / 255; for 750 frames both take 2.3 ms a stage.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +37,7 @@ class QuantizerTables:
     """The inference form of a quantizer: S stages, K entries, latents of D, code vectors of d dimensions.
 
     A Euclidean codebook has score = tableᵀ and bias = -|c|²/2: the largest score is then the nearest entry.
-    Ties go to the lowest index.
+    Ties go to the lowest index. Of several paths (`kept` after each stage), scores add up and the largest sum wins.
 
     Raises:
         ValueError: shapes that do not fit each other, or a number that is not finite.
@@ -43,9 +47,12 @@ class QuantizerTables:
     score: NDArray[np.float32]  # [S, d, K]
     bias: NDArray[np.float32]  # [S, K]
     table: NDArray[np.float32]  # [S, K, D]
+    kept: tuple[int, ...]  # [S], paths after each stage
 
     def __post_init__(self) -> None:
         stages, entries, latent_dim = self.table.shape
+        if len(self.kept) != stages:
+            raise ValueError(f"kept {self.kept} must have a count for each of {stages} stages")
         code_dim = latent_dim if self.project is None else self.project.shape[2]
         shapes = {"score": (stages, code_dim, entries), "bias": (stages, entries)}
         if self.project is not None:
@@ -61,22 +68,28 @@ class QuantizerTables:
 def quantizer_encode_graph(tables: QuantizerTables) -> ModelProto:
     """`latents` [B, T, D] and `n_stages` (int64 scalar, 1..S) to `codes` int64 [B, n_stages, T]."""
     latent_dim = tables.table.shape[2]
-    constants = [_tensor("rows", [-1, latent_dim]), _tensor("one_dim", [-1]), _tensor("first_axis", [0])]
-    nested, weights, codes = _stages_from(0, "residual.0", tables)
-    nodes = [
-        helper.make_node("Reshape", ["latents", "rows"], ["residual.0"]),  # [B * T, D]
-        *nested,
-        helper.make_node("Shape", ["latents"], ["batch_time"], end=2),
-        helper.make_node("Concat", ["one_dim", "batch_time"], ["codes_shape"], axis=0),
-        helper.make_node("Reshape", [codes, "codes_shape"], ["stages_first"]),  # [n, B, T]
-        helper.make_node("Transpose", ["stages_first"], ["codes"], perm=[1, 0, 2]),
-    ]
+    part = _Part()
+    for name, value in {"as_rows": [-1, latent_dim], "as_list": [-1], "first_axis": [0]}.items():
+        part.integers(name, value)
+    rows = part.add("Reshape", ["latents", "as_rows"], "rows")  # [N, D], N = B * T
+    if any(n > 1 for n in tables.kept):
+        for name, number in {"zero": 0, "one": 1, "as_column": [-1, 1]}.items():
+            part.integers(name, number)
+        part.add("Shape", [rows], "row_count", end=1)
+        part.add("Squeeze", ["row_count"], "row_count.scalar")
+        part.add("Range", ["zero", "row_count.scalar", "one"], "row_numbers")
+        part.add("Reshape", ["row_numbers", "as_column"], "row_numbers.column")  # [N, 1]
+    codes = _stages_from(0, _Paths(rows), tables, part)
+    part.add("Shape", ["latents"], "batch_time", end=2)
+    part.add("Concat", ["as_list", "batch_time"], "codes_shape", axis=0)
+    part.add("Reshape", [codes, "codes_shape"], "stages_first")  # [n, B, T]
+    part.add("Transpose", ["stages_first"], "codes", perm=[1, 0, 2])
     inputs = [
         helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", latent_dim]),
         helper.make_tensor_value_info("n_stages", _INT64, []),
     ]
     outputs = [helper.make_tensor_value_info("codes", _INT64, ["B", "n_stages", "T"])]
-    return _model(helper.make_graph(nodes, "quantizer_encode", inputs, outputs, constants + weights))
+    return _model(helper.make_graph(part.nodes, "quantizer_encode", inputs, outputs, part.constants))
 
 
 def quantizer_decode_graph(tables: QuantizerTables) -> ModelProto:
@@ -100,68 +113,118 @@ def quantizer_decode_graph(tables: QuantizerTables) -> ModelProto:
     return _model(helper.make_graph(nodes, "quantizer_decode", inputs, outputs, constants))
 
 
-def _stages_from(stage: int, residual: str, tables: QuantizerTables) -> tuple[list[NodeProto], list[TensorProto], str]:
-    """Nodes and weights of this stage and all later ones, and the name of their codes [n_stages - stage, B * T]."""
-    i = str(stage)
-    nodes, weights = _one_stage(stage, residual, tables)
-    nodes.append(helper.make_node("Unsqueeze", [f"code.{i}", "first_axis"], [f"row.{i}"]))
-    if stage + 1 == len(tables.table):
-        return nodes, weights, f"row.{i}"
-    later, later_weights, later_codes = _stages_from(stage + 1, f"residual.{stage + 1}", tables)
-    later.append(helper.make_node("Concat", [f"row.{i}", later_codes], [f"more.{i}"], axis=0))
-    stop = [helper.make_node("Identity", [f"row.{i}"], [f"last.{i}"])]
-    weights.append(_tensor(f"count.{i}", stage + 1))
-    nodes += [
-        helper.make_node("Gather", [f"table.{i}", f"code.{i}"], [f"entry.{i}"], axis=0),
-        helper.make_node("Sub", [residual, f"entry.{i}"], [f"residual.{stage + 1}"]),
-        helper.make_node("Greater", ["n_stages", f"count.{i}"], [f"continues.{i}"]),
-        helper.make_node(
-            "If",
-            [f"continues.{i}"],
-            [f"codes.{i}"],
-            then_branch=_branch(f"more.{i}", later, later_weights),
-            else_branch=_branch(f"last.{i}", stop, []),
-        ),
-    ]
-    return nodes, weights, f"codes.{i}"
+@dataclass(frozen=True)
+class _Paths:
+    """Names of what is handed on from stage to stage: the paths of all frames, those of one frame side by side."""
+
+    residual: str  # [N * count, D]
+    codes: str = ""  # [stages so far, N * count]
+    merit: str = ""  # [N * count, 1], the sum of scores; none for a single path
+    count: int = 1
 
 
-def _one_stage(i: int, residual: str, tables: QuantizerTables) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Nodes that make `code.<i>` [B * T] of the residual, and their weights with the table for its lookup."""
+def _stages_from(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> str:
+    """Add stage i and all later ones to a part; the name of the codes of all stages, [n_stages, N]."""
+    chosen, parent, entry = _choose(i, paths, tables, part)
+    if i + 1 == len(tables.table):
+        return _best(i, chosen, part)
+    stop, more = _Part(), _Part()
+    before = paths.residual if not parent else more.add("Gather", [paths.residual, parent], f"before.{i}", axis=0)
+    vectors = more.add("Gather", [f"table.{i}", entry], f"vectors.{i}", axis=0)
+    residual = more.add("Sub", [before, vectors], f"residual.{i}")
+    later = _stages_from(i + 1, replace(chosen, residual=residual), tables, more)
+    part.add("Greater", ["n_stages", part.integers(f"count.{i}", i + 1)], f"continues.{i}")
+    branches = {"then_branch": more.branch(later), "else_branch": stop.branch(_best(i, chosen, stop))}
+    return part.add("If", [f"continues.{i}"], f"codes.{i}", **branches)
+
+
+def _choose(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> tuple[_Paths, str, str]:
+    """The paths after stage i, still without their residual.
+
+    Also the rows of the paths that they go on from, "" where those are the same, and their entries at this stage.
+    """
+    kept, entries = tables.kept[i], tables.table.shape[1]
+    scores = _scores(i, paths.residual, tables, part)  # [N * count, K]
+    if paths.count > 1:
+        part.add("Add", [scores, paths.merit], f"sums.{i}")
+        frames = part.integers(f"as_frames.{i}", [-1, paths.count * entries])
+        scores = part.add("Reshape", [f"sums.{i}", frames], f"sums_of_frames.{i}")  # [N, count * K]
+    merit = ""
+    if kept == 1:
+        index = part.add("ArgMax", [scores], f"best.{i}", axis=1, keepdims=int(paths.count > 1))
+    else:
+        index = f"best.{i}"
+        part.nodes.append(
+            helper.make_node("TopK", [scores, part.integers(f"kept.{i}", [kept])], [f"top.{i}", index], axis=1)
+        )
+        merit = part.add("Reshape", [f"top.{i}", "as_column"], f"merit.{i}")
+    if paths.count == kept == 1:
+        parent, entry = "", index
+    else:  # the index counts through all scores of a frame; now through those of all frames
+        part.add("Mul", ["row_numbers.column", part.integers(f"scores.{i}", paths.count * entries)], f"offsets.{i}")
+        part.add("Add", [index, f"offsets.{i}"], f"flat.{i}")
+        part.add("Reshape", [f"flat.{i}", "as_list"], f"flat_list.{i}")
+        width = part.integers(f"entries.{i}", entries)
+        parent = part.add("Div", [f"flat_list.{i}", width], f"parent.{i}")
+        entry = part.add("Mod", [f"flat_list.{i}", width], f"entry.{i}")
+    codes = part.add("Unsqueeze", [entry, "first_axis"], f"row.{i}")
+    if paths.codes:
+        past = paths.codes if not parent else part.add("Gather", [paths.codes, parent], f"past.{i}", axis=1)
+        codes = part.add("Concat", [past, codes], f"history.{i}", axis=0)
+    return _Paths("", codes, merit, kept), parent, entry
+
+
+def _scores(i: int, residual: str, tables: QuantizerTables, part: _Part) -> str:
+    """Scores of all entries of stage i; the part also gets the table that the entries are looked up in."""
     table, score = tables.table[i], tables.score[i]
-    last = i + 1 == len(tables.table)  # nobody looks up its entry
-    nodes, weights = [], []
     query = residual
     if tables.project is not None:
-        weights.append(_weight(f"project.{i}", tables.project[i]))
-        nodes.append(helper.make_node("MatMul", [residual, f"project.{i}"], [f"query.{i}"]))
-        query = f"query.{i}"
-    weights.append(_weight(f"bias.{i}", tables.bias[i]))
-    # One copy serves scoring and lookup when the scores are the transposed table.
+        query = part.add("MatMul", [residual, part.weight(f"project.{i}", tables.project[i])], f"query.{i}")
+    # One copy serves scoring and lookup when the scores are the transposed table; nobody looks up the last one.
     shared = np.array_equal(score, table.T)
-    if shared or not last:
-        weights.append(_weight(f"table.{i}", table))
-    if not shared:
-        weights.append(_weight(f"score.{i}", score))
-    matrix, transposed = (f"table.{i}", 1) if shared else (f"score.{i}", 0)
-    nodes += [
-        helper.make_node("Gemm", [query, matrix, f"bias.{i}"], [f"scores.{i}"], transB=transposed),
-        helper.make_node("ArgMax", [f"scores.{i}"], [f"code.{i}"], axis=1, keepdims=0),
-    ]
-    return nodes, weights
+    if shared or i + 1 < len(tables.table):
+        part.weight(f"table.{i}", table)
+    matrix = f"table.{i}" if shared else part.weight(f"score.{i}", score)
+    bias = part.weight(f"bias.{i}", tables.bias[i])
+    return part.add("Gemm", [query, matrix, bias], f"scores_of_paths.{i}", transB=int(shared))
 
 
-def _branch(output: str, nodes: list[NodeProto], weights: list[TensorProto]) -> GraphProto:
-    value = helper.make_tensor_value_info(output, _INT64, ["stages", "rows"])
-    return helper.make_graph(nodes, output, [], [value], weights)
+def _best(i: int, paths: _Paths, part: _Part) -> str:
+    """The codes [stages, N] of the first path, which is the best one."""
+    if paths.count == 1:
+        return part.add("Identity", [paths.codes], f"best_codes.{i}")
+    part.add("Reshape", [paths.codes, part.integers(f"as_paths.{i}", [i + 1, -1, paths.count])], f"all_codes.{i}")
+    return part.add("Gather", [f"all_codes.{i}", "zero"], f"best_codes.{i}", axis=2)
+
+
+class _Part:
+    """Nodes and constants of a graph, or of a branch, in the making."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """A node of one output; returns its name."""
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def weight(self, name: str, value: NDArray[np.float32]) -> str:
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
+        return name
+
+    def integers(self, name: str, value: object) -> str:
+        self.constants.append(_tensor(name, value))
+        return name
+
+    def branch(self, output: str) -> GraphProto:
+        """The part as a branch that gives codes."""
+        value = helper.make_tensor_value_info(output, _INT64, ["stages", "rows"])
+        return helper.make_graph(self.nodes, output, [], [value], self.constants)
 
 
 def _tensor(name: str, value: object) -> TensorProto:
     return numpy_helper.from_array(np.asarray(value, np.int64), name)
-
-
-def _weight(name: str, value: NDArray[np.float32]) -> TensorProto:
-    return numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)
 
 
 def _model(graph: GraphProto) -> ModelProto:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Device = Literal["cpu", "cuda", "auto"]
 _Value = tuple[str, tuple[int | None, ...]]  # type and shape of an input or output, None for any length
 
-_BLOCK_FRAMES = 256  # frames times streams in one call: bounds memory, and is long enough to be fast
+_BLOCK_FRAMES = 64  # frames times streams in one call: bounds memory, and is long enough to be fast
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # An exhaustive search would time every new length; TF32 would change codes.
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}

@@ -49,9 +49,12 @@ def test_interface(exported: Converted) -> None:
 
 
 def test_nothing_of_the_machine_in_the_files(exported: Converted) -> None:
+    host = socket.gethostname()
+    traces = [str(Path.cwd()), str(Path.home()), "site-packages", ".py", "/usr", "/tmp"]
+    traces += [host] if len(host) > 5 else []  # a shorter one stands in any file by chance
     for graph in exported.graphs.values():
         data = graph.SerializeToString()
-        for trace in (str(Path.cwd()), str(Path.home()), "site-packages", ".py", "/usr", "/tmp", socket.gethostname()):
+        for trace in traces:
             assert trace.encode() not in data, trace
         assert not graph.metadata_props and not any(node.metadata_props or node.doc_string for node in graph.graph.node)
         assert getpass.getuser() in ("root", "user") or getpass.getuser().encode() not in data

@@ -19,6 +19,8 @@ Graphs = Callable[[Quantizer], tuple[Callable[..., Any], Callable[..., Any]]]
 DIM, ENTRIES, STAGES = 8, 32, 4
 KINDS: dict[str, dict[str, Any]] = {
     "rvq": {},
+    "rvq, one path": {"paths": ()},
+    "rvq, paths to the end": {"paths": (2, 5, 5, 5)},
     "rvq projected": {"code_dim": 3},
     "rvq projected, normalized": {"code_dim": 3, "normalized": True, "learning": "gradient"},
     "rvq normalized": {"normalized": True},
@@ -39,7 +41,7 @@ def make(dim: int = DIM, **changes: Any) -> Quantizer:
 def with_codebooks(codebooks: torch.Tensor) -> Quantizer:
     """A plain RVQ with codebooks [S, K, D]."""
     stages, entries, dim = codebooks.shape
-    quantizer = make(dim, codebook_size=entries, max_stages=stages)
+    quantizer = make(dim, codebook_size=entries, max_stages=stages, paths=())
     for book, vectors in zip(quantizer.codebooks, codebooks, strict=True):
         book.vectors.copy_(vectors)
     return quantizer
@@ -127,17 +129,20 @@ def test_agrees_with_an_independent_implementation(graphs: Graphs) -> None:
         np.testing.assert_allclose(decoded, quantized.numpy(), atol=1e-5)
 
 
-def test_executed_work_falls_with_the_stage_count(tmp_path: Path) -> None:
-    tables = quantizer_tables(make().tables())
+@pytest.mark.parametrize(("paths", "rows"), [((), [3, 6, 9, 12]), ((3, 2), [3, 12, 18, 21])])
+def test_executed_work_falls_with_the_stage_count(paths: tuple[int, ...], rows: list[int], tmp_path: Path) -> None:
+    """Rows that are scored against a codebook, for three frames: those of each path that reaches a stage."""
+    tables = quantizer_tables(make(paths=paths).tables())
     graph = quantizer_encode_graph(tables).SerializeToString()
 
-    def searches(n: int) -> int:
+    def scored(n: int) -> int:
         options = onnxruntime.SessionOptions()
         options.enable_profiling = True
         options.profile_file_prefix = str(tmp_path / f"stages{n}")
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         session.run(None, {"latents": latents(1, 3).numpy(), "n_stages": np.array(n)})
         events = json.loads(Path(session.end_profiling()).read_text())
-        return sum(event.get("args", {}).get("op_name") == "ArgMax" for event in events)
+        gemms = [event["args"] for event in events if event.get("args", {}).get("op_name") == "Gemm"]
+        return sum(shape["float"][0] for args in gemms for shape in args["output_type_shape"])
 
-    assert [searches(n) for n in range(1, STAGES + 1)] == [1, 2, 3, 4]
+    assert [scored(n) for n in range(1, STAGES + 1)] == rows

@@ -12,6 +12,7 @@ from pathlib import Path
 import edgecodec
 import numpy as np
 import pytest
+import rig
 import soundfile
 from edgecodec.endpoints import FileSink, FileSource
 from edgecodec.live import LivePump
@@ -181,10 +182,8 @@ def test_without_portaudio_one_line_says_what_to_install() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_a_device_one_line_says_what_to_plug_in(bundle: str, tmp_path: Path) -> None:
-    from rig import require
-
-    require()  # for PortAudio
+def test_without_a_device_one_line_says_what_to_plug_in(bundle: str, tmp_path: Path, need) -> None:
+    need(rig.complete, *rig.PACKAGES)  # for PortAudio
     cards = Path("/proc/asound/cards")
     if cards.exists() and "[" in cards.read_text():
         pytest.skip("this machine has a sound card")

@@ -44,7 +44,7 @@ def tables() -> QuantizerTables:
     table = (rng.standard_normal((STAGES, ENTRIES, FRAME)) * scale).astype(np.float32)
     table[:, 0] = 0  # silence stays silent
     score = np.ascontiguousarray(table.transpose(0, 2, 1))
-    return QuantizerTables(None, score, (-0.5 * (table**2).sum(axis=2)).astype(np.float32), table)
+    return QuantizerTables(None, score, (-0.5 * (table**2).sum(axis=2)).astype(np.float32), table, (1,) * STAGES)
 
 
 def encoder_graph() -> onnx.ModelProto:

@@ -115,7 +115,7 @@ def test_default_model_keeps_the_budgets() -> None:
     latents = model.encode_latents(second)
     encoder = macs_per_second(model.encoder, second, 1.0)
     decoder = macs_per_second(model.decoder, latents, 1.0)
-    quantizer = 75 * config.quantizer.max_stages * config.quantizer.codebook_size * config.latent_dim
+    quantizer = model.quantizer.tables().macs() * config.frame_rate
     assert decoder < 150e6
     assert encoder + decoder + quantizer < 350e6
     assert parameter_count(model.encoder) + parameter_count(model.decoder) < 3e6

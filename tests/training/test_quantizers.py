@@ -7,8 +7,10 @@ import torch
 from edgecodec_training.quantizers import Codebook, Quantizer, QuantizerConfig, build_quantizer
 
 KINDS = {
-    "rvq, ema": QuantizerConfig(codebook_size=16, max_stages=4, dropout_stages=(1, 4)),
-    "rvq, gradient": QuantizerConfig(codebook_size=16, max_stages=4, dropout_stages=(1, 4), learning="gradient"),
+    "rvq, ema": QuantizerConfig(codebook_size=16, max_stages=4, dropout_stages=(1, 4), paths=()),
+    "rvq, gradient": QuantizerConfig(
+        codebook_size=16, max_stages=4, dropout_stages=(1, 4), learning="gradient", paths=()
+    ),
     "rvq, projected as in DAC": QuantizerConfig(
         codebook_size=16, max_stages=4, dropout_stages=(1, 4), learning="gradient", code_dim=3, normalized=True
     ),
@@ -96,6 +98,41 @@ def test_a_step_has_finite_gradients_everywhere(name: str) -> None:
     quantizer.update()
 
 
+def searching(*paths: int, entries: int = 4, stages: int = 3) -> Quantizer:
+    """An RVQ of random codebooks that get finer."""
+    torch.manual_seed(0)
+    config = QuantizerConfig(codebook_size=entries, max_stages=stages, dropout_stages=(1,), paths=paths)
+    quantizer = build_quantizer(config, 3)
+    for stage, book in enumerate(quantizer.codebooks):  # type: ignore[arg-type]
+        book.vectors.copy_(0.6**stage * torch.randn(entries, 3))
+    return quantizer
+
+
+def errors(quantizer: Quantizer, latents: torch.Tensor, n_stages: int) -> torch.Tensor:
+    """Squared error of every frame `[B, T]`."""
+    return (quantizer.decode(quantizer.encode(latents, n_stages)) - latents).square().sum(dim=2)
+
+
+def test_a_search_that_keeps_every_path_finds_the_best_codes() -> None:
+    latents = torch.randn(2, 100, 3)
+    quantizer = searching(4, 16)
+    table = quantizer.tables().table
+    every = sum(table[stage][choice] for stage, choice in enumerate(torch.cartesian_prod(*[torch.arange(4)] * 3).T))
+    assert every.shape == (64, 3)
+    best = (latents[:, :, None] - every).square().sum(dim=3).min(dim=2).values
+    torch.testing.assert_close(errors(quantizer, latents, 3), best)
+    assert (errors(searching(), latents, 3) - best).max() > 0.1  # the nearest entry of each stage is not enough
+
+
+def test_more_paths_and_more_stages_come_nearer() -> None:
+    latents = torch.randn(4, 200, 3)
+    kept = [searching(*paths, entries=16, stages=5) for paths in ((), (2, 2, 2), (3, 3, 3, 2, 2))]
+    left = [[float(errors(quantizer, latents, n).mean()) for n in range(1, 6)] for quantizer in kept]
+    assert left[0][4] > left[1][4] > left[2][4]
+    assert left[0][0] == left[1][0] == left[2][0]  # of one stage there is nothing to choose
+    assert all(after < before for before, after in itertools.pairwise(left[2]))
+
+
 def test_straight_through_passes_the_gradient_unchanged() -> None:
     quantizer = fitted("rvq, ema").train()
     latents = torch.randn(2, 5, 8, requires_grad=True)
@@ -153,6 +190,8 @@ def test_impossible_settings_are_refused() -> None:
         QuantizerConfig(kind="vq", max_stages=2, dropout_stages=(1,))
     with pytest.raises(ValueError, match=r"must lie in 1\.\.max_stages"):
         QuantizerConfig(max_stages=4)
+    with pytest.raises(ValueError, match="paths must be at least 1"):
+        QuantizerConfig(paths=(3, 0))
     with pytest.raises(ValueError, match="equal slices"):
         build_quantizer(QuantizerConfig(kind="pq", max_stages=3, dropout_stages=(1,)), 8)
     with pytest.raises(ValueError, match=r"n_stages must be in 1\.\.4, got 5"):

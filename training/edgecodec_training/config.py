@@ -101,7 +101,7 @@ class Config:
     def shares(self) -> dict[str, float]:
         """The weights of all losses on the decoded audio, as the balancer's shares."""
         loss, judges = self.loss, self.discriminators
-        weights = {"waveform": loss.waveform, "stft": loss.stft, "mel": loss.mel}
+        weights = {"waveform": loss.waveform, "stft": loss.stft, "mel": loss.mel, "loudness": loss.loudness}
         return weights | {"adversarial": judges.adversarial, "features": judges.features}
 
 

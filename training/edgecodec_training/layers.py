@@ -224,17 +224,17 @@ class LappedAnalysis(Causal):
         super().__init__()
         if frame_size % 2:
             raise ValueError(f"the lapped transform needs an even frame_size, not {frame_size}")
-        self.frame_size, self.half = frame_size, frame_size // 2
+        self.frame_size, self.folded = frame_size, frame_size // 2
         self.register_buffer("transform", dct4(frame_size), persistent=False)
         self.register_buffer("window", sine_window(frame_size), persistent=False)
-        self.state_size = self.half
+        self.state_size = self.folded
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         hops = x.reshape(x.shape[0], -1, self.frame_size)
-        first, second = (hops * self.window).split(self.half, dim=2)  # as the earlier of two hops
+        first, second = (hops * self.window).split(self.folded, dim=2)  # as the earlier of two hops
         odd = torch.cat([state.unsqueeze(1), first - second.flip(2)], dim=1)
-        first, second = (hops * self.window.flip(0)).split(self.half, dim=2)  # as the later one
+        first, second = (hops * self.window.flip(0)).split(self.folded, dim=2)  # as the later one
         even = -(first.flip(2) + second)
         return torch.cat([even, odd[:, :-1]], dim=2) @ self.transform, odd[:, -1]
 
@@ -250,14 +250,14 @@ class LappedSynthesis(Causal):
 
     def __init__(self, frame_size: int) -> None:
         super().__init__()
-        self.half = frame_size // 2
+        self.folded = frame_size // 2
         self.register_buffer("transform", dct4(frame_size), persistent=False)
         self.register_buffer("window", sine_window(frame_size), persistent=False)
-        self.state_size = self.half
+        self.state_size = self.folded
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        even, odd = (x @ self.transform).split(self.half, dim=2)
+        even, odd = (x @ self.transform).split(self.folded, dim=2)
         tails = torch.cat([state.unsqueeze(1), even], dim=1)
         rising = torch.cat([odd, -odd.flip(2)], dim=2) * self.window
         falling = torch.cat([tails[:, :-1].flip(2), tails[:, :-1]], dim=2) * self.window.flip(0)

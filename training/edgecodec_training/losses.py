@@ -9,10 +9,15 @@ from torch import Tensor, nn
 
 from .measures import mel_filters
 
+LOUDNESS_POWER = 0.46  # of magnitudes: 0.23 of intensities
+LOUDNESS_FLOOR = 1e-5  # magnitude, -94 dB of full scale: keeps the slope finite
+
 
 @dataclass(frozen=True)
 class LossConfig:
     """Weights of the terms, windows in samples (hop = window / 4), and where the log-mel floors.
+
+    `loudness_windows` are some of the `mel_windows`.
 
     `mel_floor` is the magnitude added before the logarithm, 1 being a sine of twice full scale: low enough to keep
     quiet speech, high enough not to spend the loss on the noise floor of silence. With `balanced` the weights, those of
@@ -22,10 +27,12 @@ class LossConfig:
     waveform: float = 5.0
     stft: float = 20.0
     mel: float = 1.0
+    loudness: float = 20.0
     stft_windows: tuple[int, ...] = (512, 1024)
     mel_windows: tuple[int, ...] = (256, 512, 1024, 2048)
     mel_bands: tuple[int, ...] = (24, 48, 80, 120)
     mel_floor: float = 1e-4
+    loudness_windows: tuple[int, ...] = (512, 1024)
     compression: float = 0.3
     balanced: bool = False
 
@@ -51,6 +58,8 @@ class ReconstructionLoss(nn.Module):
     """The weighted terms between a target and a decoded signal `[B, 1, samples]`.
 
     `mel`: L1 of log-mel spectra at several windows, as in DAC (arXiv:2306.06546), section 3.4, floored.
+    `loudness`: L1 of the loudness in mel bands, (intensity)^0.23 after Zwicker & Fastl, Psychoacoustics, section 8.1:
+    where log-mel spectra weigh every level alike, it weighs as PESQ (ITU-T P.862) does, and leaves silence alone.
     `stft`: squared error of magnitude-compressed complex spectra plus that of their magnitudes (Braun & Tashev 2021,
     arXiv:2009.12286), which follows hearing better than plain spectra and still sees the phase.
     """
@@ -59,6 +68,8 @@ class ReconstructionLoss(nn.Module):
         super().__init__()
         if len(config.mel_windows) != len(config.mel_bands):
             raise ValueError("mel_windows and mel_bands must be of one length")
+        if not set(config.loudness_windows) <= set(config.mel_windows):
+            raise ValueError("loudness_windows must be among the mel_windows")
         self.config = config
         sizes = sorted({*config.stft_windows, *config.mel_windows})
         self.spectra = nn.ModuleDict({str(size): Spectrum(size) for size in sizes})
@@ -72,7 +83,7 @@ class ReconstructionLoss(nn.Module):
         x, y = target.squeeze(1), decoded.squeeze(1)
         terms = {"waveform": (x - y).abs().mean()}
         zero = x.new_zeros(())
-        terms |= {"stft": zero, "mel": zero}
+        terms |= {"stft": zero, "mel": zero, "loudness": zero}
         for name, spectrum in self.spectra.items():
             size = int(name)
             fx, fy = spectrum(x), spectrum(y)
@@ -81,8 +92,12 @@ class ReconstructionLoss(nn.Module):
                 terms["stft"] = terms["stft"] + self._compressed(fx, fy, px, py)
             if size in config.mel_windows:
                 filters = getattr(self, f"mel_{size}")
-                mx, my = (torch.log10((p.sqrt() @ filters) + config.mel_floor) for p in (px, py))
-                terms["mel"] = terms["mel"] + (mx - my).abs().mean()
+                mx, my = (p.sqrt() @ filters for p in (px, py))
+                lx, ly = (torch.log10(m + config.mel_floor) for m in (mx, my))
+                terms["mel"] = terms["mel"] + (lx - ly).abs().mean()
+                if size in config.loudness_windows:
+                    difference = (mx + LOUDNESS_FLOOR) ** LOUDNESS_POWER - (my + LOUDNESS_FLOOR) ** LOUDNESS_POWER
+                    terms["loudness"] = terms["loudness"] + difference.abs().mean()
         return {name: getattr(config, name) * term for name, term in terms.items()}
 
     def _compressed(self, fx: Tensor, fy: Tensor, px: Tensor, py: Tensor) -> Tensor:

@@ -3,6 +3,11 @@
 At inference all of them are one thing, stages of a scored lookup (`LookupTables`): stage i picks the entry with
 the highest score of what earlier stages left over, and subtracts that entry's vector. `encode`, `decode` and the
 exported ONNX graphs run this form; the kinds differ in how they learn, which is `forward`.
+
+The nearest entry of one stage is not always the one that later stages complete best. A plain RVQ therefore follows
+several paths at once, and keeps the one whose sum ends nearest: the M-best search of multi-stage VQ (LeBlanc et al.
+1993, Efficient search and design procedures for robust multi-stage VQ of LPC parameters at 4 kb/s). It costs the
+encoder a few more lookups, and the decoder nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +35,8 @@ class QuantizerConfig:
     gradient (codebook loss). `commitment`: weight of the pull of latents towards their codes. `dropout_stages`: stage
     counts drawn per clip in training, so that each count is usable. `restart_below`: an entry used less than this
     fraction of the mean use restarts at a random vector of the batch. `temperature`: Gumbel-softmax, (first, last,
-    steps) of a geometric schedule.
+    steps) of a geometric schedule. `paths`: how many paths the search for codes keeps after the first, second, …
+    stage, and one after those not named (plain RVQ in the latents' own dimension; other kinds keep one).
     """
 
     kind: Kind = "rvq"
@@ -44,21 +50,42 @@ class QuantizerConfig:
     dropout_stages: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16)
     restart_below: float = 0.05
     temperature: tuple[float, float, int] = (2.0, 0.5, 20_000)
+    paths: tuple[int, ...] = (3, 3, 3, 2, 2)
 
     def __post_init__(self) -> None:
         if self.kind == "vq" and self.max_stages != 1:
             raise ValueError(f"a vq quantizer has one stage, not max_stages = {self.max_stages}")
         if any(not 1 <= n <= self.max_stages for n in self.dropout_stages):
             raise ValueError(f"dropout_stages {self.dropout_stages} must lie in 1..max_stages = {self.max_stages}")
+        if any(n < 1 for n in self.paths):
+            raise ValueError(f"paths must be at least 1, got {self.paths}")
 
 
 class LookupTables(NamedTuple):
-    """The inference form of a quantizer: S stages, K entries, latents of D, code vectors of d dimensions."""
+    """The inference form of a quantizer: S stages, K entries, latents of D, code vectors of d dimensions.
+
+    Where `paths` are kept (see `QuantizerConfig`), the score of an entry is half of what it takes off the squared
+    error, so that scores add up along a path.
+    """
 
     project: Tensor | None  # [S, D, d], None when d == D and there is nothing to project
     score: Tensor  # [S, d, K]
     bias: Tensor  # [S, K]
     table: Tensor  # [S, K, D]
+    paths: tuple[int, ...] = ()
+
+    def kept(self) -> list[int]:
+        """How many paths there are after each stage: no more than there can be."""
+        stages, entries, _ = self.table.shape
+        counts = [1]
+        for wanted in (*self.paths, *[1] * stages)[:stages]:
+            counts.append(min(wanted, counts[-1] * entries))
+        return counts[1:]
+
+    def macs(self) -> int:
+        """Multiply-accumulates of one frame's search, all stages: a lookup for each path that reaches a stage."""
+        lookup = self.score[0].numel() + (0 if self.project is None else self.project[0].numel())
+        return lookup * sum([1, *self.kept()[:-1]])
 
 
 class Quantized(NamedTuple):
@@ -100,13 +127,19 @@ class Quantizer(nn.Module):
         if not 1 <= n_stages <= self.max_stages:
             raise ValueError(f"n_stages must be in 1..{self.max_stages}, got {n_stages}")
         tables = self.tables()
-        residual = latents.reshape(-1, self.latent_dim)
-        codes = []
-        for stage in range(n_stages):
+        residual = latents.reshape(-1, 1, self.latent_dim)  # [N, paths, D]
+        merit = residual[..., :1] * 0  # [N, paths, 1], sum of the scores along each path
+        codes = residual[..., :0].long()  # [N, paths, stages so far]
+        for stage, kept in enumerate(tables.kept()[:n_stages]):
             query = residual if tables.project is None else residual @ tables.project[stage]
-            codes.append((query @ tables.score[stage] + tables.bias[stage]).argmax(dim=1))
-            residual = residual - tables.table[stage][codes[-1]]
-        return torch.stack(codes).reshape(n_stages, *latents.shape[:2]).transpose(0, 1)
+            scores = merit + query @ tables.score[stage] + tables.bias[stage]  # [N, paths, K]
+            best = scores.flatten(1).topk(kept)
+            path, entry = best.indices // scores.shape[2], best.indices % scores.shape[2]
+            along = path[:, :, None]
+            codes = torch.cat([codes.take_along_dim(along, dim=1), entry[:, :, None]], dim=2)
+            residual = residual.take_along_dim(along, dim=1) - tables.table[stage][entry]
+            merit = best.values[:, :, None]
+        return codes[:, 0].T.reshape(n_stages, *latents.shape[:2]).transpose(0, 1)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
@@ -249,6 +282,7 @@ class ResidualVQ(CodebookQuantizer):
             torch.stack([s for s, _ in scoring]),
             torch.stack([b for _, b in scoring]),
             torch.stack(table),
+            () if self.projected or self.config.normalized else self.config.paths,
         )
 
     @torch.no_grad()
