@@ -15,7 +15,7 @@ SMALL = {  # what makes the recipe for data-centre GPUs a matter of seconds on a
     "model": {"sample_rate": 16_000, "frame_size": 160, "latent_dim": 16},
     "model.edge": {"channels": 16, "encoder_blocks": 1, "decoder_blocks": 1},
     "model.quantizer": {"codebook_size": 64, "max_stages": 4, "dropout_stages": [1, 2, 4]},
-    "loss": {"mel_windows": [256], "mel_bands": [20], "stft_windows": [512]},
+    "loss": {"mel_windows": [256], "mel_bands": [20], "loudness_windows": [256], "stft_windows": [512]},
     "data": {"threads": 2},
     "discriminators": {"start_step": 4, "stft_windows": [256], "periods": [2, 3], "channels": 4},
     "optimizer": {"warmup_steps": 2, "decay_steps": 4},

@@ -23,7 +23,7 @@ TINY = {
         "edge": {"channels": 16, "encoder_blocks": 1, "decoder_blocks": 1},
         "quantizer": {"codebook_size": 16, "max_stages": 4, "dropout_stages": [1, 2, 4]},
     },
-    "loss": {"mel_windows": [256, 512], "mel_bands": [20, 40], "stft_windows": [512]},
+    "loss": {"mel_windows": [256, 512], "mel_bands": [20, 40], "loudness_windows": [512], "stft_windows": [512]},
     "optimizer": {"warmup_steps": 5, "decay_steps": 10},
     "run": {
         "steps": 12,

@@ -130,6 +130,19 @@ def test_the_command_trains_stops_and_resumes(
     assert load_checkpoint(tmp_path / "next").step == 11
 
 
+def test_the_command_trains_on_streamed_shards(
+    shard: Path, tmp_path: Path, tiny_config: Config, write_config: WriteConfig
+) -> None:
+    config, out = tmp_path / "tiny.toml", tmp_path / "run"
+    write_config(tiny_config, config)
+    url = shard.as_uri().replace("shard-000", "shard-{000..000}")
+    call = ["--config", str(config), "--data", url, "--out", str(out), "--steps", "3"]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    missing = CliRunner().invoke(app, [*call[:3], url.replace("shard-{", "chard-{"), "--out", str(tmp_path / "other")])
+    assert missing.exit_code == 1 and len(missing.output.strip().splitlines()) == 2, missing.output  # a note, an error
+
+
 def test_stopped_before_the_first_step_claims_nothing(
     monkeypatch: pytest.MonkeyPatch, speech_folder: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[list[Path], typer.Option(help="Folder, WebDataset shard or audio file; may be repeated.")],
+    data: Annotated[
+        list[str],
+        typer.Option(help="Folder, audio file, WebDataset shards by pattern or URL (s3://…/{00..99}.tar); repeatable."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints and TensorBoard log.")],
     config: Annotated[str, typer.Option(help="Configuration: edge, edge-gpu, seanet, or a TOML file.")] = "edge",
     settings: Annotated[

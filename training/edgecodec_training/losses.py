@@ -36,6 +36,12 @@ class LossConfig:
     compression: float = 0.3
     balanced: bool = False
 
+    def __post_init__(self) -> None:
+        if len(self.mel_windows) != len(self.mel_bands):
+            raise ValueError("mel_windows and mel_bands must be of one length")
+        if not set(self.loudness_windows) <= set(self.mel_windows):
+            raise ValueError(f"loudness_windows {self.loudness_windows} must be among mel_windows {self.mel_windows}")
+
 
 class Spectrum(nn.Module):
     """Complex STFT with a Hann window and hop = window / 4, scaled so that a full-scale sine has magnitude 1/2."""
@@ -66,10 +72,6 @@ class ReconstructionLoss(nn.Module):
 
     def __init__(self, config: LossConfig, sample_rate: int) -> None:
         super().__init__()
-        if len(config.mel_windows) != len(config.mel_bands):
-            raise ValueError("mel_windows and mel_bands must be of one length")
-        if not set(config.loudness_windows) <= set(config.mel_windows):
-            raise ValueError("loudness_windows must be among the mel_windows")
         self.config = config
         sizes = sorted({*config.stft_windows, *config.mel_windows})
         self.spectra = nn.ModuleDict({str(size): Spectrum(size) for size in sizes})

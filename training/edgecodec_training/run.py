@@ -43,7 +43,7 @@ class Leg:
     The minutes are those of the whole leg, from reading the data to the last checkpoint.
     """
 
-    data: Sequence[Path]
+    data: Sequence[str | Path]
     out: Path
     valid: Path | None = None
     device: str = "cpu"

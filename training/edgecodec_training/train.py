@@ -19,12 +19,12 @@ from torch.optim import AdamW
 from .balancer import Balancer
 from .checkpoint import Checkpoint, contiguous_state, put_weights
 from .config import Config, ConfigError, OptimizerConfig
-from .data import Batches, Prefetched, find_clips
 from .discriminators import Discriminators
 from .ledger import LegEntry
 from .losses import ReconstructionLoss
 from .model import CodecModel
 from .ranks import Ranks, launch
+from .streams import open_batches
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int, updates: int) -> float:
@@ -44,7 +44,7 @@ class Trainer:
     """Model, averaged model, discriminators, optimizers and data of one run, at one step, on one of its ranks."""
 
     def __init__(
-        self, config: Config, data: Sequence[Path], *, device: str = "cpu", start: Checkpoint | None = None
+        self, config: Config, data: Sequence[str | Path], *, device: str = "cpu", start: Checkpoint | None = None
     ) -> None:
         self.config = config
         self.fabric = launch(device, mixed_precision=config.run.mixed_precision)
@@ -73,8 +73,8 @@ class Trainer:
             else None
         )
         hop = config.model.frame_size
-        batches = Batches(
-            find_clips(data, config.model.sample_rate),
+        self.batches = open_batches(
+            data,
             config.data,
             sample_rate=config.model.sample_rate,
             samples=hop * max(1, round(config.run.clip_seconds * config.model.sample_rate / hop)),
@@ -82,8 +82,8 @@ class Trainer:
             seed=config.run.seed,
             rank=self.ranks.rank,
             ranks=self.ranks.count,
+            first_step=0 if start is None else start.step,
         )
-        self.batches = Prefetched(batches, config.data.threads) if config.data.threads else batches
         self.step = 0
         self.updates = 0  # of this optimizer: fewer than steps where a leg began from weights alone
         self.ledger: list[LegEntry] = []
