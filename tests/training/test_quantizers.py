@@ -7,10 +7,9 @@ import torch
 from edgecodec_training.quantizers import Codebook, Quantizer, QuantizerConfig, build_quantizer
 
 KINDS = {
-    "rvq, ema": QuantizerConfig(codebook_size=16, max_stages=4, dropout_stages=(1, 4), paths=()),
-    "rvq, gradient": QuantizerConfig(
-        codebook_size=16, max_stages=4, dropout_stages=(1, 4), learning="gradient", paths=()
-    ),
+    "rvq, ema": QuantizerConfig(codebook_size=16, max_stages=4, dropout_stages=(1, 4)),
+    "rvq, ema, one path": QuantizerConfig(codebook_size=16, max_stages=4, dropout_stages=(1, 4), paths=()),
+    "rvq, gradient": QuantizerConfig(codebook_size=16, max_stages=4, dropout_stages=(1, 4), learning="gradient"),
     "rvq, projected as in DAC": QuantizerConfig(
         codebook_size=16, max_stages=4, dropout_stages=(1, 4), learning="gradient", code_dim=3, normalized=True
     ),
@@ -71,9 +70,9 @@ def test_forward_and_encode_choose_the_same_codes(name: str) -> None:
     assert out.codes.shape == (3, most, 7)
     for n in range(1, most + 1):
         codes = quantizer.encode(latents, n)
-        assert torch.equal(codes, out.codes[:, :n])
-        decoded = quantizer.decode(codes)
-        torch.testing.assert_close(quantizer(latents, torch.full((3,), n)).quantized, decoded, rtol=1e-4, atol=1e-5)
+        trained = quantizer(latents, torch.full((3,), n))
+        assert torch.equal(codes, trained.codes[:, :n])
+        torch.testing.assert_close(trained.quantized, quantizer.decode(codes), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "vq"])

@@ -43,7 +43,7 @@ def states(speech_folder: Path, tmp_path: Path, write_config: WriteConfig) -> St
 
 @pytest.mark.parametrize("code_dim", [0, 4])
 def test_two_processes_train_as_one_with_the_joined_batch(code_dim: int, tiny_config: Config, states: States) -> None:
-    changes = ["run.batch_size=4", "model.quantizer.restart_below=0.6", "model.quantizer.decay=0.7"]
+    changes = ["run.batch_size=4", "model.quantizer.restart_below=0.9", "model.quantizer.decay=0.7"]
     config = override(tiny_config, [*changes, f"model.quantizer.code_dim={code_dim}"])
     alone, (first, second) = states(config, 6)
     assert first.keys() == second.keys() == alone.keys()

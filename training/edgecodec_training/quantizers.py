@@ -127,19 +127,7 @@ class Quantizer(nn.Module):
         if not 1 <= n_stages <= self.max_stages:
             raise ValueError(f"n_stages must be in 1..{self.max_stages}, got {n_stages}")
         tables = self.tables()
-        residual = latents.reshape(-1, 1, self.latent_dim)  # [N, paths, D]
-        merit = residual[..., :1] * 0  # [N, paths, 1], sum of the scores along each path
-        codes = residual[..., :0].long()  # [N, paths, stages so far]
-        for stage, kept in enumerate(tables.kept()[:n_stages]):
-            query = residual if tables.project is None else residual @ tables.project[stage]
-            scores = merit + query @ tables.score[stage] + tables.bias[stage]  # [N, paths, K]
-            best = scores.flatten(1).topk(kept)
-            path, entry = best.indices // scores.shape[2], best.indices % scores.shape[2]
-            along = path[:, :, None]
-            codes = torch.cat([codes.take_along_dim(along, dim=1), entry[:, :, None]], dim=2)
-            residual = residual.take_along_dim(along, dim=1) - tables.table[stage][entry]
-            merit = best.values[:, :, None]
-        return codes[:, 0].T.reshape(n_stages, *latents.shape[:2]).transpose(0, 1)
+        return search(tables, latents, tables.kept()[:n_stages])
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
@@ -149,6 +137,24 @@ class Quantizer(nn.Module):
             (table[stage][codes[:, stage]] for stage in range(codes.shape[1])),
             start=torch.zeros((), device=codes.device),
         )
+
+
+@torch.no_grad()
+def search(tables: LookupTables, latents: Tensor, kept: Sequence[int]) -> Tensor:
+    """Codes `[B, stages, T]` of latents `[B, T, D]`: those of the best path, of `kept[i]` kept after stage i."""
+    residual = latents.reshape(-1, 1, latents.shape[2])  # [N, paths, D], N = B * T
+    merit = residual[..., :1] * 0  # [N, paths, 1], sum of the scores along each path
+    codes = residual[..., :0].long()  # [N, paths, stages so far]
+    for stage, paths in enumerate(kept):
+        query = residual if tables.project is None else residual @ tables.project[stage]
+        scores = merit + query @ tables.score[stage] + tables.bias[stage]  # [N, paths, K]
+        best = scores.flatten(1).topk(paths)
+        path, entry = best.indices // scores.shape[2], best.indices % scores.shape[2]
+        along = path[:, :, None]
+        codes = torch.cat([codes.take_along_dim(along, dim=1), entry[:, :, None]], dim=2)
+        residual = residual.take_along_dim(along, dim=1) - tables.table[stage][entry]
+        merit = best.values[:, :, None]
+    return codes[:, 0].T.reshape(len(kept), *latents.shape[:2]).transpose(0, 1)
 
 
 def build_quantizer(config: QuantizerConfig, latent_dim: int) -> Quantizer:
@@ -303,19 +309,19 @@ class ResidualVQ(CodebookQuantizer):
 
     def forward(self, latents: Tensor, n_stages: Tensor) -> Quantized:
         """See `Quantizer.forward`. Codebooks see every clip at every stage; dropout only hides stages from the sum."""
+        codes = self._choose(latents.detach(), n_stages)
         residual = latents
         quantized = torch.zeros_like(latents)
         commitment, codebook = latents.new_zeros(()), latents.new_zeros(())
-        codes, left = [], []
+        left = []
         self._seen = []
         for stage, book in enumerate(self.codebooks):
             active = (n_stages > stage)[:, None, None].to(latents)
             query = self.enter[stage](residual) if self.projected else residual
             if self.config.normalized:
                 query = F.normalize(query, dim=2)
-            flat = query.detach().flatten(0, 1)
-            code = book.search(flat)
-            self._seen.append((flat, code))
+            code = codes[:, stage].flatten()
+            self._seen.append((query.detach().flatten(0, 1), code))
             entry = book.entries()[code].reshape(query.shape)
             commitment = commitment + (active * (query - entry.detach()).square()).mean()
             codebook = codebook + (active * (query.detach() - entry).square()).mean()
@@ -323,7 +329,6 @@ class ResidualVQ(CodebookQuantizer):
                 entry = self.leave[stage](query + (entry - query).detach())
             quantized = quantized + active * entry
             residual = residual - (entry if self.projected else entry.detach())
-            codes.append(code.reshape(latents.shape[:2]))
             left.append(residual.detach().square().mean())
         if not self.projected:
             quantized = latents + (quantized - latents).detach()  # straight-through around all stages
@@ -331,7 +336,17 @@ class ResidualVQ(CodebookQuantizer):
         if self.config.learning == "gradient":
             losses["codebook"] = codebook
         energy = latents.detach().square().mean().clamp(min=1e-12)
-        return Quantized(quantized, torch.stack(codes, dim=1), losses, torch.stack(left) / energy)
+        return Quantized(quantized, codes, losses, torch.stack(left) / energy)
+
+    @torch.no_grad()
+    def _choose(self, latents: Tensor, n_stages: Tensor) -> Tensor:
+        """Codes `[B, max_stages, T]`: of each clip the best path at its stage count, and one path from there on."""
+        tables = self.tables()
+        codes = latents.new_empty(len(latents), self.max_stages, latents.shape[1], dtype=torch.long)
+        for n in n_stages.unique().tolist():
+            kept = tables.kept()[: n - 1] + [1] * (self.max_stages - n + 1)
+            codes[n_stages == n] = search(tables, latents[n_stages == n], kept)
+        return codes
 
 
 class ProductVQ(CodebookQuantizer):
