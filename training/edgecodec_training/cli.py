@@ -79,6 +79,8 @@ def train(
     except (CheckpointError, DataError, OSError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt:
+        if not on_first_rank():
+            raise typer.Exit(130) from None
         if latest(out) is None:
             _fail("stopped before the first step: nothing to save", code=130)
         _fail(f"stopped; the run is saved in {out}: go on with --resume", code=130)
