@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from edgecodec_training.checkpoint import load_checkpoint
 from edgecodec_training.config import Config, override
 from edgecodec_training.ranks import Ranks
+from edgecodec_training.run import AGREE_EVERY
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -83,6 +85,25 @@ def test_the_command_runs_under_torchrun(
     alone = started([*call, "--resume", "--steps", "10"])
     assert alone.returncode == 0, alone.stderr
     assert [entry.processes for entry in load_checkpoint(out).ledger] == [2, 1]
+
+
+def test_processes_stop_at_the_same_step(
+    tiny_config: Config, speech_folder: Path, tmp_path: Path, write_config: WriteConfig
+) -> None:
+    path, out = tmp_path / "config.toml", tmp_path / "run"
+    write_config(tiny_config, path)
+    command = Path(sys.executable).with_name("edgecodec")
+    call = [str(command), "train", "--config", str(path), "--data", str(speech_folder), "--out", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*TORCHRUN, "--no-python", *call, "--steps", "100000"], env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not list(out.glob("step-*")) and process.poll() is None:
+            time.sleep(0.1)
+        process.terminate()  # torchrun hands it to both
+        _, errors = process.communicate(timeout=120)
+    assert errors.count("the run is saved") == 1, errors
+    assert load_checkpoint(out).step % AGREE_EVERY == 0
 
 
 def test_a_batch_that_cannot_be_split_is_refused(
