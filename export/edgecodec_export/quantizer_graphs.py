@@ -10,6 +10,7 @@ so one pair of graphs serves them all. Stages are nested, each one inside the "o
 
 so that the compute falls with `n_stages`. Where several paths are followed, the residuals of a frame's paths are rows
 side by side, and TopK over all their scores picks the next paths; from the stage on where one is left, ArgMax does.
+Each stage remembers which path its own went on from; the last one traces the best path back.
 
 A Loop that gathers each stage's matrix copies it on every iteration, and its
 matrix is no constant: onnxruntime cannot lay it out for its kernel at load. Nested branches hold constants.
@@ -69,16 +70,21 @@ def quantizer_encode_graph(tables: QuantizerTables) -> ModelProto:
     """`latents` [B, T, D] and `n_stages` (int64 scalar, 1..S) to `codes` int64 [B, n_stages, T]."""
     latent_dim = tables.table.shape[2]
     part = _Part()
-    for name, value in {"as_rows": [-1, latent_dim], "as_list": [-1], "first_axis": [0]}.items():
+    for name, value in {"as_rows": [-1, latent_dim], "as_list": [-1]}.items():
         part.integers(name, value)
     rows = part.add("Reshape", ["latents", "as_rows"], "rows")  # [N, D], N = B * T
-    if any(n > 1 for n in tables.kept):
+    counts = (1, *tables.kept)[: len(tables.kept)]  # paths that reach each stage
+    searched = {count for count, kept in zip(counts, tables.kept, strict=True) if max(count, kept) > 1}
+    if searched:
         for name, number in {"zero": 0, "one": 1, "as_column": [-1, 1]}.items():
             part.integers(name, number)
-        part.add("Shape", [rows], "row_count", end=1)
-        part.add("Squeeze", ["row_count"], "row_count.scalar")
-        part.add("Range", ["zero", "row_count.scalar", "one"], "row_numbers")
-        part.add("Reshape", ["row_numbers", "as_column"], "row_numbers.column")  # [N, 1]
+        part.add("Shape", [rows], "frames", end=1)
+        part.add("Squeeze", ["frames"], "frames.scalar")
+        part.add("Range", ["zero", "frames.scalar", "one"], "frame_numbers")
+        part.add("Reshape", ["frame_numbers", "as_column"], "frame_numbers.column")  # [N, 1]
+    for count in sorted(searched):  # where the scores of a frame begin, among those of all frames
+        width = part.integers(f"width.{count}", count * tables.table.shape[1])
+        part.add("Mul", ["frame_numbers.column", width], f"starts.{count}")
     codes = _stages_from(0, _Paths(rows), tables, part)
     part.add("Shape", ["latents"], "batch_time", end=2)
     part.add("Concat", ["as_list", "batch_time"], "codes_shape", axis=0)
@@ -114,35 +120,41 @@ def quantizer_decode_graph(tables: QuantizerTables) -> ModelProto:
 
 
 @dataclass(frozen=True)
+class _Step:
+    """Names of what one stage chose for the paths of all frames, those of one frame side by side."""
+
+    entry: str  # [N * kept]
+    parent: str  # [N * kept], the row of the path that each goes on from; none where it is the row itself
+
+
+@dataclass(frozen=True)
 class _Paths:
-    """Names of what is handed on from stage to stage: the paths of all frames, those of one frame side by side."""
+    """Names of what is handed on from stage to stage."""
 
     residual: str  # [N * count, D]
-    codes: str = ""  # [stages so far, N * count]
     merit: str = ""  # [N * count, 1], the sum of scores; none for a single path
     count: int = 1
+    steps: tuple[_Step, ...] = ()
 
 
 def _stages_from(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> str:
-    """Add stage i and all later ones to a part; the name of the codes of all stages, [n_stages, N]."""
-    chosen, parent, entry = _choose(i, paths, tables, part)
+    """Add stage i and all later ones to a part; the name of the codes of all stages, one after the other."""
+    chosen = _choose(i, paths, tables, part)
     if i + 1 == len(tables.table):
-        return _best(i, chosen, part)
+        return _best(chosen, part)
     stop, more = _Part(), _Part()
+    entry, parent = chosen.steps[-1].entry, chosen.steps[-1].parent
     before = paths.residual if not parent else more.add("Gather", [paths.residual, parent], f"before.{i}", axis=0)
     vectors = more.add("Gather", [f"table.{i}", entry], f"vectors.{i}", axis=0)
     residual = more.add("Sub", [before, vectors], f"residual.{i}")
     later = _stages_from(i + 1, replace(chosen, residual=residual), tables, more)
     part.add("Greater", ["n_stages", part.integers(f"count.{i}", i + 1)], f"continues.{i}")
-    branches = {"then_branch": more.branch(later), "else_branch": stop.branch(_best(i, chosen, stop))}
+    branches = {"then_branch": more.branch(later), "else_branch": stop.branch(_best(chosen, stop))}
     return part.add("If", [f"continues.{i}"], f"codes.{i}", **branches)
 
 
-def _choose(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> tuple[_Paths, str, str]:
-    """The paths after stage i, still without their residual.
-
-    Also the rows of the paths that they go on from, "" where those are the same, and their entries at this stage.
-    """
+def _choose(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> _Paths:
+    """The paths after stage i, still without their residual."""
     kept, entries = tables.kept[i], tables.table.shape[1]
     scores = _scores(i, paths.residual, tables, part)  # [N * count, K]
     if paths.count > 1:
@@ -159,19 +171,28 @@ def _choose(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> tupl
         )
         merit = part.add("Reshape", [f"top.{i}", "as_column"], f"merit.{i}")
     if paths.count == kept == 1:
-        parent, entry = "", index
+        step = _Step(index, "")
     else:  # the index counts through all scores of a frame; now through those of all frames
-        part.add("Mul", ["row_numbers.column", part.integers(f"scores.{i}", paths.count * entries)], f"offsets.{i}")
-        part.add("Add", [index, f"offsets.{i}"], f"flat.{i}")
+        part.add("Add", [index, f"starts.{paths.count}"], f"flat.{i}")
         part.add("Reshape", [f"flat.{i}", "as_list"], f"flat_list.{i}")
         width = part.integers(f"entries.{i}", entries)
-        parent = part.add("Div", [f"flat_list.{i}", width], f"parent.{i}")
         entry = part.add("Mod", [f"flat_list.{i}", width], f"entry.{i}")
-    codes = part.add("Unsqueeze", [entry, "first_axis"], f"row.{i}")
-    if paths.codes:
-        past = paths.codes if not parent else part.add("Gather", [paths.codes, parent], f"past.{i}", axis=1)
-        codes = part.add("Concat", [past, codes], f"history.{i}", axis=0)
-    return _Paths("", codes, merit, kept), parent, entry
+        step = _Step(entry, part.add("Div", [f"flat_list.{i}", width], f"parent.{i}"))
+    return _Paths("", merit, kept, (*paths.steps, step))
+
+
+def _best(paths: _Paths, part: _Part) -> str:
+    """The codes of each frame's first path, which is the best one, traced back: [stages * N]."""
+    last = len(paths.steps) - 1
+    rows = ""  # of the path before the stage at hand, one a frame; none while a frame has one path only
+    if paths.count > 1:
+        rows = part.add("Mul", ["frame_numbers", part.integers(f"paths.{last}", paths.count)], f"rows.{last}")
+    codes = []
+    for i, step in reversed(list(enumerate(paths.steps))):
+        codes.append(part.add("Gather", [step.entry, rows], f"code.{i}.of.{last}") if rows else step.entry)
+        if i > 0 and step.parent:
+            rows = part.add("Gather", [step.parent, rows], f"rows.{i}.of.{last}") if rows else step.parent
+    return part.add("Concat", codes[::-1], f"codes_to.{last}", axis=0)
 
 
 def _scores(i: int, residual: str, tables: QuantizerTables, part: _Part) -> str:
@@ -187,14 +208,6 @@ def _scores(i: int, residual: str, tables: QuantizerTables, part: _Part) -> str:
     matrix = f"table.{i}" if shared else part.weight(f"score.{i}", score)
     bias = part.weight(f"bias.{i}", tables.bias[i])
     return part.add("Gemm", [query, matrix, bias], f"scores_of_paths.{i}", transB=int(shared))
-
-
-def _best(i: int, paths: _Paths, part: _Part) -> str:
-    """The codes [stages, N] of the first path, which is the best one."""
-    if paths.count == 1:
-        return part.add("Identity", [paths.codes], f"best_codes.{i}")
-    part.add("Reshape", [paths.codes, part.integers(f"as_paths.{i}", [i + 1, -1, paths.count])], f"all_codes.{i}")
-    return part.add("Gather", [f"all_codes.{i}", "zero"], f"best_codes.{i}", axis=2)
 
 
 class _Part:
@@ -219,7 +232,7 @@ class _Part:
 
     def branch(self, output: str) -> GraphProto:
         """The part as a branch that gives codes."""
-        value = helper.make_tensor_value_info(output, _INT64, ["stages", "rows"])
+        value = helper.make_tensor_value_info(output, _INT64, ["codes"])
         return helper.make_graph(self.nodes, output, [], [value], self.constants)
 
 
