@@ -174,7 +174,8 @@ class Codec:
         if channels is not None and len(array) != channels:
             raise BitstreamError(f"codes of {len(array)} channels, expected {channels}")
         checked = array.astype(np.int64, copy=False)
-        if checked.view(np.uint64).max() >= self.manifest.quantizer.codebook_size:  # negative ones are huge there
+        # As unsigned numbers, negative ones are huge.
+        if np.maximum.reduce(checked.view(np.uint64), axis=None) >= self.manifest.quantizer.codebook_size:
             raise BitstreamError(f"codes must lie in 0..{self.manifest.quantizer.codebook_size - 1}")
         return checked
 

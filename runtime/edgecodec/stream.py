@@ -32,23 +32,28 @@ if TYPE_CHECKING:
 _MAX_CHANNELS = 255
 _MAX_FRAMES_PER_PACKET = 255
 _LONGEST_GAP = 10.0  # seconds; a jump in the sequence beyond it is no loss but another stream
-_ZERO = np.float32(0)
-_SUBNORMAL = 1e-20  # smaller input is silence; subnormal numbers would run 100 times slower
+_SUBNORMAL = np.float32(1e-20)  # smaller input is silence; subnormal numbers would run 100 times slower
 
 
 def as_audio(audio: ArrayLike) -> NDArray[np.float32]:
-    """Samples as float32 in which every number is finite and none is subnormal, or an AudioError."""
+    """Samples as float32 in which every number is finite and none is subnormal, a copy, or an AudioError.
+
+    The ufuncs are called directly: with cold caches, as in live audio, numpy's wrappers cost as much as the work.
+    """
     x = np.asarray(audio)
-    if x.dtype.kind != "f":
-        raise AudioError(f"audio must be floating point in [-1, 1], not {x.dtype}")
-    if x.dtype != np.float32:
+    if x.dtype == np.float32:
+        x = x.copy()
+    elif x.dtype.kind == "f":
         with np.errstate(over="ignore"):
             x = x.astype(np.float32)
+    else:
+        raise AudioError(f"audio must be floating point in [-1, 1], not {x.dtype}")
     size = np.abs(x)
-    if not size.max(initial=0) < np.inf:  # also where that is NaN
+    if not np.maximum.reduce(size, axis=None, initial=0) < np.inf:  # also where that is NaN
         first = int(np.argwhere(~np.isfinite(x))[0][-1])
         raise AudioError(f"audio holds NaN or infinity, first at sample {first}")
-    return np.where(size < _SUBNORMAL, _ZERO, x)
+    x[size < _SUBNORMAL] = 0
+    return x
 
 
 class EncoderStream:
@@ -75,6 +80,7 @@ class EncoderStream:
             raise BitrateError(f"frames_per_packet must be 1 to {_MAX_FRAMES_PER_PACKET}, not {frames_per_packet}")
         self._codec, self._sessions = codec, sessions
         self._channels, self._frames_per_packet = channels, frames_per_packet
+        self._packet_samples = frames_per_packet * codec.frame_size
         self._stages = stages
         self.redundancy = redundancy
         self.reset()
@@ -126,8 +132,7 @@ class EncoderStream:
             raise AudioError(f"a block must be [samples] or [{self._channels}, samples], not {list(x.shape)}")
         self._samples += x.shape[1]
         x = np.concatenate([self._rest, x], axis=1) if self._rest.shape[1] else x
-        size = self._frames_per_packet * self._codec.frame_size
-        whole = x.shape[1] // size * size
+        whole = x.shape[1] // self._packet_samples * self._packet_samples
         self._rest = x[:, whole:].copy()  # no view that would keep the block alive
         return self._packets(x[:, :whole])
 
