@@ -50,7 +50,11 @@ def _export(module: Causal, example: Tensor, names: tuple[str, str], dynamic: di
             input_names=[source, "state"],
             output_names=[result, "next_state"],
             dynamic_shapes=(dynamic, {0: dynamic[0]}),
-            custom_translation_table={torch.ops.aten.gelu.default: _gelu()},
+            custom_translation_table={
+                torch.ops.aten.gelu.default: _gelu(),
+                torch.ops.aten.view.default: _view(),
+                torch.ops.aten._unsafe_view.default: _view(),
+            },
             external_data=False,
         )
     assert program is not None  # with dynamo=True
@@ -71,6 +75,20 @@ def _gelu() -> Callable[..., Any]:
         return op.Mul(op.Mul(x, op.Add(erf, op.Constant(value_float=1.0))), op.Constant(value_float=0.5))
 
     return gelu
+
+
+def _view() -> Callable[..., Any]:
+    """Reshape to constants: 0 keeps the batch, -1 is what grows with T. torch would compute both in several nodes."""
+    from onnxscript import opset18 as op
+
+    def view(x: Any, size: Sequence[Any]) -> Any:
+        batch, *others = size
+        shape = [batch if isinstance(batch, int) else 0]
+        shape += [length if isinstance(length, int) else -1 for length in others]
+        constant: Any = op.Constant(value_ints=shape)
+        return op.Reshape(x, constant)
+
+    return view
 
 
 @contextlib.contextmanager

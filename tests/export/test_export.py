@@ -162,7 +162,7 @@ SABOTAGE: dict[str, tuple[str, Callable[[onnx.ModelProto], None], str]] = {
         "more error than torch's",
     ),
     "tables disagree": ("quantizer_decode", lambda g: scale_weight(g, "table", 1.01), "audio differs"),
-    "a decoder weight is another": ("decoder", lambda g: scale_weight(g, "head.bias", 1.5), "audio differs"),
+    "a decoder weight is another": ("decoder", lambda g: scale_weight(g, "embed.bias", 1.5), "audio differs"),
     "the encoder forgets": ("encoder", forget_state, "streamed codes differ"),
     "the decoder forgets": ("decoder", forget_state, "streamed audio differs"),
 }
@@ -193,7 +193,7 @@ def test_failed_verification_keeps_the_bundle_that_was_there(
 ) -> None:
     graph = onnx.ModelProto()
     graph.CopyFrom(converted.graphs["decoder"])
-    scale_weight(graph, "head.bias", 1.5)
+    scale_weight(graph, "embed.bias", 1.5)
     monkeypatch.setattr(
         assemble, "convert", lambda *_: dataclasses.replace(converted, graphs=converted.graphs | {"decoder": graph})
     )

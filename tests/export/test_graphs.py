@@ -97,6 +97,12 @@ def test_streamed_in_any_chunks_is_the_whole(exported: Converted, runner: Callab
             np.testing.assert_array_equal(np.concatenate(pieces, axis=joined), whole)
 
 
+def test_shapes_are_constants(exported: Converted) -> None:
+    """Shapes computed at run time would cost several nodes in every frame."""
+    for name in ("encoder", "decoder"):
+        assert not any(node.op_type == "Shape" for node in exported.graphs[name].graph.node)
+
+
 def test_onnxruntime_fuses_gelu_with_its_bias(exported: Converted, tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")

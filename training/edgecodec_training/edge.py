@@ -27,12 +27,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import (
     Causal,
-    Chain,
-    FrameBlock,
+    FrameBlocks,
     LappedAnalysis,
     LappedSynthesis,
     band_hats,
@@ -63,8 +63,8 @@ class EdgeConfig:
     noise_bands: int = 32
 
 
-def _frame_blocks(config: EdgeConfig, blocks: int) -> Chain:
-    return Chain([FrameBlock(config.channels, config.expansion, config.kernel) for _ in range(blocks)])
+def _frame_blocks(config: EdgeConfig, blocks: int) -> FrameBlocks:
+    return FrameBlocks(config.channels, blocks, expansion=config.expansion, kernel=config.kernel)
 
 
 def _zero_linear(in_features: int, out_features: int) -> nn.Linear:
@@ -99,9 +99,10 @@ class EdgeEncoder(Causal):
         past, memory = state.split(self.sizes, dim=1)
         mdct, past = self.analysis(x, past)
         u = compand(mdct)
-        features = torch.cat([u, torch.log10(pseudo_power(mdct) + 1e-7)], dim=2)
+        features = torch.cat([u, torch.log10(pseudo_power(mdct) + 1e-7)], dim=3)
         h, memory = self.blocks(self.embed(features), memory)
-        return self.skip(u) + self.head(self.norm(h)), torch.cat([past, memory], dim=1)
+        latents = self.skip(u) + self.head(self.norm(h))
+        return latents.squeeze(1), torch.cat([past, memory], dim=1)
 
 
 class EdgeDecoder(Causal):
@@ -109,6 +110,7 @@ class EdgeDecoder(Causal):
 
     scatter: Tensor  # [D, frame_size]
     bands: Tensor  # [noise_bands, frame_size]
+    start: Tensor  # what `head` adds to: gain 1, bias 0, quiet noise (bands sum to one: a level is that of its bins)
 
     def __init__(self, config: EdgeConfig, frame_size: int, latent_dim: int) -> None:
         super().__init__()
@@ -122,6 +124,8 @@ class EdgeDecoder(Causal):
         self.head = _zero_linear(config.channels, sum(self.head_sizes))
         self.register_buffer("scatter", NOISE_SPREAD * torch.randn(latent_dim, frame_size))
         self.register_buffer("bands", band_hats(config.noise_bands, frame_size), persistent=False)
+        start = [torch.full((size,), value) for size, value in zip(self.head_sizes, (1.0, 0.0, QUIET), strict=True)]
+        self.register_buffer("start", torch.cat(start), persistent=False)
         self.synthesis = LappedSynthesis(frame_size)
         self.sizes = [self.blocks.state_size, self.synthesis.state_size]
         self.state_size = sum(self.sizes)
@@ -129,10 +133,12 @@ class EdgeDecoder(Causal):
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class and `Causal.forward`."""
         memory, overlap = state.split(self.sizes, dim=1)
+        x = x.unsqueeze(1)
         h, memory = self.blocks(self.embed(x), memory)
-        gain, bias, level = self.head(self.norm(h)).split(self.head_sizes, dim=2)
-        waveform = self.skip(x) * (1 + gain) + bias
-        loudness = (level @ self.bands + QUIET).clamp(max=LOUDEST).exp()
+        head = F.linear(self.norm(h), self.head.weight, self.head.bias + self.start)
+        gain, bias, level = head.split(self.head_sizes, dim=3)
+        waveform = self.skip(x) * gain + bias
+        loudness = (level @ self.bands).clamp(max=LOUDEST).exp()
         noise = torch.sin(x.detach() @ self.scatter) * loudness
         coefficients = pad_to(expand(waveform), self.frame_size) + noise
         audio, overlap = self.synthesis(coefficients, overlap)

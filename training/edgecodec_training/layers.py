@@ -142,131 +142,164 @@ class ResidualUnit(Causal):
         return x + y, state
 
 
-class CausalDepthwise(Causal):
-    """Depthwise convolution over frames that sees only the past, channels-last: `[B, T, C]` to the same shape.
-
-    The state is channels-last too, so that runtimes absorb the permutations around the convolution.
-    """
+class Depthwise(nn.Module):
+    """Depthwise convolution over frames, channels-last: `[B, 1, T + kernel - 1, C]` to `[B, 1, T, C]`."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, (1, kernel), groups=channels)
-        self.past = kernel - 1
-        self.state_size = channels * self.past
 
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class and `Causal.forward`."""
-        seen = torch.cat([state.reshape(x.shape[0], self.past, x.shape[2]), x], dim=1)
-        y = self.conv(seen.unsqueeze(1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).squeeze(1)
-        return y, seen[:, -self.past :].flatten(1) if self.past else state
+    def forward(self, seen: Tensor) -> Tensor:
+        """See the class."""
+        y: Tensor = self.conv(seen.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return y
 
 
-class FrameBlock(Causal):
-    """Causal ConvNeXt block at the frame rate: depthwise kernel 7, LayerNorm, MLP, plus the input.
+class FrameBlock(nn.Module):
+    """ConvNeXt block at the frame rate: depthwise convolution, LayerNorm, MLP, plus the input.
 
     ConvNeXt (Liu et al. 2022, arXiv:2201.03545), section 2; for audio, Vocos (Siuzdak 2023, arXiv:2306.00814). The
     MLP runs channels-last, the form that onnxruntime fuses. The last layer starts at zero: a new block is identity.
     """
 
-    def __init__(self, channels: int, expansion: int = 3, kernel: int = 7) -> None:
+    def __init__(self, channels: int, expansion: int, kernel: int) -> None:
         super().__init__()
-        self.depthwise = CausalDepthwise(channels, kernel)
+        self.depthwise = Depthwise(channels, kernel)
         self.norm = nn.LayerNorm(channels)
         self.expand = nn.Linear(channels, channels * expansion)
         self.activation = nn.GELU()
         self.contract = nn.Linear(channels * expansion, channels)
         nn.init.zeros_(self.contract.weight)
         nn.init.zeros_(self.contract.bias)
-        self.state_size = self.depthwise.state_size
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        """`x` `[B, 1, T, C]`, also as the end of `seen` `[B, 1, kernel - 1 + T, C]`, to the shape of `x`."""
+        y: Tensor = x + self.contract(self.activation(self.expand(self.norm(self.depthwise(seen)))))
+        return y
+
+
+class FrameBlocks(Causal):
+    """Causal ConvNeXt blocks at the frame rate, one after the other: `[B, 1, T, C]` to the same shape.
+
+    The state is what each block saw last, `[B, blocks, kernel - 1, C]` packed: one split and one slice serve all
+    blocks, where a runtime would otherwise pay for several nodes in each.
+    """
+
+    def __init__(self, channels: int, blocks: int, *, expansion: int = 3, kernel: int = 7) -> None:
+        super().__init__()
+        if kernel < 2:
+            raise ValueError(f"frame blocks need a kernel of 2 frames or more, not {kernel}")
+        self.layers = nn.ModuleList([FrameBlock(channels, expansion, kernel) for _ in range(blocks)])
+        self.remembered = (blocks, kernel - 1, channels)
+        self.state_size = math.prod(self.remembered)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, T, C]` to the same shape."""
-        y, state = self.depthwise(x, state)
-        return x + self.contract(self.activation(self.expand(self.norm(y)))), state
+        """See the class and `Causal.forward`."""
+        pasts = state.reshape(-1, *self.remembered).split(1, dim=1)
+        memory = []
+        for layer, past in zip(self.layers, pasts, strict=True):
+            seen = torch.cat([past, x], dim=2)
+            x = layer(x, seen)
+            memory.append(seen)
+        return x, torch.cat(memory, dim=1)[:, :, -self.remembered[1] :].flatten(1)
 
 
 def dct4(size: int) -> Tensor:
-    """The orthonormal DCT-IV `[size, size]`, its own transpose and inverse."""
+    """The orthonormal DCT-IV `[size, size]`, its own transpose and inverse, in double precision."""
     n = torch.arange(size, dtype=torch.float64) + 0.5
-    return (math.sqrt(2 / size) * torch.cos(math.pi / size * n[:, None] * n[None, :])).float()
+    return math.sqrt(2 / size) * torch.cos(math.pi / size * n[:, None] * n[None, :])
 
 
-def sine_window(frame_size: int) -> Tensor:
-    """Rising half `[frame_size]` of the sine window over two frames; its mirror image is the falling half."""
-    n = torch.arange(frame_size, dtype=torch.float64)
-    return torch.sin(math.pi * (n + 0.5) / (2 * frame_size)).float()
+def folded_mdct(frame_size: int) -> tuple[Tensor, Tensor]:
+    """The MDCT with the sine window as a folding of each hop by itself and a matrix.
+
+    The symmetries of the MDCT pair sample i of a hop with its mirror image; window and folding turn each pair by an
+    angle (Princen & Bradley 1986; Malvar 1990, the modulated lapped transform). With the cosine of the angle moved
+    into the matrix, the turn costs two multiplications:
+
+        even = first half + slope * mirrored second half;  odd = mirrored second half - slope * first half
+        frame t = [even of hop t, odd of hop t - 1] @ matrix
+
+    Returns:
+        The matrix `[frame_size, frame_size]` and the slope `[frame_size / 2]`. The transposed matrix and the turn back
+        are the inverse.
+    """
+    if frame_size % 2:
+        raise ValueError(f"the lapped transform needs an even frame_size, not {frame_size}")
+    half = frame_size // 2
+    angle = math.pi * (torch.arange(half, dtype=torch.float64) + 0.5) / (2 * frame_size)
+    basis = dct4(frame_size)
+    rows = torch.cat([basis[:half].flip(0), basis[half:]])
+    return (-angle.cos().repeat(2)[:, None] * rows).float(), angle.tan().float()
 
 
 def pseudo_power(mdct: Tensor) -> Tensor:
-    """Estimate of the power spectrum from MDCT coefficients `[..., n]`: X[k]^2 + (X[k+1] - X[k-1])^2.
+    """Estimate of the power spectrum from MDCT coefficients `[B, 1, T, n]`: X[k]^2 + (X[k+1] - X[k-1])^2.
 
     A single coefficient swings with the phase; the difference of its neighbours stands in for the missing sine part
-    (Daudet & Sandler 2004, MDCT analysis of sinusoids: the pseudo-spectrum).
+    (Daudet & Sandler 2004, MDCT analysis of sinusoids: the pseudo-spectrum). As a convolution it is one node of a
+    graph, not four.
     """
-    around = F.pad(mdct, (1, 1))
-    return mdct.square() + (around[..., 2:] - around[..., :-2]).square()
+    difference = F.conv2d(mdct, mdct.new_tensor([[[[-1.0, 0.0, 1.0]]]]), padding=(0, 1))
+    return mdct * mdct + difference * difference
 
 
 class LappedAnalysis(Causal):
-    """The MDCT with the sine window: `[B, 1, frame_size * T]` to coefficients `[B, T, frame_size]`.
+    """The MDCT with the sine window: `[B, 1, frame_size * T]` to coefficients `[B, 1, T, frame_size]`.
 
-    frame t covers   | hop t-1 | hop t |      state: hop t-1, folded
+    frame t covers   | hop t-1 | hop t |      state: the odd part of hop t-1
 
-    Two hops are folded into one by their symmetries before the transform, which halves its work (Princen & Bradley
-    1986; Malvar 1990, the modulated lapped transform). Analysis, then synthesis, gives the input back exactly, one
-    frame later.
+    Analysis, then synthesis, gives the input back exactly, one frame later.
     """
 
     transform: Tensor
-    window: Tensor
+    slope: Tensor
 
     def __init__(self, frame_size: int) -> None:
         super().__init__()
-        if frame_size % 2:
-            raise ValueError(f"the lapped transform needs an even frame_size, not {frame_size}")
-        self.frame_size, self.folded = frame_size, frame_size // 2
-        self.register_buffer("transform", dct4(frame_size), persistent=False)
-        self.register_buffer("window", sine_window(frame_size), persistent=False)
-        self.state_size = self.folded
+        transform, slope = folded_mdct(frame_size)
+        self.register_buffer("transform", transform, persistent=False)
+        self.register_buffer("slope", slope, persistent=False)
+        self.frame_size, self.state_size = frame_size, frame_size // 2
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        hops = x.reshape(x.shape[0], -1, self.frame_size)
-        first, second = (hops * self.window).split(self.folded, dim=2)  # as the earlier of two hops
-        odd = torch.cat([state.unsqueeze(1), first - second.flip(2)], dim=1)
-        first, second = (hops * self.window.flip(0)).split(self.folded, dim=2)  # as the later one
-        even = -(first.flip(2) + second)
-        return torch.cat([even, odd[:, :-1]], dim=2) @ self.transform, odd[:, -1]
+        hops = x.reshape(x.shape[0], 1, -1, self.frame_size)
+        first, second = hops.split(self.state_size, dim=3)
+        mirrored = second.flip(3)
+        even, odd = first + self.slope * mirrored, mirrored - self.slope * first
+        odds = torch.cat([state.reshape(-1, 1, 1, self.state_size), odd], dim=2)
+        return torch.cat([even, odds[:, :, :-1]], dim=3) @ self.transform, odds[:, :, -1:].flatten(1)
 
 
 class LappedSynthesis(Causal):
-    """The inverse of `LappedAnalysis`: coefficients `[B, T, frame_size]` to `[B, 1, frame_size * T]`, one hop late.
+    """The inverse of `LappedAnalysis`: coefficients `[B, 1, T, frame_size]` to `[B, 1, frame_size * T]`, one hop late.
 
-    The state is what the frame before adds to the next hop, still folded.
+    The state is the even part of the next hop.
     """
 
     transform: Tensor
-    window: Tensor
+    slope: Tensor
 
     def __init__(self, frame_size: int) -> None:
         super().__init__()
-        self.folded = frame_size // 2
-        self.register_buffer("transform", dct4(frame_size), persistent=False)
-        self.register_buffer("window", sine_window(frame_size), persistent=False)
-        self.state_size = self.folded
+        transform, slope = folded_mdct(frame_size)
+        self.register_buffer("transform", transform.T.contiguous(), persistent=False)
+        self.register_buffer("slope", slope, persistent=False)
+        self.state_size = frame_size // 2
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        even, odd = (x @ self.transform).split(self.folded, dim=2)
-        tails = torch.cat([state.unsqueeze(1), even], dim=1)
-        rising = torch.cat([odd, -odd.flip(2)], dim=2) * self.window
-        falling = torch.cat([tails[:, :-1].flip(2), tails[:, :-1]], dim=2) * self.window.flip(0)
-        return (rising - falling).reshape(x.shape[0], 1, -1), tails[:, -1]
+        even, odd = (x @ self.transform).split(self.state_size, dim=3)
+        evens = torch.cat([state.reshape(-1, 1, 1, self.state_size), even], dim=2)
+        even = evens[:, :, :-1]
+        first, mirrored = even - self.slope * odd, odd + self.slope * even
+        return torch.cat([first, mirrored.flip(3)], dim=3).flatten(2), evens[:, :, -1:].flatten(1)
 
 
 def compand(coefficients: Tensor) -> Tensor:
     """The inverse of `expand`: evens out loud and quiet coefficients, as a perceptual coder's power law does."""
-    return coefficients.sign() * ((coefficients.abs() + (KNEE / 2) ** 2).sqrt() - KNEE / 2)
+    return coefficients / ((coefficients.abs() + (KNEE / 2) ** 2).sqrt() + KNEE / 2)
 
 
 def expand(companded: Tensor) -> Tensor:

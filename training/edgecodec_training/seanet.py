@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .layers import ACTIVATIONS, Causal, CausalConv, CausalUpsample, Chain, FrameBlock, ResidualUnit
+from .layers import ACTIVATIONS, Causal, CausalConv, CausalUpsample, Chain, FrameBlocks, ResidualUnit
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class _FrameBlocks(Causal):
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
-        self.chain = Chain([FrameBlock(channels) for _ in range(blocks)])
+        self.chain = FrameBlocks(channels, blocks)
         self.state_size = self.chain.state_size
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        y, state = self.chain(x.squeeze(2).transpose(1, 2), state)
-        return y.transpose(1, 2).unsqueeze(2), state
+        y, state = self.chain(x.permute(0, 2, 3, 1), state)
+        return y.permute(0, 3, 1, 2), state
 
 
 def _check(config: SeanetConfig, frame_size: int) -> None:
