@@ -5,7 +5,9 @@
 
 One thread that blocks on both devices loses nothing where callbacks did. Codec and bypass always run side by side, so
 that switching between them neither clicks nor changes the delay. After a stall the loudspeaker has played silence
-while sound piled up behind it; frames are then skipped, blended into the next, until the delay is what it was.
+while sound piled up behind it; frames are then skipped, blended into the next, until the delay is what it was. Where
+the microphone itself stalled, too little sound is left between them and the loudspeaker would run dry frame after
+frame; then a frame of silence is put in.
 """
 
 from __future__ import annotations
@@ -86,6 +88,7 @@ class LivePump:
         self._encode, self._decode, self._frame = Timings(), Timings(), Timings()
         self._capture, self._playback = Timings(), Timings()
         self._samples = self._written = self._frames = self._late = self._skipped = 0
+        self._underruns = 0  # that were seen
         self._least, self._since = np.inf, time.monotonic()
 
     @property
@@ -194,11 +197,19 @@ class LivePump:
             self._held = None
         ahead = self._sink.waiting()
         self._playback.add(ahead)
-        if self._piled_up(waiting + ahead):
+        if self._thinned_out(waiting + ahead):
+            self._write(np.zeros_like(audio))
+        elif self._piled_up(waiting + ahead):
             self._skipped += 1
             self._held = audio
             return
         self._write(audio)
+
+    def _thinned_out(self, waiting: float) -> bool:
+        """Whether there was an underrun, and both devices' buffers hold less than is needed to prevent the next."""
+        seen, self._underruns = self._underruns, self._sink.underruns
+        least = self._sink.ahead - self._codec.frame_size / self._codec.sample_rate
+        return self._underruns > seen and self._source.is_device and waiting < least
 
     def _piled_up(self, waiting: float) -> bool:
         """Whether both devices' buffers have held more than they should for a while."""

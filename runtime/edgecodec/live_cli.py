@@ -238,11 +238,13 @@ def open_source(
     """The file of a path, else the microphone of a name; closed by `stack`."""
     from .devices import Microphone, device_block, find_device
     from .endpoints import FileSource
+    from .runner import hurried
 
     source: Source
     if path is not None:
         source = FileSource(path, codec.sample_rate, codec.frame_size)
     else:
+        stack.enter_context(hurried())
         block = device_block(codec.sample_rate, codec.frame_size)
         source = Microphone(find_device(name, "input"), codec.sample_rate, block, rate)
     stack.callback(source.close)
@@ -255,11 +257,13 @@ def open_sink(
     """The file of a path, else the loudspeaker of a name; closed, and a file completed, by `stack`."""
     from .devices import Loudspeaker, device_block, find_device
     from .endpoints import FileSink
+    from .runner import hurried
 
     sink: Sink
     if path is not None:
         sink = FileSink(path, codec.sample_rate, force=force)
     else:
+        stack.enter_context(hurried())
         block = device_block(codec.sample_rate, codec.frame_size)
         sink = Loudspeaker(find_device(name, "output"), codec.sample_rate, block, rate)
     stack.callback(sink.close)

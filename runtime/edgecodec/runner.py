@@ -15,7 +15,8 @@ from .display import Screen, View
 from .errors import DeviceError
 from .keys import Keys
 
-_NICE = -11  # of the thread that moves sound; PulseAudio and PipeWire give themselves the same
+_REALTIME = 1  # the least there is; PulseAudio gives itself 5
+_NICE = -11  # as PulseAudio and PipeWire give themselves
 _TICK = 0.1  # seconds between looks
 _STALL = 3.0  # seconds that a device may keep a call waiting
 
@@ -49,7 +50,6 @@ def run(worker: Worker, view: Callable[[], View], press: Callable[[str], None]) 
     failures: list[BaseException] = []
 
     def work() -> None:
-        _hurry()
         try:
             worker.run(stop)
         except BaseException as error:
@@ -77,11 +77,29 @@ def run(worker: Worker, view: Callable[[], View], press: Callable[[str], None]) 
         raise failures[0]
 
 
-def _hurry() -> None:
-    """Put this thread before others, as sound servers do, where the system allows it (Linux: root or RLIMIT_NICE)."""
-    if sys.platform == "linux":  # elsewhere a priority is of the whole process
+@contextlib.contextmanager
+def hurried() -> Iterator[None]:
+    """Put this thread, and all that are started meanwhile, before those of other programs, where the system allows it.
+
+    Enter it before a device is opened: threads of the sound libraries must be as quick as ours, and so must every
+    thread that may hold Python's lock. Linux: realtime for root or with RLIMIT_RTPRIO, else a better nice value for
+    those with RLIMIT_NICE; elsewhere a priority is of the whole process.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    policy, parameters, nice = os.sched_getscheduler(0), os.sched_getparam(0), os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        try:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_REALTIME))
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
 
 
 def _check(worker: Worker) -> None:

@@ -4,7 +4,8 @@
               speaker -> right of a null sink ................ what it plays
     parec  <- both, in one recording: left and right share one clock, so their lag is the true round trip
 
-The daemon has its own folder, socket and configuration, and is stopped by its process id.
+The daemon has its own folder, socket and configuration, and is stopped by its process id. As on a desktop, where rtkit
+grants it, its priority is high and its thread of sound realtime, where the system allows that (root).
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class Rig:
     def start(self) -> None:
         script = self.folder / "rig.pa"
         script.write_text(_MODULES)
-        options = "-n --daemonize=no --use-pid-file=no --exit-idle-time=-1 --disable-shm=yes --realtime=no"
-        options += " --high-priority=no --log-level=error"
+        options = "-n --daemonize=no --use-pid-file=no --exit-idle-time=-1 --disable-shm=yes --realtime=yes"
+        options += " --high-priority=yes --log-level=error"
         protocol = f"module-native-protocol-unix socket={self.folder}/native auth-anonymous=1 auth-cookie-enabled=0"
         command = ["pulseaudio", *options.split(), "-L", protocol, "-F", str(script)]
         with (self.folder / "pulse.log").open("w") as log:
@@ -113,6 +114,12 @@ class Rig:
         """Play a file into the microphone."""
         return subprocess.Popen(["paplay", "-d", "micfeed", str(path)], env=self.environment)
 
+    def suspend_microphone(self, seconds: float) -> None:
+        """Let the microphone deliver nothing for a while, as a wireless one may."""
+        for state in ("1", "0"):
+            assert self._pactl("suspend-source", "mic", state).returncode == 0
+            time.sleep(seconds)
+
     def edgecodec(self, *args: object, **options) -> subprocess.Popen:
         """The command, in the rig."""
         options = {
@@ -137,6 +144,51 @@ def rig():
             yield machine
         finally:
             machine.stop()
+
+
+class Terminal:
+    """A terminal with a shell in a folder, by tmux, while it is entered."""
+
+    def __init__(self, machine: Rig, folder: Path, name: str = "tmux") -> None:
+        self._socket, self._folder = machine.folder / name, folder
+        self._environment = {**machine.environment, "TERM": "xterm-256color", "PS1": "$ ", "LC_ALL": "C.UTF-8"}
+
+    def __enter__(self) -> Terminal:
+        self._tmux("new-session", "-d", "-x", "130", "-y", "30", "-c", str(self._folder), "sh")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tmux("kill-server")
+
+    def start(self, *words: object) -> None:
+        """Start the command edgecodec."""
+        before, after = (f"stty -a > {self._socket}.{when}" for when in ("before", "after"))
+        line = f"{before}; {EDGECODEC} {' '.join(map(str, words))}; echo ended $?; {after}"
+        self.press(line, "Enter")
+
+    def press(self, *keys: str) -> None:
+        """Press keys, as tmux names them, or write a text."""
+        for key in keys:
+            self._tmux("send-keys", key)
+
+    def see(self, *words: str) -> str:
+        """The screen, once all of these are on it."""
+        until = time.monotonic() + 10
+        while not all(word in (screen := self._tmux("capture-pane", "-p")) for word in words):
+            assert time.monotonic() < until, f"no {words} in\n{screen}"
+            time.sleep(0.1)
+        return screen
+
+    def is_as_before(self) -> bool:
+        """Whether the command, which has ended, left the terminal as it was: settings, and echo of what is typed."""
+        self.press("echo still here", "Enter")
+        self.see(" echo still here\n", "\nstill here\n")
+        before, after = (Path(f"{self._socket}.{when}").read_text() for when in ("before", "after"))
+        return before == after
+
+    def _tmux(self, *words: str) -> str:
+        command = ["tmux", "-S", str(self._socket), "-f", "/dev/null", *words]
+        return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=True).stdout
 
 
 @contextmanager

@@ -2,15 +2,15 @@
 
 The machine that runs this may be busy with other work, which no test controls. So the two timed runs (idle and under
 load) may be repeated, at most twice, and pass when one of the three does; every attempt's figures are printed. With
-both of two cores taken by other programs 93 to 100 % of the frames and 0 to 4 underruns were measured in nine runs:
-what is asked for there leaves room below that.
+both of two cores taken by other programs 97.7 to 99.3 % of the frames and 0 or 1 underruns were measured in ten runs,
+and in ten more beside the training of a model 95.0 to 100 % and 0 to 3: all hold what is asked for.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -19,7 +19,9 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from rig import EDGECODEC, RATE, Rig, busy_cores, lag, matched, speech
+from edgecodec.runner import hurried
+from edgecodec.views import LIVE_KEYS
+from rig import RATE, Rig, Terminal, busy_cores, lag, matched, speech
 
 ATTEMPTS = 3
 START = 2.0  # seconds until the command listens
@@ -72,8 +74,7 @@ def test_ten_seconds_of_speech(machine: Rig, bundle: str, codec: edgecodec.Codec
         counts = {name: summary[name] for name in ("overruns", "underruns", "late", "skipped")}
         codec_ms = sum(summary["budget"][part] for part in ("buffering", "algorithmic", "encode", "decode"))
         print(f"\nattempt {attempt + 1}: {found}, {counts}, codec {codec_ms:.1f} ms, frame {summary['frame']}")
-        share, underruns = (0.85, 8) if load else (0.95, 3)
-        good = min(found["played"], found["heard"]) >= share and counts["underruns"] <= underruns
+        good = min(found["played"], found["heard"]) >= 0.95 and counts["underruns"] <= 3
         # The lag depends on the sound server: 68 ms when idle, up to 150 ms after a stall, until frames were skipped.
         if good and codec_ms <= 32 and 20 < found["round trip ms"] < (250 if load else 120):
             break
@@ -91,6 +92,38 @@ def test_devices_at_another_rate(machine: Rig, bundle: str, codec: edgecodec.Cod
             break
     else:
         pytest.fail(f"{ATTEMPTS} attempts, the last: {found}, {summary}")
+
+
+def test_a_microphone_that_stalls_leaves_no_stutter(machine: Rig, bundle: str) -> None:
+    """A fifth of a second is missing; without making up for it, 136 and 153 underruns followed in the next 3 s."""
+    for _ in range(ATTEMPTS):
+        process = machine.edgecodec("live", "--bundle", bundle, "--duration", 6, "--json")
+        time.sleep(START + 1)
+        machine.suspend_microphone(0.2)
+        out, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+        if (underruns := json.loads(out)["underruns"]) <= 8:
+            break
+    else:
+        pytest.fail(f"{ATTEMPTS} attempts, the last: {underruns} underruns")
+    assert underruns >= 1  # else the microphone did not stall
+
+
+def test_all_threads_of_live_sound_come_first(machine: Rig, bundle: str) -> None:
+    """Those of the sound libraries, too, and those that may hold Python's lock."""
+    before = os.sched_getscheduler(0)
+    with hurried():
+        allowed = os.sched_getscheduler(0) == os.SCHED_RR
+    assert os.sched_getscheduler(0) == before
+    if not allowed:
+        pytest.skip("this user may not have realtime threads")
+    process = machine.edgecodec("live", "--bundle", bundle)
+    time.sleep(START)
+    policies = [os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{process.pid}/task").iterdir()]
+    process.terminate()
+    process.communicate(timeout=10)
+    assert len(policies) >= 4  # main, live, and one for each of PulseAudio's streams
+    assert set(policies) == {os.SCHED_RR}
 
 
 def test_ctrl_c_completes_the_recording(machine: Rig, bundle: str, codec: edgecodec.Codec, tmp_path: Path) -> None:
@@ -137,50 +170,27 @@ def test_the_sound_server_dies_or_hangs(fragile: Rig, bundle: str, tmp_path: Pat
 
 
 def test_the_display_and_its_keys(machine: Rig, bundle: str, codec: edgecodec.Codec, tmp_path: Path) -> None:
-    environment = {**machine.environment, "TERM": "xterm-256color", "PS1": "$ ", "LC_ALL": "C.UTF-8"}
-
-    def tmux(*words: str) -> str:
-        command = ["tmux", "-S", str(machine.folder / "tmux"), "-f", "/dev/null", *words]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-
-    def see(*words: str) -> str:
-        until = time.monotonic() + 10
-        while not all(word in (screen := tmux("capture-pane", "-p")) for word in words):
-            assert time.monotonic() < until, screen
-            time.sleep(0.1)
-        return screen
-
     n = codec.stages()
-    line = f"stty -a > before; {EDGECODEC} live --bundle {bundle}; echo ended $?; stty -a > after"
-    tmux("new-session", "-d", "-x", "130", "-y", "30", "-c", str(tmp_path), "sh")
-    try:
-        tmux("send-keys", line, "Enter")
-        see("edgecodec live: ", "heard", "played", f"{n} of {codec.max_stages} stages", "codec", "underruns", "howl")
-        tmux("send-keys", "Down")
-        see(f"{n - 1} of {codec.max_stages} stages")
-        for key in ("Up", "b", "m", "r"):
-            tmux("send-keys", key)
-        screen = see(f"{n} of {codec.max_stages} stages", "BYPASS", "MUTED", "RECORDING")
+    with Terminal(machine, tmp_path) as terminal:
+        terminal.start("live", "--bundle", bundle)
+        counts = f"{n} of {codec.max_stages} stages"
+        terminal.see("edgecodec live: ", "heard", "played", counts, "codec", "underruns", "howl", LIVE_KEYS)
+        terminal.press("Down")
+        terminal.see(f"{n - 1} of {codec.max_stages} stages")
+        terminal.press("Up", "b", "m", "r")
+        screen = terminal.see(counts, "BYPASS", "MUTED", "RECORDING")
         print(f"\n{screen}")
         time.sleep(0.5)
-        for key in ("b", "m", "r"):
-            tmux("send-keys", key)
-        screen = see("recorded edgecodec-")
+        terminal.press("b", "m", "r")
+        screen = terminal.see("recorded edgecodec-")
         assert "BYPASS" not in screen
         assert "MUTED" not in screen
-        tmux("send-keys", "r")
-        see("RECORDING")
-        tmux("send-keys", "C-c")
-        see("ended 0")
-        tmux("send-keys", "echo still here", "Enter")  # only a terminal that echoes shows it twice
-        until = time.monotonic() + 5
-        while tmux("capture-pane", "-p").count("still here") < 2:
-            assert time.monotonic() < until
-            time.sleep(0.1)
-    finally:
-        tmux("kill-server")
-    assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
-    recordings = [path for path in tmp_path.iterdir() if path.suffix == ".wav"]
+        terminal.press("r")
+        terminal.see("RECORDING")
+        terminal.press("C-c")
+        terminal.see("ended 0")
+        assert terminal.is_as_before()
+    recordings = list(tmp_path.glob("*.wav"))
     assert recordings
     assert all(soundfile.info(path).channels == 2 for path in recordings)
 
