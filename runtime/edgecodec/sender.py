@@ -100,7 +100,7 @@ class Sender:
             )
         self._encoder = codec.encoder_stream(stages=stages, frames_per_packet=frames, redundancy=redundancy)
         self._limit = None if seconds is None else round(seconds * m.sample_rate)
-        self._stages, self.muted = stages, False
+        self._stages, self.muted, self._gain = stages, False, 1.0  # the gain at the end of the block before
         self.notice: str | None = None
         self.calling: tuple[str, float] | None = None
         self._level, self._encode = Level(), Timings()
@@ -141,7 +141,9 @@ class Sender:
             if self._limit is not None:
                 block = block[: self._limit - self._samples]
             self._samples += len(block)
-            self._push(block * np.float32(not self.muted))
+            gain = 0.0 if self.muted else 1.0
+            self._push(block * np.linspace(self._gain, gain, len(block), dtype=np.float32))
+            self._gain = gain
             if device is None:
                 stop.wait(max(0.0, start + self._samples / self._codec.sample_rate - time.monotonic()))
         # Silence for what the codec still holds, up to a whole packet: all packets are equally long.

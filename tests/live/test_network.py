@@ -25,7 +25,7 @@ from edgecodec.rtp import MAX_DATAGRAM, Announcement, Goodbye, Report, Sound, pa
 from edgecodec.sender import Sender
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rig import EDGECODEC, RATE, Rig, matched, speech
+from rig import EDGECODEC, RATE, Rig, Terminal, matched, speech
 
 FACTS = Announcement(7, bytes(8), "speech", 24000, 320, 2, 10, 16)
 
@@ -351,6 +351,56 @@ def test_over_the_network_to_a_loudspeaker(machine: Rig, bundle: str, codec: edg
             break
     else:
         pytest.fail(f"three attempts, the last: {share}, {out}")
+
+
+def test_the_displays_and_their_keys(machine: Rig, bundle: str, codec: edgecodec.Codec, tmp_path: Path) -> None:
+    """A call from a microphone to a loudspeaker, each in its terminal, until the sender hangs up."""
+    n, port = codec.stages(), free_port()
+    speech(tmp_path / "speech.wav", 30)
+    with Terminal(machine, tmp_path, "hears") as hears, Terminal(machine, tmp_path, "speaks") as speaks:
+        hears.start("receive", port, "--bundle", bundle)
+        screen = hears.see("edgecodec receive: waiting for a sender", "0 received", "q quit")
+        assert "mute" not in screen  # what it cannot do it does not offer
+        speaks.start("send", f"127.0.0.1:{port}", "--bundle", bundle, "--redundancy", 1)
+        with machine.say(tmp_path / "speech.wav") as saying:
+            counts = f"{n} of {codec.max_stages} stages, repeats 1"
+            print(speaks.see("edgecodec send: ", "heard", "█", counts, "0 lost (0.0 %", "↑ ↓ stages   m mute   q quit"))
+            print(hears.see("edgecodec receive: 127.0.0.1:", "played", "█", f", {n} stages, repeats 1"))
+            for key, stages in (("Down", n - 1), ("Down", n - 2), ("Up", n - 1)):
+                speaks.press(key)
+                speaks.see(f"{stages} of {codec.max_stages} stages, repeats 1")
+                hears.see(f", {stages} stages, repeats 1")
+            speaks.press("m")
+            speaks.see("MUTED")
+            hears.see("played   " + 36 * "·")
+            speaks.press("x", "m")
+            hears.see("█")
+            assert "MUTED" not in speaks.see("█")
+            speaks.press("q")
+            speaks.see("ended 0")
+            hears.see("ended 0")  # for the sender said goodbye
+            saying.terminate()
+        assert speaks.is_as_before()
+        assert hears.is_as_before()
+
+
+def test_who_hears_may_leave_first(machine: Rig, bundle: str, codec: edgecodec.Codec, tmp_path: Path) -> None:
+    port = free_port()
+    speech(tmp_path / "speech.wav", 30, codec.sample_rate)
+    with Terminal(machine, tmp_path, "hears") as hears, Terminal(machine, tmp_path, "speaks") as speaks:
+        hears.start("receive", port, "--bundle", bundle, "--output", "out.wav")
+        hears.see("waiting for a sender")
+        speaks.start("send", f"127.0.0.1:{port}", "--bundle", bundle, "--input", "speech.wav")
+        hears.see("edgecodec receive: 127.0.0.1:", "out.wav", "█")
+        time.sleep(0.5)
+        hears.press("q")
+        hears.see("ended 0")
+        assert soundfile.info(tmp_path / "out.wav").duration > 0.5
+        speaks.see(f"127.0.0.1:{port}: Connection refused")
+        speaks.press("C-c")
+        speaks.see("ended 0")
+        assert speaks.is_as_before()
+        assert hears.is_as_before()
 
 
 @given(st.binary(max_size=1500))
