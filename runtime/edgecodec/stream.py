@@ -169,7 +169,7 @@ class DecoderStatistics:
     """Packets of a decoder stream since it began: each was received or lost; each lost one concealed or recovered."""
 
     received: int  # decoded in their turn
-    concealed: int  # lost: the sound before them was repeated and faded out
+    concealed: int  # lost: the sound before them was repeated and faded out, or turned into the sound after them
     recovered: int  # lost: decoded from what the next packet repeats
     late: int  # dropped, for they came after their turn or twice
 
@@ -240,7 +240,8 @@ class DecoderStream:
 
         Args:
             following: the packet after it, where that is already there; push it next. If it repeats the missing one,
-                that is recovered; else the last sound is repeated, and fades out within 0.1 s of loss.
+                that is recovered; else the last sound turns into its sound. Without it, the last sound is repeated,
+                and fades out within 0.1 s of loss.
             frames: how many the missing packet held; by default as many as the one before it, or 1.
 
         Returns:
@@ -249,20 +250,21 @@ class DecoderStream:
         Raises:
             BitstreamError: codes in `following` that this codec cannot have made; the stream is left as it was.
         """
-        previous = None
+        frames = self._packet_frames if frames is None else frames
+        if not 1 <= frames <= _MAX_FRAMES_PER_PACKET:
+            raise BitstreamError(f"a packet has 1 to {_MAX_FRAMES_PER_PACKET} frames, not {frames}")
+        previous = after = None
         if following is not None and self._due in (None, (following.sequence - 1) % SEQUENCE_MODULUS):
+            after = self._codec.check_codes(following.codes, self._channels)
             previous = self._previous(following)
-        if previous is not None and following is not None:
+            self._due = (following.sequence - 1) % SEQUENCE_MODULUS
+        if previous is not None:
             audio = self._recover(previous)
-            self._due = following.sequence % SEQUENCE_MODULUS
         else:
-            if frames is None:
-                frames = self._packet_frames
-            if not 1 <= frames <= _MAX_FRAMES_PER_PACKET:
-                raise BitstreamError(f"a packet has 1 to {_MAX_FRAMES_PER_PACKET} frames, not {frames}")
-            audio = self._conceal(frames, packets=1)
-            if self._due is not None:
-                self._due = (self._due + 1) % SEQUENCE_MODULUS
+            audio = self._conceal(frames, after)
+            self._concealed += 1
+        if self._due is not None:
+            self._due = (self._due + 1) % SEQUENCE_MODULUS
         return self._shaped(audio)
 
     def _missing(self, sequence: int) -> int:
@@ -280,11 +282,11 @@ class DecoderStream:
     def _bridged(self, packet: Packet, codes: NDArray[np.int64], missing: int) -> NDArray[np.float32]:
         """Audio of the missing packets and of this one."""
         previous = self._previous(packet)
-        lost = missing - (previous is not None)
-        audio = [self._conceal(lost * self._packet_frames, packets=lost)] if lost else []
-        if previous is not None:
-            audio.append(self._recover(previous))
+        frames, earlier = self._packet_frames, missing - 1
+        audio = [self._conceal(earlier * frames)] if earlier else []
+        audio.append(self._conceal(frames, codes) if previous is None else self._recover(previous))
         audio.append(self._decoded(codes))
+        self._concealed += earlier + (previous is None)
         return np.concatenate(audio, axis=1)
 
     def _previous(self, packet: Packet) -> NDArray[np.int64] | None:
@@ -301,16 +303,18 @@ class DecoderStream:
         self._clip = True
         return self._decoded(codes)
 
-    def _conceal(self, frames: int, packets: int) -> NDArray[np.float32]:
-        """Repeat and fade the last latents: the decoder network itself joins them to what was and what will come."""
-        self._concealed += packets
+    def _conceal(self, frames: int, following: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Fade the last latents, into those of the following frame if it is there.
+
+        The decoder network itself joins them to what was and what will come.
+        """
         if self._last is None:
             return np.zeros((self._channels, frames * self._codec.frame_size), np.float32)
         self._clip = True
+        length = FADE_SECONDS * self._codec.manifest.frame_rate
         last = self._sessions.latents(self._last)
-        latents = fade(
-            last, self._sessions.silence, self._gap_frames, frames, FADE_SECONDS * self._codec.manifest.frame_rate
-        )
+        after = None if following is None else self._sessions.latents(following[:, :, :1])
+        latents = fade(last, self._sessions.silence, self._gap_frames, frames, length, after)
         self._gap_frames += frames
         audio, self._state = self._sessions.synthesize(latents, self._state)
         return np.clip(audio, -1, 1)

@@ -191,6 +191,36 @@ def test_fading_latents() -> None:
     assert np.array_equal(np.concatenate(pieces, axis=1), whole)
 
 
+def test_latents_that_turn_into_the_following_ones() -> None:
+    last, silence, following = (np.full((1, 1, 3), value, np.float32) for value in (5, 1, 9))
+    assert np.array_equal(fade(last, silence, 0, 1, 7, following)[0, :, 0], [7])
+    assert np.allclose(fade(last, silence, 0, 3, 7, following)[0, :, 0], [6, 7, 8])
+    assert np.array_equal(fade(last, silence, 7, 1, 7, following)[0, :, 0], [5])  # halfway up, out of silence
+    long = fade(last, silence, 0, 30, 7, following)
+    assert long.dtype == np.float32 and long.shape == (1, 30, 3)
+    assert np.array_equal(long[:, :7], fade(last, silence, 0, 7, 7))
+    assert (long[:, 7:23] == 1).all()
+    assert np.allclose(long[0, 23:, 0], np.arange(2, 9))
+
+
+def test_the_following_packet_shapes_what_is_concealed(codec: Codec, packets: list[Packet]) -> None:
+    """Nearer to what was lost than a sound that only fades, over many single losses."""
+    whole = decoded(codec, packets)
+    errors = []
+    for following in (False, True):
+        error = 0.0
+        for lost in range(20, 180, 8):
+            decoder = codec.decoder_stream()
+            for packet in packets[:lost]:
+                decoder.push(plain(packet))
+            audio = decoder.conceal(plain(packets[lost + 1]) if following else None)
+            audio = np.concatenate([audio, decoder.push(plain(packets[lost + 1]))])
+            error += float(np.square(audio - whole[lost * FRAME : (lost + 2) * FRAME]).sum())
+            assert decoder.statistics == DecoderStatistics(received=lost + 1, concealed=1, recovered=0, late=0)
+        errors.append(error)
+    assert errors[1] < errors[0]
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), share=st.sampled_from([0.05, 0.3, 0.6]), repeat=st.integers(0, 4))
 def test_no_click_and_nothing_beyond_full_scale(codec: Codec, voice, seed: int, share: float, repeat: int) -> None:
