@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,7 +107,7 @@ def live(
 
 
 def _run(pump: LivePump) -> None:
-    from .recording import Recorder
+    from .recording import Recorder, new_path
     from .runner import run
     from .views import live_view
 
@@ -123,8 +122,7 @@ def _run(pump: LivePump) -> None:
             pump.muted = not pump.muted
         elif key == "r":
             if pump.recorder is None:
-                path = time.strftime("edgecodec-%Y%m%d-%H%M%S.wav")
-                pump.recorder, pump.notice = Recorder(path, pump.sample_rate), None
+                pump.recorder, pump.notice = Recorder(new_path(), pump.sample_rate), None
             else:
                 path = pump.recorder.path
                 _end_recording(pump)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,13 @@ from .endpoints import FileSink
 from .errors import EdgecodecError
 
 _QUEUE = 1024  # blocks that may wait for the disk: 13 s of one frame each
+
+
+def new_path() -> Path:
+    """A file of this second's name in the working directory, counted on where one of that name exists."""
+    stem = time.strftime("edgecodec-%Y%m%d-%H%M%S")
+    names = itertools.chain([f"{stem}.wav"], (f"{stem}-{count}.wav" for count in itertools.count(2)))
+    return next(path for path in map(Path, names) if not path.exists())
 
 
 class Recorder:

@@ -18,7 +18,7 @@ from edgecodec.endpoints import FileSink, FileSource
 from edgecodec.live import LivePump
 from edgecodec.meters import Level, Timings
 from edgecodec.polyphase import LiveResampler
-from edgecodec.recording import Recorder
+from edgecodec.recording import Recorder, new_path
 from rig import EDGECODEC, speech
 
 ROUNDING = 1 / 20000  # of 16-bit files
@@ -118,6 +118,13 @@ def test_muting_and_stages_hold_from_the_next_block(codec: edgecodec.Codec, tmp_
     heard = both[codec.delay :, 0]  # the recording begins with the codec's delay, on both sides
     assert np.abs(heard[(blocks // 2 + 2) * size :]).max() == 0
     np.testing.assert_allclose(heard[: blocks // 2 * size], clip[: blocks // 2 * size], atol=ROUNDING)
+
+
+def test_recordings_of_one_second_have_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(5):
+        new_path().touch(exist_ok=False)
+    assert len(list(tmp_path.glob("edgecodec-*.wav"))) == 5
 
 
 def test_a_full_disk_ends_the_recording_with_an_error(codec: edgecodec.Codec, tmp_path: Path) -> None:
