@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from .graphs import OPSET
 
 GOLDEN_SECONDS = 0.4
 CLIP_SECONDS = 10
+CALIBRATION_CLIPS, CALIBRATION_SECONDS = 32, 4  # whose loudest samples lie from -24 dB to 0 dB of full scale
 GOLDEN_STAGES = (1, 2, 4, 8)  # and all
 _LEG = (
     "first_step",
@@ -42,10 +44,12 @@ _LEG = (
     "machine",
     "processes",
 )  # of the ledger; nothing that names paths
+PRECISIONS: dict[Precision, str] = {"fp32": "fp32", "fp16": "fp16-storage", "int8": "int8"}  # in the manifest
 _TOOLS = ("edgecodec", "torch", "onnx", "onnxscript", "onnxruntime")
 
 Row = dict[str, Any]
 Score = Callable[[edgecodec.Codec], list[Row]]
+Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Request:
     """What to export, and what is to be said about it.
 
     `clip`: audio that verification runs on, and whose loudest part the golden vectors hold; without one, a synthetic
-    voice. `score` makes the rows of the quality table.
+    voice. `calibration`: audio that int8 finds its ranges on, as for training. `score` makes the rows of the quality
+    table.
     """
 
     checkpoint: Path
@@ -62,9 +67,11 @@ class Request:
     precision: Precision = "fp32"
     notes: Notes = dataclasses.field(default_factory=Notes)
     clip: Path | None = None
+    calibration: Path | None = None
     license: Path | None = None
     score: Score | None = None
     force: bool = False
+    progress: Progress = lambda _task, _done, _of: None
 
 
 def export_bundle(request: Request) -> Manifest:
@@ -79,7 +86,7 @@ def export_bundle(request: Request) -> Manifest:
     except CheckpointError as error:
         raise ExportError(" ".join(str(error).split())) from None  # torch lists mismatches in lines
     with _folder(request.target, force=request.force) as folder:
-        converted = convert(trained, request.precision)
+        converted = convert(trained, request.precision, _calibration_clips(request, trained))
         manifest = _describe(request, checkpoint, trained, converted, _write_graphs(converted, folder))
         return _finish(request, manifest, converted.model, folder)
 
@@ -88,7 +95,7 @@ def _finish(request: Request, manifest: Manifest, model: CodecModel, folder: Pat
     """Everything that takes a bundle that runs: parity, golden vectors, scores, card."""
     _write_manifest(manifest, folder)  # provisional: the golden vectors come out of it
     audio = _audio(request.clip, manifest.sample_rate)
-    parity = verify.verify(model, str(folder), audio)
+    parity = verify.verify(model, str(folder), audio, partial(request.progress, "verified"))
     codec = edgecodec.load(folder)
     golden = _write_golden(codec, _loudest(audio, round(GOLDEN_SECONDS * manifest.sample_rate)), folder)
     rows = request.score(codec) if request.score else []
@@ -167,6 +174,27 @@ def _audio(clip: Path | None, sample_rate: int) -> NDArray[np.float32]:
     return audio
 
 
+def _calibration_clips(request: Request, model: CodecModel) -> Iterator[NDArray[np.float32]]:
+    """Clips from all over the calibration audio, [samples], at many levels."""
+    if request.precision != "int8":
+        return
+    if request.calibration is None:
+        raise ExportError("int8 needs audio that it finds its ranges on, as for training: give --calibration")
+    rate, size = model.config.sample_rate, model.config.frame_size
+    try:
+        found = find_clips([request.calibration], rate)
+        count = min(CALIBRATION_CLIPS, len(found))
+        for i in range(count):
+            audio = found[i * len(found) // count].read(rate)[: CALIBRATION_SECONDS * rate]
+            audio = audio[: len(audio) // size * size]
+            peak = float(np.abs(audio).max(initial=0))
+            if peak > 0:
+                yield audio * np.float32(10 ** (-1.2 * (1 - (i + 1) / count)) / peak)
+            request.progress("found int8 ranges on clips:", i + 1, count)
+    except (DataError, OSError) as error:
+        raise ExportError(str(error)) from None
+
+
 def _loudest(audio: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
     energy = np.convolve(audio**2, np.ones(samples), "valid")
     start = int(energy.argmax())
@@ -208,7 +236,7 @@ def _describe(
             round(converted.model.quantizer.tables().macs() * config.frame_rate),
         ),
         opset=OPSET,
-        precision="fp16-storage" if request.precision == "fp16" else "fp32",
+        precision=PRECISIONS[request.precision],
         graphs=graphs,
         golden=FileEntry("golden.npz", "0" * 64, 1),
         parity={},

@@ -52,6 +52,14 @@ class Notes:
         return cls(**{key: tuple(value) for key, value in texts.items()})
 
 
+_ARITHMETIC = {
+    "fp32": "Weights are stored as float32, and arithmetic is float32.",
+    "fp16-storage": "Matrices are stored as float16; arithmetic is float32.",
+    "int8": "The matrices of frame blocks are stored and multiplied as int8, by ranges found on training audio; other "
+    "matrices are stored as float16, and all other arithmetic is float32.",
+}  # by precision
+
+
 def model_card(manifest: Manifest, notes: Notes) -> str:
     """The text of MODEL_CARD.md."""
     return "\n".join(_lines(manifest, notes)) + "\n"
@@ -114,7 +122,7 @@ def _sizes(m: Manifest) -> Iterator[str]:
         yield f"| {part} | {getattr(m.parameters, part):,} | {macs:,.0f}{note} |"
     total = sum(getattr(m.graphs, f.name).bytes for f in fields(m.graphs))
     yield ""
-    yield f"The four graphs take {total / 1e6:.1f} MB, stored as {m.precision}; arithmetic is float32."
+    yield f"The four graphs take {total / 1e6:.1f} MB. {_ARITHMETIC.get(m.precision, m.precision)}"
 
 
 def _training(training: dict[str, Any], sample_rate: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from .coders import Coder
 
 
-class Storage(str, Enum):
-    """How weights are stored; arithmetic is float32 either way."""
+class Numbers(str, Enum):
+    """How weights are stored, and what frame blocks compute with."""
 
     fp32 = "fp32"
     fp16 = "fp16"
+    int8 = "int8"
 
 
 class Kind(str, Enum):
@@ -41,7 +43,12 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, or the folder of a training run.")],
     bundle: Annotated[Path, typer.Argument(help="Folder to write.")],
     name: Annotated[str, typer.Option(help="Name of the bundle; by default, that of the folder.")] = "",
-    precision: Annotated[Storage, typer.Option(help="Storage of weights: fp16 halves the files.")] = Storage.fp32,
+    precision: Annotated[
+        Numbers, typer.Option(help="fp16 halves the files; int8 also computes frame blocks in 8 bits, and is faster.")
+    ] = Numbers.fp32,
+    calibration: Annotated[
+        Path | None, typer.Option(help="For int8: folder of audio that it finds its ranges on, as for training.")
+    ] = None,
     valid: Annotated[Path | None, typer.Option(help="Folder of clips that the finished bundle is scored on.")] = None,
     notes: Annotated[
         Path | None, typer.Option(help="TOML or JSON with texts for the model card: summary, data, limits, …")
@@ -54,6 +61,8 @@ def export(
 
     Example: edgecodec export runs/speech bundles/speech --precision fp16
     """
+    if (calibration is not None) != (precision is Numbers.int8):
+        raise typer.BadParameter("goes with --precision int8, which needs it", param_hint="--calibration")
     import torch
 
     from .assemble import Request, export_bundle
@@ -66,23 +75,25 @@ def export(
 
     def score(codec: Codec) -> list[dict[str, object]]:
         assert valid is not None
-        with _progress("scored") as progress:
-            rows = measure(codec, valid, usual_stages(codec), progress=progress).rows
-            return [row.means() for row in rows]
+        rows = measure(codec, valid, usual_stages(codec), progress=partial(progress, "scored")).rows
+        return [row.means() for row in rows]
 
-    manifest = export_bundle(
-        Request(
-            checkpoint=checkpoint,
-            target=bundle,
-            name=name or bundle.absolute().name,
-            precision=precision.value,
-            notes=Notes.read(notes) if notes else Notes(),
-            clip=clip,
-            license=license,
-            score=score if valid else None,
-            force=force,
+    with _progress() as progress:
+        manifest = export_bundle(
+            Request(
+                checkpoint=checkpoint,
+                target=bundle,
+                name=name or bundle.absolute().name,
+                precision=precision.value,
+                notes=Notes.read(notes) if notes else Notes(),
+                clip=clip,
+                calibration=calibration,
+                license=license,
+                score=score if valid else None,
+                force=force,
+                progress=progress,
+            )
         )
-    )
     p = manifest.parity
     size = sum(file.stat().st_size for file in bundle.iterdir()) / 1e6
     print(
@@ -145,7 +156,7 @@ def evaluate(
         typer.echo(f"edgecodec: {note}", err=True)
     with ExitStack() as stack:
         page = stack.enter_context(open_output(str(report), force=force)) if report else None
-        progress = stack.enter_context(_progress("scored"))
+        progress = stack.enter_context(_progress())
         evaluation = measure(
             codec,
             data,
@@ -155,7 +166,7 @@ def evaluate(
             limit=limit,
             opinions=opinions,
             examples=report_clips if report else 0,
-            progress=progress,
+            progress=partial(progress, "scored"),
         )
         if page:
             from .report import Report
@@ -182,15 +193,15 @@ def _check_scoring(what: str, *also: str) -> None:
 
 
 @contextmanager
-def _progress(task: str) -> Iterator[Callable[[int, int], None]]:
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """Counts on stderr: one line rewritten on a terminal, else a line every ten seconds."""
     terminal = sys.stderr.isatty()
     said = time.monotonic()
 
-    def show(done: int, of: int) -> None:
+    def show(task: str, done: int, of: int) -> None:
         nonlocal said
         if terminal:
-            print(f"\r{task} {done} of {of}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{task} {done} of {of}", end="", file=sys.stderr, flush=True)
         elif time.monotonic() - said > 10:
             said = time.monotonic()
             print(f"{task} {done} of {of}", file=sys.stderr, flush=True)

@@ -1,13 +1,14 @@
 """A trained model to the four graphs of a bundle, and to the model that these graphs must agree with.
 
-With float16 storage the two are not the trained model itself: its matrices are rounded first, in torch too, so that
-the comparison of both sides sees no rounding and tolerates none.
+With float16 storage or int8 arithmetic the two are not the trained model itself: it is rounded first, in torch too, so
+that the comparison of both sides sees no rounding and tolerates none.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,10 +22,11 @@ from torch import Tensor
 
 from .errors import ExportError
 from .graphs import decoder_graph, encoder_graph
+from .int8 import use_int8
 from .precision import store_fp16
 from .quantizer_graphs import QuantizerTables, quantizer_decode_graph, quantizer_encode_graph
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 class StoredQuantizer(Quantizer):
@@ -47,15 +49,17 @@ class Converted:
     graphs: dict[str, ModelProto]
 
 
-def convert(trained: CodecModel, precision: Precision = "fp32") -> Converted:
-    """The graphs of a model in evaluation mode.
+def convert(trained: CodecModel, precision: Precision = "fp32", clips: Iterable[NDArray[np.float32]] = ()) -> Converted:
+    """The graphs of a model in evaluation mode; int8 finds its ranges on clips [samples] of whole frames.
 
     Raises:
-        ExportError: numbers that the precision cannot hold, or that are not finite.
+        ExportError: numbers that the precision cannot hold, or that are not finite; nothing for int8 to do.
     """
     model = stored_model(trained, precision)
     size, dim = model.config.frame_size, model.config.latent_dim
     try:
+        if precision == "int8":
+            use_int8(model, clips)
         tables = quantizer_tables(model.quantizer.tables())
         graphs = {
             "encoder": encoder_graph(model.encoder, size, dim),
@@ -63,7 +67,7 @@ def convert(trained: CodecModel, precision: Precision = "fp32") -> Converted:
             "quantizer_decode": quantizer_decode_graph(tables),
             "decoder": decoder_graph(model.decoder, size, dim),
         }
-        if precision == "fp16":
+        if precision != "fp32":
             graphs = {name: store_fp16(graph) for name, graph in graphs.items()}
     except ValueError as error:
         raise ExportError(str(error)) from None
@@ -72,17 +76,17 @@ def convert(trained: CodecModel, precision: Precision = "fp32") -> Converted:
 
 @torch.no_grad()
 def stored_model(trained: CodecModel, precision: Precision) -> CodecModel:
-    """A copy that computes with the numbers as stored: matrices rounded for float16, vectors (biases, norms) exact.
+    """A copy that computes with the numbers as stored: matrices rounded to float16, vectors (biases, norms) exact.
 
     The lapped transform is rounded with the rest: its reconstruction error is then 70 dB below the signal.
     """
     model = copy.deepcopy(trained)
-    if precision == "fp16":
+    if precision != "fp32":
         for tensor in itertools.chain(model.parameters(), model.buffers()):
             if tensor.is_floating_point():
                 tensor.copy_(_rounded(tensor))
     tables = model.quantizer.tables()
-    if precision == "fp16":  # once more, for tables that are computed: projected or normalized codebooks
+    if precision != "fp32":  # once more, for tables that are computed: projected or normalized codebooks
         project = None if tables.project is None else _rounded(tables.project)
         tables = LookupTables(project, _rounded(tables.score), tables.bias, _rounded(tables.table), tables.paths)
     model.quantizer = StoredQuantizer(model.config.quantizer, model.config.latent_dim, tables)

@@ -18,6 +18,8 @@ from edgecodec_training.layers import Causal
 from onnx import GraphProto, ModelProto, checker, helper
 from torch import Tensor
 
+from .int8 import int8_product_nodes
+
 OPSET = 18
 IR_VERSION = 8  # the first that allows opset 18: loads in onnxruntime 1.14 and later
 
@@ -54,6 +56,7 @@ def _export(module: Causal, example: Tensor, names: tuple[str, str], dynamic: di
                 torch.ops.aten.gelu.default: _gelu(),
                 torch.ops.aten.view.default: _view(),
                 torch.ops.aten._unsafe_view.default: _view(),
+                torch.ops.edgecodec.int8_product.default: int8_product_nodes,
             },
             external_data=False,
         )

@@ -1,7 +1,8 @@
 """`edgecodec bench`: what a bundle costs on this machine. Measured through the API that applications use.
 
-Paced frames come at the rate of live audio, with sleep in between: caches cool and clocks drop, so that each frame
-takes longer than in a tight loop. That is what a live stream sees. `--soak` looks for what only shows after a day.
+Paced frames come at the rate of live audio, with sleep in between, and at the priority of live threads: caches cool and
+clocks drop, so that each frame takes longer than in a tight loop. That is what a live stream sees. `--soak` looks for
+what only shows after a day.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from .manifest import Manifest
 MAX_BYTES = 64 << 20  # of one array
 # Another processor rounds differently, and a near tie may then fall the other way (and change later stages with it).
 LEAST_EQUAL_CODES = 0.99
-MOST_DECODED_ERROR = 1e-3  # of full scale
+MOST_DECODED_ERROR = 5e-3  # of full scale; a number that int8 rounds the other way counts for 2e-3 at most
 
 
 @dataclass(frozen=True)

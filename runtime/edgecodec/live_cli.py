@@ -236,7 +236,7 @@ def open_source(
     """The file of a path, else the microphone of a name; closed by `stack`."""
     from .devices import Microphone, device_block, find_device
     from .endpoints import FileSource
-    from .runner import hurried
+    from .priority import hurried
 
     source: Source
     if path is not None:
@@ -255,7 +255,7 @@ def open_sink(
     """The file of a path, else the loudspeaker of a name; closed, and a file completed, by `stack`."""
     from .devices import Loudspeaker, device_block, find_device
     from .endpoints import FileSink
-    from .runner import hurried
+    from .priority import hurried
 
     sink: Sink
     if path is not None:

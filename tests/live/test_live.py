@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from edgecodec.runner import hurried
+from edgecodec.priority import hurried
 from edgecodec.views import LIVE_KEYS
 from rig import RATE, Rig, Terminal, busy_cores, lag, matched, speech
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 WriteConfig = Callable[[Config, Path], None]
+Call = Callable[..., list[str]]
 States = Callable[[Config, int], tuple[dict[str, Tensor], list[dict[str, Tensor]]]]
 WORKER = Path(__file__).with_name("one_rank.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -25,6 +26,19 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def started(command: list[str]) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture
+def call(tiny_config: Config, speech_folder: Path, tmp_path: Path, write_config: WriteConfig) -> Call:
+    """`call(changes)`: `edgecodec train` of the tiny configuration with changes, into the folder `run`."""
+
+    def call(*changes: str) -> list[str]:
+        write_config(override(tiny_config, list(changes)), tmp_path / "config.toml")
+        command = str(Path(sys.executable).with_name("edgecodec"))
+        out = str(tmp_path / "run")
+        return [command, "train", "--config", str(tmp_path / "config.toml"), "--data", str(speech_folder), "--out", out]
+
+    return call
 
 
 @pytest.fixture
@@ -68,35 +82,25 @@ def test_two_processes_share_discriminators_and_balancer(tiny_config: Config, st
         assert torch.equal(tensor, second[name]), f"{name} differs between the ranks"
 
 
-def test_the_command_runs_under_torchrun(
-    tiny_config: Config, speech_folder: Path, tmp_path: Path, write_config: WriteConfig
-) -> None:
+def test_the_command_runs_under_torchrun(call: Call, speech_folder: Path, tmp_path: Path) -> None:
     """One checkpoint, one set of lines, a ledger that counts the audio of both; and the run goes on alone."""
-    path, out = tmp_path / "config.toml", tmp_path / "run"
-    write_config(tiny_config, path)
-    command = Path(sys.executable).with_name("edgecodec")
-    call = [str(command), "train", "--config", str(path), "--data", str(speech_folder), "--out", str(out)]
-    done = started([*TORCHRUN, "--no-python", *call, "--steps", "8", "--valid", str(speech_folder)])
+    out = tmp_path / "run"
+    done = started([*TORCHRUN, "--no-python", *call(), "--steps", "8", "--valid", str(speech_folder)])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoint: ") == 1 and done.stdout.count("reading the data") == 1
     [leg] = load_checkpoint(out).ledger
     assert (leg.processes, leg.last_step, len(leg.validations)) == (2, 8, 1)
     assert leg.audio_seconds == pytest.approx(8 * 2 * 0.3)
-    alone = started([*call, "--resume", "--steps", "10"])
+    alone = started([*call(), "--resume", "--steps", "10"])
     assert alone.returncode == 0, alone.stderr
     assert [entry.processes for entry in load_checkpoint(out).ledger] == [2, 1]
 
 
-def test_processes_stop_at_the_same_step(
-    tiny_config: Config, speech_folder: Path, tmp_path: Path, write_config: WriteConfig
-) -> None:
-    path, out = tmp_path / "config.toml", tmp_path / "run"
-    write_config(tiny_config, path)
-    command = Path(sys.executable).with_name("edgecodec")
-    call = [str(command), "train", "--config", str(path), "--data", str(speech_folder), "--out", str(out)]
+def test_processes_stop_at_the_same_step(call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "run"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [*TORCHRUN, "--no-python", *call, "--steps", "100000"], env=environment, stderr=subprocess.PIPE, text=True
+        [*TORCHRUN, "--no-python", *call(), "--steps", "100000"], env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         while not list(out.glob("step-*")) and process.poll() is None:
             time.sleep(0.1)
@@ -106,14 +110,8 @@ def test_processes_stop_at_the_same_step(
     assert load_checkpoint(out).step % AGREE_EVERY == 0
 
 
-def test_a_batch_that_cannot_be_split_is_refused(
-    tiny_config: Config, speech_folder: Path, tmp_path: Path, write_config: WriteConfig
-) -> None:
-    path = tmp_path / "config.toml"
-    write_config(override(tiny_config, ["run.batch_size=3"]), path)
-    command = Path(sys.executable).with_name("edgecodec")
-    call = [str(command), "train", "--config", str(path), "--data", str(speech_folder), "--out", str(tmp_path / "run")]
-    done = started([*TORCHRUN, "--no-python", *call])
+def test_a_batch_that_cannot_be_split_is_refused(call: Call) -> None:
+    done = started([*TORCHRUN, "--no-python", *call("run.batch_size=3")])
     assert done.returncode != 0
     assert "run.batch_size = 3 cannot be split evenly over 2 processes" in done.stderr
 

@@ -1,0 +1,140 @@
+"""int8 arithmetic in the matrix products of frame blocks, which hold most weights of encoder and decoder.
+
+Inputs are rounded to 8 bits over a range that is fixed at export (a range of its own for each call would make codes
+depend on how the audio is cut), weights to 8 bits with a scale for each output:
+
+    x [..., in] -> round(x / scale) + zero, clipped to 0..255 -+
+                                                               (integer product) -> * scales -> + bias
+    weight [in, out], 0..255, 128 stands for zero -------------+
+
+The graph says it in standard operators, QuantizeLinear and DequantizeLinear around a MatMul, which onnxruntime turns
+into one integer product. Weights are unsigned because the kernels for signed ones add in 16 bits on processors without
+VNNI, and saturate: the same codes everywhere are worth more. After Krishnamoorthi 2018, Quantizing deep convolutional
+networks for efficient inference, arXiv:1806.08342 (per-channel weights, asymmetric inputs), and Nagel et al. 2019,
+Data-free quantization, arXiv:1906.04721, section 4.2 (the bias takes up the mean error).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from edgecodec_training.layers import FrameBlock
+from edgecodec_training.model import CodecModel
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+LEAST_WEIGHTS = 1 << 16  # smaller products gain less than the rounding of their input costs
+STAGES_KEPT = (0.125, 0.5, 1.0)  # of all, that the decoder's ranges are found for
+_FRAMES_KEPT = 3  # every so many, of all that a layer sees
+_SHRUNK = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2)  # of the largest input: clipping few may leave less error to all
+_HIGHEST, _WEIGHT_ZERO = 255, 128
+
+
+@torch.library.custom_op("edgecodec::int8_product", mutates_args=())
+def int8_product(x: Tensor, scale: Tensor, zero: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    """`x` [..., in] times `weight` uint8 [in, out]: what onnxruntime computes, up to the rounding of float32."""
+    steps = torch.clamp(torch.round(x / scale) + zero, 0, _HIGHEST) - zero
+    return steps @ (weight.float() - _WEIGHT_ZERO) * (scale * weight_scale)
+
+
+@int8_product.register_fake
+def _(x: Tensor, scale: Tensor, zero: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[1])
+
+
+def int8_product_nodes(x: Any, scale: Any, zero: Any, weight: Any, weight_scale: Any) -> Any:
+    """`int8_product` in ONNX, for the exporter's translation table."""
+    from onnxscript import opset18 as op
+
+    rounded = op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
+    middle: Any = op.Constant(value=numpy_helper.from_array(np.array(_WEIGHT_ZERO, np.uint8)))
+    weight_zero = op.Expand(middle, op.Shape(weight_scale))
+    return op.MatMul(rounded, op.DequantizeLinear(weight, weight_scale, weight_zero, axis=1))
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with the product in int8, and the bias in float32."""
+
+    scale: Tensor  # []
+    zero: Tensor  # [], uint8
+    weight: Tensor  # [in, out], uint8
+    weight_scale: Tensor  # [out]
+    bias: Tensor  # [out]
+
+    def __init__(self, layer: nn.Linear, inputs: Tensor) -> None:
+        """Of a layer and inputs [N, in] that are typical for it."""
+        super().__init__()
+        exact = layer.weight.detach().T
+        weight_scale = exact.abs().amax(0).clamp(min=1e-12) / (_WEIGHT_ZERO - 1)
+        self.register_buffer("weight", (torch.round(exact / weight_scale) + _WEIGHT_ZERO).to(torch.uint8).contiguous())
+        self.register_buffer("weight_scale", weight_scale)
+        scale, zero = _least_error_range(inputs)
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero", zero)
+        bias = torch.zeros(exact.shape[1]) if layer.bias is None else layer.bias.detach()
+        self.register_buffer("bias", bias + (inputs @ exact - self._product(inputs)).mean(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] to [..., out]."""
+        return self._product(x) + self.bias
+
+    def _product(self, x: Tensor) -> Tensor:
+        product: Tensor = int8_product(x, self.scale, self.zero, self.weight, self.weight_scale)
+        return product
+
+
+@torch.no_grad()
+def use_int8(model: CodecModel, clips: Iterable[NDArray[np.float32]]) -> None:
+    """Give the large linear layers of frame blocks int8 form, with ranges found on clips [samples] of whole frames.
+
+    Raises:
+        ValueError: no layer that is large enough, or no clip.
+    """
+    layers = {
+        f"{name}.{own}": layer
+        for name, block in model.named_modules()
+        if isinstance(block, FrameBlock)
+        for own, layer in (("expand", block.expand), ("contract", block.contract))
+        if layer.weight.numel() >= LEAST_WEIGHTS
+    }
+    if not layers:
+        raise ValueError("no frame block is large enough to gain from int8: use --precision fp16")
+    seen: dict[str, list[Tensor]] = {name: [] for name in layers}
+    hooks = [layer.register_forward_pre_hook(_recorder(seen[name])) for name, layer in layers.items()]
+    for clip in clips:
+        latents = model.encode_latents(torch.from_numpy(clip)[None, None])
+        for fraction in STAGES_KEPT:
+            stages = max(1, round(fraction * model.config.quantizer.max_stages))
+            model.decode_latents(model.quantizer.decode(model.quantizer.encode(latents, stages)))
+    for hook in hooks:
+        hook.remove()
+    for name, layer in layers.items():
+        if not seen[name]:
+            raise ValueError("int8 finds its ranges on sound, and there is nothing but silence")
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, Int8Linear(layer, torch.cat(seen[name])))
+
+
+def _recorder(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        kept.append(inputs[0].flatten(0, -2)[::_FRAMES_KEPT].clone())
+
+    return record
+
+
+def _least_error_range(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of the range that leaves the least squared error."""
+    low, high = min(float(inputs.min()), 0.0), max(float(inputs.max()), 1e-6)
+    best = (float("inf"), 0.0, 0)
+    for share in _SHRUNK:
+        # What GELU leaves below zero is small and common: never cut it.
+        lowest = low if low > -1 else low * share
+        scale = (high * share - lowest) / _HIGHEST
+        zero = round(-lowest / scale)
+        rounded = (torch.clamp(torch.round(inputs / scale) + zero, 0, _HIGHEST) - zero) * scale
+        best = min(best, (float((rounded - inputs).square().mean()), scale, zero))
+    return torch.tensor(best[1]), torch.tensor(best[2], dtype=torch.uint8)

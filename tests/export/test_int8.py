@@ -1,0 +1,133 @@
+"""int8 arithmetic: what the rounding does, that torch and onnxruntime do the same, and the export that uses it."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import edgecodec
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import soundfile
+import torch
+from edgecodec.cli import app
+from edgecodec_export.assemble import synthetic_voice
+from edgecodec_export.convert import Converted, convert
+from edgecodec_export.errors import ExportError
+from edgecodec_export.int8 import Int8Linear
+from edgecodec_training.model import CodecModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from typer.testing import CliRunner
+
+AUDIO = Path(__file__).parents[1] / "audio"
+WIDE = {"edge": {"channels": 160, "encoder_blocks": 1, "decoder_blocks": 1}}  # 76,800 weights a product
+TinyModel = Callable[..., CodecModel]
+
+
+@pytest.fixture(scope="module")
+def voice() -> Any:
+    return synthetic_voice(2.0, 16_000)
+
+
+@pytest.fixture(scope="module")
+def rounded(tiny_model: TinyModel, voice: Any) -> Converted:
+    return convert(tiny_model(WIDE), "int8", [voice])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-3, 3, allow_subnormal=False), st.floats(0.01, 10), st.integers(0, 2**32 - 1))
+def test_zero_is_exact_and_the_bias_takes_up_the_mean_error(shift: float, spread: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    exact = nn.Linear(32, 16).requires_grad_(False)
+    inputs = shift + spread * torch.randn(500, 32)
+    layer = Int8Linear(exact, inputs)
+    assert torch.allclose(layer(torch.zeros(1, 32)), layer.bias)
+    error = layer(inputs) - exact(inputs)
+    typical = float(exact(inputs).std())
+    assert float(error.mean(0).abs().max()) < 1e-3 * typical + 1e-5
+    assert float(error.std()) < 0.05 * typical
+
+
+def test_torch_and_onnxruntime_agree(rounded: Converted, runner: Callable[..., Any], voice: Any) -> None:
+    """A number between two steps may be rounded either way; anything else would show as much more energy."""
+    model = rounded.model
+    audio = voice[None, None, : 80 * 300]
+    latents = runner(rounded.graphs["encoder"])(audio, np.zeros((1, model.encoder.state_size), np.float32))[0]
+    decoded = runner(rounded.graphs["decoder"])(latents, np.zeros((1, model.decoder.state_size), np.float32))[0]
+    for theirs, ours in (
+        (latents, model.encode_latents(torch.from_numpy(audio))),
+        (decoded, model.decode_latents(torch.from_numpy(latents))),
+    ):
+        difference = theirs - ours.numpy()
+        assert np.square(difference).sum() < 1e-5 * np.square(theirs).sum()
+
+
+def test_it_is_near_the_model_and_smaller(rounded: Converted, tiny_model: TinyModel, voice: Any) -> None:
+    model = tiny_model(WIDE)
+    stored = convert(model, "fp16")
+    for name in ("encoder", "decoder"):
+        assert rounded.graphs[name].ByteSize() < 0.7 * stored.graphs[name].ByteSize()
+    exact, coarse = (m.encode_latents(torch.from_numpy(voice)[None, None]) for m in (stored.model, rounded.model))
+    error = float((exact - coarse).square().sum() / exact.square().sum())
+    assert 0 < error < 1e-3  # 30 dB
+
+
+def test_onnxruntime_multiplies_integers(rounded: Converted, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    graph = rounded.graphs["decoder"]
+    assert {domain.domain for domain in graph.opset_import} == {""}  # nothing but standard operators
+    onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    operators = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    assert operators["MatMulIntegerToFloat"] == 2
+    assert operators["DequantizeLinear"] == 0
+
+
+@pytest.fixture(scope="module")
+def wide(tiny_model: TinyModel, save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose frame blocks are large enough."""
+    return save_checkpoint(tiny_model(WIDE), tmp_path_factory.mktemp("wide"))
+
+
+def export(checkpoint: Path, target: Path, *options: object) -> Any:
+    return CliRunner().invoke(app, ["export", str(checkpoint), str(target), *map(str, options)])
+
+
+def test_the_command(wide: Path, tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    result = export(wide, target, "--precision", "int8", "--calibration", AUDIO)
+    assert result.exit_code == 0, result.output
+    codec = edgecodec.load(target)
+    assert codec.manifest.precision == "int8"
+    assert "multiplied as int8" in (target / "MODEL_CARD.md").read_text()
+    assert CliRunner().invoke(app, ["verify", str(target)]).exit_code == 0
+    audio, _ = soundfile.read(AUDIO / "speech_ro.flac", frames=16_000, dtype="float32")
+    encoder = codec.encoder_stream(stages=4)
+    packets = [packet for block in np.array_split(audio, 7) for packet in encoder.push(block)] + encoder.flush()
+    assert np.array_equal(np.concatenate([p.codes for p in packets], axis=2), codec.encode(audio, stages=4))
+
+
+def test_what_it_refuses(checkpoint: Path, wide: Path, tmp_path: Path) -> None:
+    target, empty = tmp_path / "bundle", tmp_path / "empty"
+    empty.mkdir()
+    int8 = ("--precision", "int8")
+    for source, options, code, message in (
+        (wide, int8, 2, "goes with --precision int8, which needs it"),
+        (wide, ("--calibration", AUDIO), 2, "goes with --precision int8, which needs it"),
+        (wide, (*int8, "--calibration", tmp_path / "none"), 1, "no such file or folder"),
+        (wide, (*int8, "--calibration", empty), 1, "no audio under"),
+        (checkpoint, (*int8, "--calibration", AUDIO), 1, "no frame block is large enough"),
+    ):
+        result = export(source, target, *options)
+        assert (result.exit_code, target.exists()) == (code, False), result.output
+        assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_silence_has_no_ranges(tiny_model: TinyModel) -> None:
+    with pytest.raises(ExportError, match="nothing but silence"):
+        convert(tiny_model(WIDE), "int8", [])
