@@ -32,7 +32,7 @@ Run = Callable[..., list[NDArray[Any]]]
 LATENTS_TOLERANCE = 1e-4  # of the largest latent
 AUDIO_TOLERANCE = 1e-4  # of the loudest sample
 INT8_TOLERANCE = 1e-2  # of either, where single numbers may be a step apart
-ENERGY_TOLERANCE = 1e-5  # of the difference, in all clips together: 50 dB below that of the latents
+ENERGY_TOLERANCE = 1e-5  # of the differences in all clips together: 50 dB below that of latents or audio
 EXCESS_TOLERANCE = 0.01  # of the squared error that torch's codes leave
 LEAST_EQUAL_CODES = 0.99
 FRAMES = (1, 2, 7, 40)
@@ -58,6 +58,26 @@ class Parity:
         return asdict(self) | {"frames": list(self.frames), "batches": list(self.batches)}
 
 
+class _Agreement:
+    """How far arrays of torch and of onnxruntime agree, of all that were compared."""
+
+    def __init__(self) -> None:
+        self.largest = self._lost = self._energy = 0.0
+
+    def compare(self, ours: Audio, theirs: Audio) -> float:
+        """The largest difference so far, as `_difference`."""
+        self.largest = max(self.largest, _difference(ours, theirs))
+        if np.isfinite(self.largest):
+            self._lost += _energy(ours - theirs)
+            self._energy += _energy(ours)
+        return self.largest
+
+    @property
+    def lost(self) -> float:
+        """Energy of the differences, as a fraction."""
+        return self._lost / max(self._energy, 1e-12)
+
+
 def verify(
     model: CodecModel,
     bundle: str,
@@ -76,32 +96,32 @@ def verify(
     stepped = any(isinstance(layer, Int8Linear) for layer in model.modules())
     latents_tolerance = INT8_TOLERANCE if stepped else LATENTS_TOLERANCE
     audio_tolerance = INT8_TOLERANCE if stepped else AUDIO_TOLERANCE
-    latents_error, audio_error, excess, equal = 0.0, 0.0, 0.0, []
-    lost, energy = 0.0, 0.0
+    latents, decoded = _Agreement(), _Agreement()
+    excess, equal = 0.0, []
     done, cases = 0, len(BATCHES) * len(FRAMES)
     for batch in BATCHES:
         for frames in FRAMES:
             clips = _clips(audio, batch, frames * model.config.frame_size, rng)
             ours, theirs = _latents(model, graphs, clips)
-            latents_error = max(latents_error, _difference(ours, theirs))
+            error = latents.compare(ours, theirs)
             where = f"batch {batch}, {frames} frames"
-            _require(latents_error <= latents_tolerance, f"latents differ by {latents_error:.1e} ({where})")
-            lost, energy = lost + _energy(ours - theirs), energy + _energy(ours)
+            _require(error <= latents_tolerance, f"latents differ by {error:.1e} ({where})")
             for n in range(1, codec.max_stages + 1):
                 here = f"{where}, {n} stages"
                 codes = _codes(graphs, theirs, n, here)
                 excess = max(excess, _error_excess(model, theirs, codes))
                 _require(excess <= EXCESS_TOLERANCE, f"codes leave {excess:.1%} more error than torch's ({here})")
                 equal.append(float((codes == _torch_codes(model, ours, n)).mean()))
-                audio_error = max(audio_error, _decoded_error(model, graphs, codes))
-                _require(audio_error <= audio_tolerance, f"audio differs by {audio_error:.1e} ({here})")
+                error = decoded.compare(*_decoded(model, graphs, codes))
+                _require(error <= audio_tolerance, f"audio differs by {error:.1e} ({here})")
             done += 1
             progress(done, cases)
-    _require(lost <= ENERGY_TOLERANCE * energy, f"latents differ by {lost / max(energy, 1e-12):.1e} of their energy")
+    for what, agreement in (("latents", latents), ("audio", decoded)):
+        _require(agreement.lost <= ENERGY_TOLERANCE, f"{what}: {agreement.lost:.1e} of the energy differs from torch's")
     _require(float(np.mean(equal)) >= LEAST_EQUAL_CODES, f"only {np.mean(equal):.2%} of codes are torch's")
     streamed = max(_streamed_error(codec, audio, rng) for _ in range(CHUNKINGS))
     _require(streamed <= audio_tolerance, f"streamed audio differs from the whole clip's by {streamed:.1e}")
-    return Parity(latents_error, audio_error, float(np.mean(equal)), excess, streamed)
+    return Parity(latents.largest, decoded.largest, float(np.mean(equal)), excess, streamed)
 
 
 def _graphs(bundle: str) -> dict[str, Run]:
@@ -162,10 +182,11 @@ def _error_excess(model: CodecModel, latents: Audio, codes: Codes) -> float:
 
 
 @torch.no_grad()
-def _decoded_error(model: CodecModel, graphs: dict[str, Run], codes: Codes) -> float:
+def _decoded(model: CodecModel, graphs: dict[str, Run], codes: Codes) -> tuple[Audio, Audio]:
+    """Of torch and of onnxruntime, [B, 1, samples]."""
     ours = model.decode_latents(model.quantizer.decode(torch.from_numpy(np.ascontiguousarray(codes)))).numpy()
     state = np.zeros((len(codes), model.decoder.state_size), np.float32)
-    return _difference(ours, graphs["decoder"](*graphs["quantizer_decode"](codes), state)[0])
+    return ours, graphs["decoder"](*graphs["quantizer_decode"](codes), state)[0]
 
 
 def _streamed_error(codec: edgecodec.Codec, audio: Audio, rng: np.random.Generator) -> float:

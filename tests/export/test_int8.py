@@ -1,5 +1,7 @@
 """int8 arithmetic: what the rounding does, that torch and onnxruntime do the same, and the export that uses it."""
 
+import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from edgecodec.cli import app
+from edgecodec_export import assemble
 from edgecodec_export.assemble import synthetic_voice
 from edgecodec_export.convert import Converted, convert
 from edgecodec_export.errors import ExportError
@@ -20,6 +23,7 @@ from edgecodec_export.int8 import Int8Linear
 from edgecodec_training.model import CodecModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from torch import nn
 from typer.testing import CliRunner
 
@@ -126,6 +130,22 @@ def test_what_it_refuses(checkpoint: Path, wide: Path, tmp_path: Path) -> None:
         result = export(source, target, *options)
         assert (result.exit_code, target.exists()) == (code, False), result.output
         assert message in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("part", "what"), [("encoder", "latents"), ("decoder", "audio")])
+def test_a_slightly_wrong_scale_is_noticed(
+    part: str, what: str, rounded: Converted, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No single number is far off; all together they are."""
+    graph = onnx.ModelProto()
+    graph.CopyFrom(rounded.graphs[part])
+    scale = next(tensor for tensor in graph.graph.initializer if tensor.name.endswith("contract.weight_scale"))
+    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(1.01), scale.name))
+    faulty = dataclasses.replace(rounded, graphs=rounded.graphs | {part: graph})
+    monkeypatch.setattr(assemble, "convert", lambda *_: faulty)
+    result = export(wide, tmp_path / "bundle", "--precision", "int8", "--calibration", AUDIO)
+    assert result.exit_code == 1
+    assert re.search(rf"{what}: .* of the energy differs from torch's", result.output), result.output
 
 
 def test_silence_has_no_ranges(tiny_model: TinyModel) -> None:
