@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import AudioError
 from .output import Output
-from .wav import WavHeader, WavWriter, decode_samples, read_exactly, read_header
+from .wav import Bits, WavHeader, WavWriter, decode_samples, read_exactly, read_header
 
 MAX_CHANNELS = 255
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz
@@ -153,20 +153,25 @@ class Resampler:
 
 
 class AudioWriter:
-    """Writes audio [channels, samples] to an `Output`, in the format of its suffix; a pipe gets 16-bit WAV."""
+    """Writes audio [channels, samples] to an `Output`, in the format of its suffix; a pipe gets WAV.
 
-    def __init__(self, output: Output, sample_rate: int, channels: int) -> None:
+    `bits` of a sample hold for formats that have them.
+    """
+
+    def __init__(self, output: Output, sample_rate: int, channels: int, bits: Bits = 16) -> None:
         self._output = output
         self._wav: WavWriter | None = None
         self._sound: Any = None
         name = written_format(output.path)
         if output.is_pipe or name == "WAV":
-            self._wav = WavWriter(output.file, sample_rate, channels)
+            self._wav = WavWriter(output.file, sample_rate, channels, bits)
             return
         import soundfile
 
+        pcm = f"PCM_{bits}"
+        subtype = pcm if soundfile.check_format(name, pcm) else None
         try:
-            self._sound = soundfile.SoundFile(output.file.name, "w", sample_rate, channels, format=name)
+            self._sound = soundfile.SoundFile(output.file.name, "w", sample_rate, channels, subtype, format=name)
         except (soundfile.LibsndfileError, ValueError) as error:
             reason = getattr(error, "error_string", error)
             raise AudioError(

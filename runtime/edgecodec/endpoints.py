@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .audio import AudioReader, AudioWriter, Resampler, open_audio, written_format
 from .output import check_free, open_output
+from .wav import Bits
 
 
 class Source(Protocol):
@@ -121,7 +122,7 @@ class FileSink:
     underruns = 0
     resampling = 0.0
 
-    def __init__(self, path: str, codec_rate: int, *, channels: int = 1, force: bool = False) -> None:
+    def __init__(self, path: str, codec_rate: int, *, channels: int = 1, bits: Bits = 16, force: bool = False) -> None:
         self.name = path
         written_format(path)
         if path != "-":
@@ -129,7 +130,7 @@ class FileSink:
         self._channels = channels
         with ExitStack() as stack:
             output = stack.enter_context(open_output(path, force=force))
-            self._writer: AudioWriter | None = AudioWriter(output, codec_rate, channels)
+            self._writer: AudioWriter | None = AudioWriter(output, codec_rate, channels, bits)
             stack.callback(self._writer.abort)
             self._stack = stack.pop_all()
 

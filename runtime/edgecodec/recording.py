@@ -28,6 +28,8 @@ def new_path() -> Path:
 class Recorder:
     """Left what was heard, right what was played, aligned to the sample. The file appears, complete, at `close`.
 
+    In 24 bits: a codec makes other codes of what was rounded to 16, and the recording is what shows faults.
+
     Raises:
         EdgecodecError: a file that exists without `force`, or cannot be written.
     """
@@ -36,7 +38,7 @@ class Recorder:
         self.path = str(path)
         self.dropped = 0  # blocks that the disk was too slow for
         self.error: EdgecodecError | None = None
-        self._sink = FileSink(self.path, sample_rate, channels=2, force=force)
+        self._sink = FileSink(self.path, sample_rate, channels=2, bits=24, force=force)
         self._queue: queue.Queue[NDArray[np.float32] | None] = queue.Queue(_QUEUE)
         self._thread = threading.Thread(target=self._write, name="edgecodec recorder", daemon=True)
         self._thread.start()

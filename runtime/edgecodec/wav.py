@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import AudioError
+
+Bits = Literal[16, 24]
 
 _UNKNOWN = 0xFFFFFFFF
 _LONGEST = 0x7FFF0000  # sizes from here on mean "unknown" to the programs that write pipes
@@ -101,16 +103,18 @@ def decode_samples(data: bytes, header: WavHeader) -> NDArray[np.float32]:
 
 
 class WavWriter:
-    """Writes 16-bit PCM; samples beyond [-1, 1] are clipped. Where the file can seek, `finish` fills in the sizes."""
+    """Writes PCM; samples beyond [-1, 1] are clipped. Where the file can seek, `finish` fills in the sizes."""
 
-    def __init__(self, file: BinaryIO, sample_rate: int, channels: int) -> None:
-        self._file, self._rate, self._channels = file, sample_rate, channels
+    def __init__(self, file: BinaryIO, sample_rate: int, channels: int, bits: Bits = 16) -> None:
+        self._file, self._rate, self._channels, self._bits = file, sample_rate, channels, bits
         self._data_bytes = 0
         file.write(self._header(None))
 
     def write(self, audio: NDArray[np.float32]) -> None:
         """Append audio [channels, samples]."""
-        data = (np.clip(audio.T, -1, 1) * 32767).round().astype("<i2").tobytes()
+        highest = (1 << (self._bits - 1)) - 1
+        numbers = (np.clip(audio.T, -1, 1).astype(np.float64) * highest).round().astype("<i4")
+        data = numbers.reshape(-1, 1).view(np.uint8)[:, : self._bits // 8].tobytes()  # the low bytes come first
         self._file.write(data)
         self._data_bytes += len(data)
 
@@ -122,6 +126,6 @@ class WavWriter:
 
     def _header(self, data_bytes: int | None) -> bytes:
         riff, data = (_UNKNOWN, _UNKNOWN) if data_bytes is None else (36 + data_bytes, data_bytes)
-        frame = 2 * self._channels
-        form = (16, _PCM, self._channels, self._rate, self._rate * frame, frame, 16)
+        frame = self._bits // 8 * self._channels
+        form = (16, _PCM, self._channels, self._rate, self._rate * frame, frame, self._bits)
         return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", riff, b"WAVE", b"fmt ", *form, b"data", data)
