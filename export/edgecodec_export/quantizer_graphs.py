@@ -4,22 +4,27 @@ Every quantizer kind (RVQ with or without projections, VQ, PQ, Gumbel) comes dow
 
     code = argmax((residual @ project) @ score + bias);  residual -= table[code]
 
-so one pair of graphs serves them all. Stages are nested, each one inside the "one more?" branch of the one before:
+so one pair of graphs serves them all. Stages are nested, so that the compute falls with `n_stages`:
 
-    stage 0; if n_stages > 1 { stage 1; if n_stages > 2 { stage 2; ... } }
+    if n_stages > 5 { stages 1 to 8; if n_stages > 8 { stages 9 to 12; if n_stages > 12 { ... } } }
+    else { stage 1; if n_stages > 1 { stage 2; ... } }
 
-so that the compute falls with `n_stages`. Where several paths are followed, the residuals of a frame's paths are rows
-side by side, and TopK over all their scores picks the next paths; from the stage on where one is left, ArgMax does.
-Each stage remembers which path its own went on from; the last one traces the best path back.
+Where several paths are followed, the residuals of a frame's paths are rows side by side, and TopK over all their scores
+picks the next paths; from the stage on where one is left, ArgMax does. Each stage remembers which path its own went on
+from; the last one traces the best path back. Which path that is depends on where the search ends, so it may end after
+any of the stages that keep several. After them, and after the second stage, four stages go in one step, and codes
+beyond `n_stages` are dropped: a branch costs as much as ten nodes, and as a whole stage when caches are cold.
 
 A Loop that gathers each stage's matrix copies it on every iteration, and its
-matrix is no constant: onnxruntime cannot lay it out for its kernel at load. Nested branches hold constants.
-Measured with 16 stages of 1024, D = 96, one frame, one thread, µs at 1 / 2 / 8 / 16 stages: Loop 48 / 69 / 212 / 411,
-nested 32 / 47 / 133 / 255; for 750 frames both take 2.3 ms a stage.
+matrix is no constant: onnxruntime cannot lay it out for its kernel at load. Branches see constants.
+Measured with 16 stages of 1024, D = 96, one frame, one thread, one path, µs at 1 / 2 / 8 / 16 stages: Loop 48 / 69 /
+212 / 411, a branch for each stage 32 / 47 / 133 / 255; for 750 frames both take 2.3 ms a stage.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +34,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, checker, helper
 
 OPSET = 17
 IR_VERSION = 8  # loads in onnxruntime 1.10 and later
+
+STEP = 4  # stages that are searched in one go, where one path is left
 
 _FLOAT, _INT64 = TensorProto.FLOAT, TensorProto.INT64
 
@@ -70,32 +77,28 @@ def quantizer_encode_graph(tables: QuantizerTables) -> ModelProto:
     """`latents` [B, T, D] and `n_stages` (int64 scalar, 1..S) to `codes` int64 [B, n_stages, T]."""
     latent_dim = tables.table.shape[2]
     part = _Part()
-    for name, value in {"as_rows": [-1, latent_dim], "as_list": [-1]}.items():
-        part.integers(name, value)
-    rows = part.add("Reshape", ["latents", "as_rows"], "rows")  # [N, D], N = B * T
-    counts = (1, *tables.kept)[: len(tables.kept)]  # paths that reach each stage
-    searched = {count for count, kept in zip(counts, tables.kept, strict=True) if max(count, kept) > 1}
-    if searched:
-        for name, number in {"zero": 0, "one": 1, "as_column": [-1, 1]}.items():
-            part.integers(name, number)
-        part.add("Shape", [rows], "frames", end=1)
-        part.add("Squeeze", ["frames"], "frames.scalar")
-        part.add("Range", ["zero", "frames.scalar", "one"], "frame_numbers")
-        part.add("Reshape", ["frame_numbers", "as_column"], "frame_numbers.column")  # [N, 1]
-    for count in sorted(searched):  # where the scores of a frame begin, among those of all frames
+    rows = part.add("Reshape", ["latents", part.integers("as_rows", [-1, latent_dim])], "rows")  # [N, D], N = B * T
+    if max(tables.kept) > 1:
+        part.add("Squeeze", [part.add("Shape", [rows], "frames", end=1)], "frame_count")
+        limits = [part.integers("zero", 0), "frame_count", part.integers("one", 1)]
+        part.add("Range", limits, "frame_numbers")
+        part.add("Reshape", ["frame_numbers", part.integers("as_column", [-1, 1])], "frame_column")  # [N, 1]
+    for count in sorted(_searched(tables.kept)):  # where the scores of a frame begin, among those of all frames
         width = part.integers(f"width.{count}", count * tables.table.shape[1])
-        part.add("Mul", ["frame_numbers.column", width], f"starts.{count}")
-    codes = _stages_from(0, _Paths(rows), tables, part)
-    part.add("Shape", ["latents"], "batch_time", end=2)
-    part.add("Concat", ["as_list", "batch_time"], "codes_shape", axis=0)
-    part.add("Reshape", [codes, "codes_shape"], "stages_first")  # [n, B, T]
-    part.add("Transpose", ["stages_first"], "codes", perm=[1, 0, 2])
+        part.add("Mul", ["frame_column", width], f"starts.{count}")
+    codes = _all_stages(_Paths(rows), tables, part)
+    batch_time = part.add("Shape", ["latents"], "batch_time", end=2)
+    shape = part.add("Concat", [part.integers("as_list", [-1]), batch_time], "codes_shape", axis=0)
+    codes = part.add("Reshape", [codes, shape], "stages_first")  # [n or more, B, T]
+    end = part.add("Reshape", ["n_stages", "as_list"], "end")
+    codes = part.add("Slice", [codes, part.integers("begin", [0]), end], "asked_for")
+    part.add("Transpose", [codes], "codes", perm=[1, 0, 2])
     inputs = [
         helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", latent_dim]),
         helper.make_tensor_value_info("n_stages", _INT64, []),
     ]
     outputs = [helper.make_tensor_value_info("codes", _INT64, ["B", "n_stages", "T"])]
-    return _model(helper.make_graph(part.nodes, "quantizer_encode", inputs, outputs, part.constants))
+    return _model(helper.make_graph(part.nodes, "quantizer_encode", inputs, outputs, list(part.constants.values())))
 
 
 def quantizer_decode_graph(tables: QuantizerTables) -> ModelProto:
@@ -137,20 +140,48 @@ class _Paths:
     steps: tuple[_Step, ...] = ()
 
 
-def _stages_from(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> str:
-    """Add stage i and all later ones to a part; the name of the codes of all stages, one after the other."""
+def _searched(kept: tuple[int, ...]) -> set[int]:
+    """Path counts that a choice is made from, or that are to be chosen; none where there is never more than one."""
+    return {before for before, after in zip((1, *kept), kept, strict=False) if max(before, after) > 1}
+
+
+def _ends(kept: tuple[int, ...]) -> tuple[range, list[int]]:
+    """Stage counts at which the search may end: while there are several paths any; and those after that."""
+    stages = len(kept)
+    several = max((i for i, paths in enumerate(kept, start=1) if paths > 1), default=0)
+    later = {n if n <= STEP // 2 else min(-(-n // STEP) * STEP, stages) for n in range(several + 1, stages + 1)}
+    return range(1, several + 1), sorted(later)
+
+
+def _all_stages(paths: _Paths, tables: QuantizerTables, part: _Part) -> str:
+    """Add the search to a part; the name of the codes of `n_stages` stages or more, one after the other."""
+    few, many = _ends(tables.kept)
+    if not few or not many:
+        return _stages_from(0, paths, tables, few or many, part)
+    short, long = part.inner(), part.inner()
+    branches = {
+        "then_branch": long.branch(_stages_from(0, paths, tables, many, long)),
+        "else_branch": short.branch(_stages_from(0, paths, tables, few, short)),
+    }
+    return part.add("If", [part.more_than(few[-1])], "codes_of_paths", **branches)
+
+
+def _stages_from(i: int, paths: _Paths, tables: QuantizerTables, ends: Sequence[int], part: _Part) -> str:
+    """Add the stages from i on to a part, which may end after `ends` stages; the name of the codes of all stages."""
     chosen = _choose(i, paths, tables, part)
-    if i + 1 == len(tables.table):
+    if i + 1 == ends[-1]:
         return _best(chosen, part)
-    stop, more = _Part(), _Part()
+    more = part.inner() if i + 1 in ends else part
     entry, parent = chosen.steps[-1].entry, chosen.steps[-1].parent
     before = paths.residual if not parent else more.add("Gather", [paths.residual, parent], f"before.{i}", axis=0)
     vectors = more.add("Gather", [f"table.{i}", entry], f"vectors.{i}", axis=0)
     residual = more.add("Sub", [before, vectors], f"residual.{i}")
-    later = _stages_from(i + 1, replace(chosen, residual=residual), tables, more)
-    part.add("Greater", ["n_stages", part.integers(f"count.{i}", i + 1)], f"continues.{i}")
-    branches = {"then_branch": more.branch(later), "else_branch": stop.branch(_best(chosen, stop))}
-    return part.add("If", [f"continues.{i}"], f"codes.{i}", **branches)
+    codes = _stages_from(i + 1, replace(chosen, residual=residual), tables, ends, more)
+    if more is part:
+        return codes
+    stop = part.inner()
+    branches = {"then_branch": more.branch(codes), "else_branch": stop.branch(_best(chosen, stop))}
+    return part.add("If", [part.more_than(i + 1)], f"codes.{i}", **branches)
 
 
 def _choose(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> _Paths:
@@ -158,26 +189,24 @@ def _choose(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> _Pat
     kept, entries = tables.kept[i], tables.table.shape[1]
     scores = _scores(i, paths.residual, tables, part)  # [N * count, K]
     if paths.count > 1:
-        part.add("Add", [scores, paths.merit], f"sums.{i}")
+        sums = part.add("Add", [scores, paths.merit], f"sums.{i}")
         frames = part.integers(f"as_frames.{i}", [-1, paths.count * entries])
-        scores = part.add("Reshape", [f"sums.{i}", frames], f"sums_of_frames.{i}")  # [N, count * K]
+        scores = part.add("Reshape", [sums, frames], f"sums_of_frames.{i}")  # [N, count * K]
     merit = ""
     if kept == 1:
         index = part.add("ArgMax", [scores], f"best.{i}", axis=1, keepdims=int(paths.count > 1))
     else:
-        index = f"best.{i}"
-        part.nodes.append(
-            helper.make_node("TopK", [scores, part.integers(f"kept.{i}", [kept])], [f"top.{i}", index], axis=1)
-        )
-        merit = part.add("Reshape", [f"top.{i}", "as_column"], f"merit.{i}")
+        index = part.name(f"best.{i}")
+        top = part.add("TopK", [scores, part.integers(f"kept.{i}", [kept])], f"top.{i}", index, axis=1)
+        merit = part.add("Reshape", [top, "as_column"], f"merit.{i}")
     if paths.count == kept == 1:
         step = _Step(index, "")
     else:  # the index counts through all scores of a frame; now through those of all frames
-        part.add("Add", [index, f"starts.{paths.count}"], f"flat.{i}")
-        part.add("Reshape", [f"flat.{i}", "as_list"], f"flat_list.{i}")
-        width = part.integers(f"entries.{i}", entries)
-        entry = part.add("Mod", [f"flat_list.{i}", width], f"entry.{i}")
-        step = _Step(entry, part.add("Div", [f"flat_list.{i}", width], f"parent.{i}"))
+        flat = part.add("Add", [index, f"starts.{paths.count}"], f"flat.{i}")
+        flat = part.add("Reshape", [flat, part.integers("as_list", [-1])], f"flat_list.{i}")
+        width = part.integers("entries", entries)
+        entry = part.add("Mod", [flat, width], f"entry.{i}")
+        step = _Step(entry, part.add("Div", [flat, width], f"parent.{i}"))
     return _Paths("", merit, kept, (*paths.steps, step))
 
 
@@ -211,29 +240,47 @@ def _scores(i: int, residual: str, tables: QuantizerTables, part: _Part) -> str:
 
 
 class _Part:
-    """Nodes and constants of a graph, or of a branch, in the making."""
+    """Nodes of a graph, or of a branch, in the making. All parts share the constants, which belong to the graph."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
-        self.constants: list[TensorProto] = []
+        self.constants: dict[str, TensorProto] = {}
+        self._used: Counter[str] = Counter()  # names
 
-    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """A node of one output; returns its name."""
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
+    def inner(self) -> _Part:
+        """An empty part for a branch."""
+        part = _Part()
+        part.constants, part._used = self.constants, self._used
+        return part
+
+    def name(self, wanted: str) -> str:
+        """A name that no other value has: two branches may hold the same stage."""
+        self._used[wanted] += 1
+        return wanted if self._used[wanted] == 1 else f"{wanted}.again"
+
+    def add(self, kind: str, inputs: list[str], output: str, *others: str, **attributes: Any) -> str:
+        """A node; returns the name of its first output, as near to the wanted one as it can be."""
+        name = self.name(output)
+        self.nodes.append(helper.make_node(kind, inputs, [name, *others], **attributes))
+        return name
 
     def weight(self, name: str, value: NDArray[np.float32]) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)
         return name
 
     def integers(self, name: str, value: object) -> str:
-        self.constants.append(_tensor(name, value))
+        self.constants[name] = _tensor(name, value)
         return name
+
+    def more_than(self, count: int) -> str:
+        """Whether more stages than this are asked for."""
+        return self.add("Greater", ["n_stages", self.integers(f"count.{count}", count)], f"more_than.{count}")
 
     def branch(self, output: str) -> GraphProto:
         """The part as a branch that gives codes."""
         value = helper.make_tensor_value_info(output, _INT64, ["codes"])
-        return helper.make_graph(self.nodes, output, [], [value], self.constants)
+        return helper.make_graph(self.nodes, output, [], [value])
 
 
 def _tensor(name: str, value: object) -> TensorProto:

@@ -42,6 +42,8 @@ class Codec:
 
     def __init__(self, bundle: Bundle, sessions: Sessions) -> None:
         self.bundle, self._sessions = bundle, sessions
+        self._max_stages = bundle.manifest.quantizer.max_stages
+        self._codebook_size = bundle.manifest.quantizer.codebook_size
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -75,7 +77,7 @@ class Codec:
     @property
     def max_stages(self) -> int:
         """Stages trained."""
-        return self.manifest.quantizer.max_stages
+        return self._max_stages
 
     @property
     def delay(self) -> int:
@@ -167,16 +169,16 @@ class Codec:
         array = np.asarray(codes)
         if array.dtype.kind not in "iu":
             raise BitstreamError(f"codes must be integers, not {array.dtype}")
-        if array.ndim != 3 or 0 in array.shape or array.shape[1] > self.max_stages:
+        if array.ndim != 3 or not array.size or array.shape[1] > self._max_stages:
             raise BitstreamError(
                 f"codes must be [B, n_stages, T] with 1 to {self.max_stages} stages, not of shape {list(array.shape)}"
             )
         if channels is not None and len(array) != channels:
             raise BitstreamError(f"codes of {len(array)} channels, expected {channels}")
         checked = array.astype(np.int64, copy=False)
-        # As unsigned numbers, negative ones are huge.
-        if np.maximum.reduce(checked.view(np.uint64), axis=None) >= self.manifest.quantizer.codebook_size:
-            raise BitstreamError(f"codes must lie in 0..{self.manifest.quantizer.codebook_size - 1}")
+        unsigned = checked.view(np.uint64)  # in which negative numbers are huge
+        if unsigned.item(unsigned.argmax()) >= self._codebook_size:
+            raise BitstreamError(f"codes must lie in 0..{self._codebook_size - 1}")
         return checked
 
     def encoder_stream(

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Device = Literal["cpu", "cuda", "auto"]
 _Value = tuple[str, tuple[int | None, ...]]  # type and shape of an input or output, None for any length
 
-# Asked for by name: onnxruntime would else look the names up in every call, which is felt in a live frame.
 _OUTPUTS = {
     "encoder": ["latents", "next_state"],
     "quantizer_encode": ["codes"],
@@ -44,7 +43,7 @@ class Sessions:
     def __init__(self, bundle: Bundle, device: Device, threads: int) -> None:
         if threads < 1:
             raise DeviceError(f"threads must be 1 or more, not {threads}")
-        self._manifest = bundle.manifest
+        self.manifest = bundle.manifest
         self.device: Literal["cpu", "cuda"] = _choose(device)
         self._sessions = {name: self._session(bundle, name, threads) for name in GRAPHS}
         self._check_runs(bundle)
@@ -56,7 +55,7 @@ class Sessions:
 
         Long audio passes in blocks, so that memory stays bounded; how it is cut does not change a code.
         """
-        size = self._manifest.frame_size * _block_frames(len(audio))
+        size = self.manifest.frame_size * self.block_frames(len(audio))
         codes = []
         for start in range(0, audio.shape[1], size):
             latents, state = self._encoder(audio[:, None, start : start + size], state)
@@ -67,7 +66,7 @@ class Sessions:
         self, codes: NDArray[np.int64], state: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Codes [B, n, T], already checked, to audio [B, frame_size * T] and the next state, in blocks as `encode`."""
-        size = _block_frames(len(codes))
+        size = self.block_frames(len(codes))
         if codes.shape[2] <= size:
             return self.synthesize(self.latents(codes), state)
         audio = []
@@ -85,7 +84,7 @@ class Sessions:
         self, latents: NDArray[np.float32], state: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Latents [B, T, D] to audio [B, frame_size * T] and the next state, in blocks as `encode`."""
-        size = _block_frames(len(latents))
+        size = self.block_frames(len(latents))
         audio = []
         for start in range(0, latents.shape[1], size):
             block, state = self._run("decoder", latents=latents[:, start : start + size], state=state)
@@ -94,7 +93,15 @@ class Sessions:
 
     def zero_state(self, graph: Literal["encoder", "decoder"], batch: int) -> NDArray[np.float32]:
         """The state before the first frame."""
-        return np.zeros((batch, getattr(self._manifest.state, graph)), np.float32)
+        return np.zeros((batch, getattr(self.manifest.state, graph)), np.float32)
+
+    def block_frames(self, batch: int) -> int:
+        """Frames of each of `batch` streams that one call takes at most."""
+        return max(1, _BLOCK_FRAMES // batch)
+
+    def bind(self, graph: str, inputs: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> BoundGraph:
+        """The graph with all its inputs and outputs in these arrays, C-contiguous and of the right types."""
+        return BoundGraph(self._sessions[graph], inputs, outputs)
 
     def _encoder(
         self, audio: NDArray[np.float32], state: NDArray[np.float32]
@@ -132,13 +139,11 @@ class Sessions:
                 "CUDA was asked for, but onnxruntime could not start it; check the CUDA and cuDNN libraries"
             )
         _check_signature(session, name, bundle.manifest, str(where))
-        # The session inside does all the work by a `run` of the same form. The wrapper's checks are made here already,
-        # and with cold caches they take 25 µs a call.
-        return getattr(session, "_sess", session)
+        return session
 
     def _check_runs(self, bundle: Bundle) -> None:
         """Two frames through the whole chain: shapes that no declaration shows, and codes in range."""
-        m = self._manifest
+        m = self.manifest
         audio = np.zeros((1, 1, 2 * m.frame_size), np.float32)
         try:
             latents, encoder_state = self._encoder(audio, self.zero_state("encoder", 1))
@@ -165,8 +170,27 @@ class Sessions:
         self.silence = quantized[:, -1:]  # latents [1, 1, D] that stand for silence
 
 
-def _block_frames(batch: int) -> int:
-    return max(1, _BLOCK_FRAMES // batch)
+class BoundGraph:
+    """A graph that reads and writes the same arrays in each call (onnxruntime's IO binding)."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: dict[str, NDArray[Any]],
+        outputs: dict[str, NDArray[Any]],
+    ) -> None:
+        binding = session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._arrays = inputs, outputs  # they live as long as the binding, which knows their addresses only
+        # The session inside does all the work. The wrapper's checks take 25 µs a call with cold caches.
+        self._session, self._binding = getattr(session, "_sess", session), getattr(binding, "_iobinding", binding)
+
+    def run(self) -> None:
+        """Read the inputs, write the outputs."""
+        self._session.run_with_iobinding(self._binding, None)
 
 
 def _choose(device: str) -> Literal["cpu", "cuda"]:

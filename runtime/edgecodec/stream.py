@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .bitstream import SEQUENCE_MODULUS, Packet
+from .bound import BoundDecoder, BoundEncoder
 from .errors import AudioError, BitrateError, BitstreamError
 from .loss import FADE_SECONDS, fade
 
@@ -38,7 +39,7 @@ _SUBNORMAL = np.float32(1e-20)  # smaller input is silence; subnormal numbers wo
 def as_audio(audio: ArrayLike) -> NDArray[np.float32]:
     """Samples as float32 in which every number is finite and none is subnormal, a copy, or an AudioError.
 
-    The ufuncs are called directly: with cold caches, as in live audio, numpy's wrappers cost as much as the work.
+    With cold caches, as in live audio, numpy's machinery costs more than the work, and `argmax` has the least of it.
     """
     x = np.asarray(audio)
     if x.dtype == np.float32:
@@ -48,8 +49,10 @@ def as_audio(audio: ArrayLike) -> NDArray[np.float32]:
             x = x.astype(np.float32)
     else:
         raise AudioError(f"audio must be floating point in [-1, 1], not {x.dtype}")
+    if not x.size:
+        return x
     size = np.abs(x)
-    if not np.maximum.reduce(size, axis=None, initial=0) < np.inf:  # also where that is NaN
+    if not size.item(size.argmax()) < np.inf:  # the largest, or a NaN
         first = int(np.argwhere(~np.isfinite(x))[0][-1])
         raise AudioError(f"audio holds NaN or infinity, first at sample {first}")
     x[size < _SUBNORMAL] = 0
@@ -81,14 +84,15 @@ class EncoderStream:
         self._codec, self._sessions = codec, sessions
         self._channels, self._frames_per_packet = channels, frames_per_packet
         self._packet_samples = frames_per_packet * codec.frame_size
+        self._nothing = np.zeros((channels, 0), np.float32)
         self._stages = stages
         self.redundancy = redundancy
         self.reset()
 
     def reset(self) -> None:
         """Forget all audio: the next block begins a new stream."""
-        self._state = self._sessions.zero_state("encoder", self._channels)
-        self._rest = np.zeros((self._channels, 0), np.float32)  # samples short of a packet
+        self._encoder = BoundEncoder(self._sessions, self._channels, self._frames_per_packet)
+        self._rest = self._nothing  # samples short of a packet
         self._samples = self._frames = self._sequence = 0
         self._previous: NDArray[np.int64] | None = None  # codes of the last packet
 
@@ -133,6 +137,9 @@ class EncoderStream:
         self._samples += x.shape[1]
         x = np.concatenate([self._rest, x], axis=1) if self._rest.shape[1] else x
         whole = x.shape[1] // self._packet_samples * self._packet_samples
+        if whole == x.shape[1]:
+            self._rest = self._nothing
+            return self._packets(x)
         self._rest = x[:, whole:].copy()  # no view that would keep the block alive
         return self._packets(x[:, :whole])
 
@@ -150,17 +157,18 @@ class EncoderStream:
         """Encode whole frames [channels, frame_size * T]."""
         if not audio.shape[1]:
             return []
-        codes, self._state = self._sessions.encode(audio, self._state, self._stages)
+        codes, size = self._encoder.encode(audio, self._stages), self._frames_per_packet
+        frames = codes.shape[2]
+        cut = [codes] if frames <= size else [codes[:, :, i : i + size].copy() for i in range(0, frames, size)]
         packets = []
-        for start in range(0, codes.shape[2], self._frames_per_packet):
-            own = codes[:, :, start : start + self._frames_per_packet]
+        for own in cut:
             repeated = None
             if self._redundancy and self._previous is not None:
                 repeated = self._previous[:, : self._redundancy]
             packets.append(Packet(self._sequence, own, repeated))
-            self._previous = own.copy()  # no view that would keep the codes of a long block alive
+            self._previous = own
             self._sequence = (self._sequence + 1) % SEQUENCE_MODULUS
-        self._frames += codes.shape[2]
+        self._frames += frames
         return packets
 
 
@@ -192,10 +200,10 @@ class DecoderStream:
 
     def reset(self) -> None:
         """Forget all packets: the next one begins a new stream, whatever its sequence."""
-        self._state = self._sessions.zero_state("decoder", self._channels)
+        self._decoder = BoundDecoder(self._sessions, self._channels)
         self._due: int | None = None  # sequence of the next packet, once there was one
-        self._last: NDArray[np.int64] | None = None  # codes of the last frame that was not concealed
-        self._packet_frames = 1  # of the packet that held it
+        self._last: NDArray[np.int64] | None = None  # codes of the last packet that was not concealed
+        self._packet_frames = 1  # in it
         self._gap_frames = 0  # concealed since
         self._clip = False
         self._received = self._concealed = self._recovered = self._late = 0
@@ -293,8 +301,8 @@ class DecoderStream:
         return None if packet.previous is None else self._codec.check_codes(packet.previous, self._channels)
 
     def _decoded(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        audio, self._state = self._sessions.decode(codes, self._state)
-        self._last, self._packet_frames, self._gap_frames = codes[:, :, -1:].copy(), codes.shape[2], 0
+        audio = self._decoder.decode(codes)
+        self._last, self._packet_frames, self._gap_frames = codes.copy(), codes.shape[2], 0
         # After a gap the decoder may overshoot; one that never lost anything gives the samples of the whole clip.
         return np.clip(audio, -1, 1) if self._clip else audio
 
@@ -312,12 +320,11 @@ class DecoderStream:
             return np.zeros((self._channels, frames * self._codec.frame_size), np.float32)
         self._clip = True
         length = FADE_SECONDS * self._codec.manifest.frame_rate
-        last = self._sessions.latents(self._last)
+        last = self._sessions.latents(self._last[:, :, -1:])
         after = None if following is None else self._sessions.latents(following[:, :, :1])
         latents = fade(last, self._sessions.silence, self._gap_frames, frames, length, after)
         self._gap_frames += frames
-        audio, self._state = self._sessions.synthesize(latents, self._state)
-        return np.clip(audio, -1, 1)
+        return np.clip(self._decoder.synthesize(latents), -1, 1)
 
     def _shaped(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         return audio[0] if self._channels == 1 else audio

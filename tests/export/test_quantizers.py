@@ -20,6 +20,7 @@ DIM, ENTRIES, STAGES = 8, 32, 4
 KINDS: dict[str, dict[str, Any]] = {
     "rvq": {},
     "rvq, one path": {"paths": ()},
+    "rvq, stages in fours": {"max_stages": 13},
     "rvq, paths to the end": {"paths": (2, 5, 5, 5)},
     "rvq projected": {"code_dim": 3},
     "rvq projected, normalized": {"code_dim": 3, "normalized": True, "learning": "gradient"},
@@ -129,10 +130,20 @@ def test_agrees_with_an_independent_implementation(graphs: Graphs) -> None:
         np.testing.assert_allclose(decoded, quantized.numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize(("paths", "rows"), [((), [3, 6, 9, 12]), ((3, 2), [3, 12, 18, 21])])
+@pytest.mark.parametrize(
+    ("paths", "rows"),
+    [
+        ((), [3, 6, 12, 12, 24, 24, 24, 24, 30, 30]),
+        ((3, 2), [3, 12, 21, 21, 33, 33, 33, 33, 39, 39]),
+        ((3,) * 10, [3, 12, 21, 30, 39, 48, 57, 66, 75, 84]),
+    ],
+)
 def test_executed_work_falls_with_the_stage_count(paths: tuple[int, ...], rows: list[int], tmp_path: Path) -> None:
-    """Rows that are scored against a codebook, for three frames: those of each path that reaches a stage."""
-    tables = quantizer_tables(make(paths=paths).tables())
+    """Rows that are scored against a codebook, for three frames: those of each path that reaches a stage.
+
+    While there are several paths each stage is a branch; later ones come in fours, but the first two.
+    """
+    tables = quantizer_tables(make(paths=paths, max_stages=len(rows)).tables())
     graph = quantizer_encode_graph(tables).SerializeToString()
 
     def scored(n: int) -> int:
@@ -145,4 +156,4 @@ def test_executed_work_falls_with_the_stage_count(paths: tuple[int, ...], rows: 
         gemms = [event["args"] for event in events if event.get("args", {}).get("op_name") == "Gemm"]
         return sum(shape["float"][0] for args in gemms for shape in args["output_type_shape"])
 
-    assert [scored(n) for n in range(1, STAGES + 1)] == rows
+    assert [scored(n) for n in range(1, len(rows) + 1)] == rows

@@ -1,0 +1,114 @@
+"""The two directions of a stream, each with its state and bound to memory that stays (IO binding).
+
+A packet of the size that the stream is used to passes from graph to graph in arrays that were bound once. That costs
+less than handing arrays over in every call, most of all at the pace of live audio, where each frame finds the caches
+cold. Anything else goes the way of whole clips. Codes and samples are the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .sessions import Sessions
+
+_Arrays = dict[str, NDArray[Any]]
+
+
+class BoundEncoder:
+    """Encoder and quantizer of one stream, after the audio it has seen; for packets of `frames` above all."""
+
+    def __init__(self, sessions: Sessions, channels: int, frames: int) -> None:
+        self._sessions = sessions
+        frames = min(frames, sessions.block_frames(channels))
+        self._audio = np.zeros((channels, 1, frames * sessions.manifest.frame_size), np.float32)
+        self._latents = np.zeros((channels, frames, sessions.manifest.latent_dim), np.float32)
+        self._codes: NDArray[np.int64] = np.zeros((channels, 0, frames), np.int64)
+        state = sessions.zero_state("encoder", channels)
+        self._encoder = _Stateful(sessions, "encoder", {"audio": self._audio}, {"latents": self._latents}, state)
+
+    def encode(self, audio: NDArray[np.float32], n_stages: int) -> NDArray[np.int64]:
+        """The next audio [channels, frame_size * T] to codes [channels, n_stages, T]."""
+        if audio.shape[1] != self._audio.shape[2]:
+            codes, state = self._sessions.encode(audio, self._encoder.state, n_stages)
+            self._encoder.state[:] = state
+            return codes
+        if n_stages != self._codes.shape[1]:
+            self._bind_quantizer(n_stages)
+        self._audio[:, 0] = audio
+        self._encoder.run()
+        self._quantizer.run()
+        own: NDArray[np.int64] = self._codes.copy()
+        return own
+
+    def _bind_quantizer(self, n_stages: int) -> None:
+        channels, _, frames = self._codes.shape
+        self._codes = np.zeros((channels, n_stages, frames), np.int64)
+        inputs: _Arrays = {"latents": self._latents, "n_stages": np.array(n_stages, np.int64)}
+        self._quantizer = self._sessions.bind("quantizer_encode", inputs, {"codes": self._codes})
+
+
+class BoundDecoder:
+    """Codebooks and decoder of one stream, after the codes it has seen; for packets as the last one above all."""
+
+    def __init__(self, sessions: Sessions, channels: int) -> None:
+        self._sessions, self._most_frames = sessions, sessions.block_frames(channels)
+        self._bind((channels, 1, 1), sessions.zero_state("decoder", channels))
+
+    def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The next codes [channels, n, T], already checked, to audio [channels, frame_size * T]."""
+        if codes.shape != self._codes.shape:
+            if codes.shape[2] > self._most_frames:
+                audio, state = self._sessions.decode(codes, self._decoder.state)
+                self._decoder.state[:] = state
+                return audio
+            self._bind(codes.shape, self._decoder.state)
+        self._codes[:] = codes
+        self._codebooks.run()
+        self._decoder.run()
+        own: NDArray[np.float32] = self._audio[:, 0].copy()
+        return own
+
+    def synthesize(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The next latents [channels, T, D], whatever they come from, to audio [channels, frame_size * T]."""
+        audio, state = self._sessions.synthesize(latents, self._decoder.state)
+        self._decoder.state[:] = state
+        return audio
+
+    def _bind(self, shape: tuple[int, ...], state: NDArray[np.float32]) -> None:
+        sessions, (channels, _, frames) = self._sessions, shape
+        latents = np.zeros((channels, frames, sessions.manifest.latent_dim), np.float32)
+        self._codes = np.zeros(shape, np.int64)
+        self._audio = np.zeros((channels, 1, frames * sessions.manifest.frame_size), np.float32)
+        self._codebooks = sessions.bind("quantizer_decode", {"codes": self._codes}, {"latents": latents})
+        self._decoder = _Stateful(sessions, "decoder", {"latents": latents}, {"audio": self._audio}, state)
+
+
+class _Stateful:
+    """A graph that leaves its state for its next call: two arrays take turns as input and output."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        graph: Literal["encoder", "decoder"],
+        inputs: _Arrays,
+        outputs: _Arrays,
+        state: NDArray[np.float32],
+    ) -> None:
+        here, there = state, np.zeros_like(state)
+        self._now, self._next = (
+            (before, sessions.bind(graph, inputs | {"state": before}, outputs | {"next_state": after}))
+            for before, after in ((here, there), (there, here))
+        )
+
+    @property
+    def state(self) -> NDArray[np.float32]:
+        """[channels, size], of the call to come."""
+        return self._now[0]
+
+    def run(self) -> None:
+        self._now[1].run()
+        self._now, self._next = self._next, self._now
