@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .errors import ExportError
 from .graphs import decoder_graph, encoder_graph
-from .int8 import use_int8
+from .int8 import int8_tables, use_int8
 from .precision import store_fp16
 from .quantizer_graphs import QuantizerTables, quantizer_decode_graph, quantizer_encode_graph
 
@@ -58,13 +58,16 @@ def convert(trained: CodecModel, precision: Precision = "fp32", clips: Iterable[
     model = stored_model(trained, precision)
     size, dim = model.config.frame_size, model.config.latent_dim
     try:
+        tables, scales = model.quantizer.tables(), None
         if precision == "int8":
             use_int8(model, clips)
-        tables = quantizer_tables(model.quantizer.tables())
+            tables, scales = int8_tables(tables)
+            model.quantizer = _stored_quantizer(model, tables)
+        quantizer = quantizer_tables(tables, scales)
         graphs = {
             "encoder": encoder_graph(model.encoder, size, dim),
-            "quantizer_encode": quantizer_encode_graph(tables),
-            "quantizer_decode": quantizer_decode_graph(tables),
+            "quantizer_encode": quantizer_encode_graph(quantizer),
+            "quantizer_decode": quantizer_decode_graph(quantizer),
             "decoder": decoder_graph(model.decoder, size, dim),
         }
         if precision != "fp32":
@@ -89,15 +92,23 @@ def stored_model(trained: CodecModel, precision: Precision) -> CodecModel:
     if precision != "fp32":  # once more, for tables that are computed: projected or normalized codebooks
         project = None if tables.project is None else _rounded(tables.project)
         tables = LookupTables(project, _rounded(tables.score), tables.bias, _rounded(tables.table), tables.paths)
-    model.quantizer = StoredQuantizer(model.config.quantizer, model.config.latent_dim, tables)
+    model.quantizer = _stored_quantizer(model, tables)
     return model.eval().requires_grad_(False)
 
 
-def quantizer_tables(tables: LookupTables) -> QuantizerTables:
-    """The same tables as numpy arrays."""
-    project = None if tables.project is None else _array(tables.project)
+def _stored_quantizer(model: CodecModel, tables: LookupTables) -> StoredQuantizer:
+    return StoredQuantizer(model.config.quantizer, model.config.latent_dim, tables)
+
+
+def quantizer_tables(tables: LookupTables, scales: Tensor | None = None) -> QuantizerTables:
+    """The same tables as numpy arrays; with `scales`, to be stored in 8 bits."""
     return QuantizerTables(
-        project, _array(tables.score), _array(tables.bias), _array(tables.table), tuple(tables.kept())
+        None if tables.project is None else _array(tables.project),
+        _array(tables.score),
+        _array(tables.bias),
+        _array(tables.table),
+        tuple(tables.kept()),
+        None if scales is None else _array(scales),
     )
 
 

@@ -1,4 +1,4 @@
-"""int8 arithmetic in the matrix products of frame blocks, which hold most weights of encoder and decoder.
+"""int8 where most weights are: arithmetic in the matrix products of frame blocks, storage in the codebooks.
 
 Inputs are rounded to 8 bits over a range that is fixed at export (a range of its own for each call would make codes
 depend on how the audio is cut), weights to 8 bits with a scale for each output:
@@ -12,6 +12,8 @@ into one integer product. Weights are unsigned because the kernels for signed on
 VNNI, and saturate: the same codes everywhere are worth more. After Krishnamoorthi 2018, Quantizing deep convolutional
 networks for efficient inference, arXiv:1806.08342 (per-channel weights, asymmetric inputs), and Nagel et al. 2019,
 Data-free quantization, arXiv:1906.04721, section 4.2 (the bias takes up the mean error).
+
+Codebooks are stored in 8 bits, with a scale for each entry, and searched in float32: the search is no faster in int8.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 from edgecodec_training.layers import FrameBlock
 from edgecodec_training.model import CodecModel
+from edgecodec_training.quantizers import LookupTables
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
@@ -117,6 +120,27 @@ def use_int8(model: CodecModel, clips: Iterable[NDArray[np.float32]]) -> None:
             raise ValueError("int8 finds its ranges on sound, and there is nothing but silence")
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, Int8Linear(layer, torch.cat(seen[name])))
+
+
+def int8_tables(tables: LookupTables) -> tuple[LookupTables, Tensor | None]:
+    """Tables whose entries are whole multiples, -127 to 127, of scales [S, K, 1], and these scales.
+
+    Only for large codebooks that are looked up by distance in the latents' own dimension; others stay as they are.
+    """
+    same = tables.project is None and torch.equal(tables.score, tables.table.transpose(1, 2))
+    by_distance = same and torch.allclose(tables.bias, _distance_bias(tables.table), rtol=1e-3)
+    if not by_distance or tables.table[0].numel() < LEAST_WEIGHTS:
+        return tables, None
+    # In 16 binary digits, so that float32 holds their products: they are the same wherever they are computed.
+    digits, exponent = torch.frexp(tables.table.abs().amax(2, keepdim=True).clamp(min=1e-12) / (_WEIGHT_ZERO - 1))
+    scales = torch.ldexp(torch.ceil(digits * 2**16) / 2**16, exponent)
+    table = torch.round(tables.table / scales) * scales
+    return tables._replace(score=table.transpose(1, 2), bias=_distance_bias(table), table=table), scales
+
+
+def _distance_bias(table: Tensor) -> Tensor:
+    """[S, K]: with it, the entry of the highest score is the nearest one."""
+    return -0.5 * table.square().sum(2)
 
 
 def _recorder(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

@@ -38,6 +38,7 @@ IR_VERSION = 8  # loads in onnxruntime 1.10 and later
 STEP = 4  # stages that are searched in one go, where one path is left
 
 _FLOAT, _INT64 = TensorProto.FLOAT, TensorProto.INT64
+_MIDDLE = 128  # of unsigned bytes, stands for zero
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class QuantizerTables:
 
     A Euclidean codebook has score = tableᵀ and bias = -|c|²/2: the largest score is then the nearest entry.
     Ties go to the lowest index. Of several paths (`kept` after each stage), scores add up and the largest sum wins.
+
+    Where there are `scales`, each entry is its scale times whole numbers from -127 to 127, and is stored so.
 
     Raises:
         ValueError: shapes that do not fit each other, or a number that is not finite.
@@ -56,6 +59,7 @@ class QuantizerTables:
     bias: NDArray[np.float32]  # [S, K]
     table: NDArray[np.float32]  # [S, K, D]
     kept: tuple[int, ...]  # [S], paths after each stage
+    scales: NDArray[np.float32] | None = None  # [S, K, 1]
 
     def __post_init__(self) -> None:
         stages, entries, latent_dim = self.table.shape
@@ -65,6 +69,10 @@ class QuantizerTables:
         shapes = {"score": (stages, code_dim, entries), "bias": (stages, entries)}
         if self.project is not None:
             shapes["project"] = (stages, latent_dim, code_dim)
+        if self.scales is not None:
+            shapes["scales"] = (stages, entries, 1)
+            if not self.euclidean:
+                raise ValueError("only Euclidean codebooks in the latents' own dimension are stored in 8 bits")
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, the table asks for {shape}")
@@ -72,26 +80,33 @@ class QuantizerTables:
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"{name} holds a number that is not finite")
 
+    @property
+    def euclidean(self) -> bool:
+        """Whether the scores are the transposed table."""
+        return self.project is None and np.array_equal(self.score, self.table.transpose(0, 2, 1))
+
 
 def quantizer_encode_graph(tables: QuantizerTables) -> ModelProto:
     """`latents` [B, T, D] and `n_stages` (int64 scalar, 1..S) to `codes` int64 [B, n_stages, T]."""
     latent_dim = tables.table.shape[2]
     part = _Part()
-    rows = part.add("Reshape", ["latents", part.integers("as_rows", [-1, latent_dim])], "rows")  # [N, D], N = B * T
+    rows = part.add("Reshape", ["latents", part.constant("as_rows", [-1, latent_dim])], "rows")  # [N, D], N = B * T
     if max(tables.kept) > 1:
         part.add("Squeeze", [part.add("Shape", [rows], "frames", end=1)], "frame_count")
-        limits = [part.integers("zero", 0), "frame_count", part.integers("one", 1)]
+        limits = [part.constant("zero", 0), "frame_count", part.constant("one", 1)]
         part.add("Range", limits, "frame_numbers")
-        part.add("Reshape", ["frame_numbers", part.integers("as_column", [-1, 1])], "frame_column")  # [N, 1]
+        part.add("Reshape", ["frame_numbers", part.constant("as_column", [-1, 1])], "frame_column")  # [N, 1]
     for count in sorted(_searched(tables.kept)):  # where the scores of a frame begin, among those of all frames
-        width = part.integers(f"width.{count}", count * tables.table.shape[1])
+        width = part.constant(f"width.{count}", count * tables.table.shape[1])
         part.add("Mul", ["frame_column", width], f"starts.{count}")
+    for stage in range(len(tables.kept)):
+        _add_codebook(stage, tables, part)
     codes = _all_stages(_Paths(rows), tables, part)
     batch_time = part.add("Shape", ["latents"], "batch_time", end=2)
-    shape = part.add("Concat", [part.integers("as_list", [-1]), batch_time], "codes_shape", axis=0)
+    shape = part.add("Concat", [part.constant("as_list", [-1]), batch_time], "codes_shape", axis=0)
     codes = part.add("Reshape", [codes, shape], "stages_first")  # [n or more, B, T]
     end = part.add("Reshape", ["n_stages", "as_list"], "end")
-    codes = part.add("Slice", [codes, part.integers("begin", [0]), end], "asked_for")
+    codes = part.add("Slice", [codes, part.constant("begin", [0]), end], "asked_for")
     part.add("Transpose", [codes], "codes", perm=[1, 0, 2])
     inputs = [
         helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", latent_dim]),
@@ -104,22 +119,18 @@ def quantizer_encode_graph(tables: QuantizerTables) -> ModelProto:
 def quantizer_decode_graph(tables: QuantizerTables) -> ModelProto:
     """`codes` int64 [B, n, T], any n in 1..S, to `latents` [B, T, D]: one lookup in the flat table, and a sum."""
     stages, entries, latent_dim = tables.table.shape
-    constants = [
-        numpy_helper.from_array(np.ascontiguousarray(tables.table.reshape(-1, latent_dim)), "table"),
-        _tensor("offsets", (np.arange(stages) * entries)[:, None]),  # [S, 1]
-        _tensor("first_axis", [0]),
-        _tensor("stage_axis", [1]),
-    ]
-    nodes = [
-        helper.make_node("Shape", ["codes"], ["n_stages"], start=1, end=2),
-        helper.make_node("Slice", ["offsets", "first_axis", "n_stages"], ["used"]),  # [n, 1]
-        helper.make_node("Add", ["codes", "used"], ["rows"]),
-        helper.make_node("Gather", ["table", "rows"], ["entries"], axis=0),  # [B, n, T, D]
-        helper.make_node("ReduceSum", ["entries", "stage_axis"], ["latents"], keepdims=0),
-    ]
+    part = _Part()
+    scales = None if tables.scales is None else tables.scales.reshape(-1, 1)
+    _add_table("table", tables.table.reshape(-1, latent_dim), scales, part)
+    offsets = part.constant("offsets", (np.arange(stages) * entries)[:, None])  # [S, 1]
+    part.add("Shape", ["codes"], "n_stages", start=1, end=2)
+    part.add("Slice", [offsets, part.constant("first_axis", [0]), "n_stages"], "used")  # [n, 1]
+    part.add("Add", ["codes", "used"], "rows")
+    part.add("Gather", ["table", "rows"], "entries", axis=0)  # [B, n, T, D]
+    part.add("ReduceSum", ["entries", part.constant("stage_axis", [1])], "latents", keepdims=0)
     inputs = [helper.make_tensor_value_info("codes", _INT64, ["B", "n_stages", "T"])]
     outputs = [helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", latent_dim])]
-    return _model(helper.make_graph(nodes, "quantizer_decode", inputs, outputs, constants))
+    return _model(helper.make_graph(part.nodes, "quantizer_decode", inputs, outputs, list(part.constants.values())))
 
 
 @dataclass(frozen=True)
@@ -190,21 +201,21 @@ def _choose(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> _Pat
     scores = _scores(i, paths.residual, tables, part)  # [N * count, K]
     if paths.count > 1:
         sums = part.add("Add", [scores, paths.merit], f"sums.{i}")
-        frames = part.integers(f"as_frames.{i}", [-1, paths.count * entries])
+        frames = part.constant(f"as_frames.{i}", [-1, paths.count * entries])
         scores = part.add("Reshape", [sums, frames], f"sums_of_frames.{i}")  # [N, count * K]
     merit = ""
     if kept == 1:
         index = part.add("ArgMax", [scores], f"best.{i}", axis=1, keepdims=int(paths.count > 1))
     else:
         index = part.name(f"best.{i}")
-        top = part.add("TopK", [scores, part.integers(f"kept.{i}", [kept])], f"top.{i}", index, axis=1)
+        top = part.add("TopK", [scores, part.constant(f"kept.{i}", [kept])], f"top.{i}", index, axis=1)
         merit = part.add("Reshape", [top, "as_column"], f"merit.{i}")
     if paths.count == kept == 1:
         step = _Step(index, "")
     else:  # the index counts through all scores of a frame; now through those of all frames
         flat = part.add("Add", [index, f"starts.{paths.count}"], f"flat.{i}")
-        flat = part.add("Reshape", [flat, part.integers("as_list", [-1])], f"flat_list.{i}")
-        width = part.integers("entries", entries)
+        flat = part.add("Reshape", [flat, part.constant("as_list", [-1])], f"flat_list.{i}")
+        width = part.constant("entries", entries)
         entry = part.add("Mod", [flat, width], f"entry.{i}")
         step = _Step(entry, part.add("Div", [flat, width], f"parent.{i}"))
     return _Paths("", merit, kept, (*paths.steps, step))
@@ -215,7 +226,7 @@ def _best(paths: _Paths, part: _Part) -> str:
     last = len(paths.steps) - 1
     rows = ""  # of the path before the stage at hand, one a frame; none while a frame has one path only
     if paths.count > 1:
-        rows = part.add("Mul", ["frame_numbers", part.integers(f"paths.{last}", paths.count)], f"rows.{last}")
+        rows = part.add("Mul", ["frame_numbers", part.constant(f"paths.{last}", paths.count)], f"rows.{last}")
     codes = []
     for i, step in reversed(list(enumerate(paths.steps))):
         codes.append(part.add("Gather", [step.entry, rows], f"code.{i}.of.{last}") if rows else step.entry)
@@ -224,19 +235,44 @@ def _best(paths: _Paths, part: _Part) -> str:
     return part.add("Concat", codes[::-1], f"codes_to.{last}", axis=0)
 
 
+def _add_codebook(i: int, tables: QuantizerTables, part: _Part) -> None:
+    """`table.i` [K, D] that entries are looked up in, and what `_scores` needs."""
+    part.constant(f"bias.{i}", tables.bias[i], np.float32)
+    if tables.project is not None:
+        part.constant(f"project.{i}", tables.project[i], np.float32)
+    # One copy serves scoring and lookup when the scores are the transposed table; nobody looks up the last one.
+    if not tables.euclidean:
+        part.constant(f"score.{i}", tables.score[i], np.float32)
+    if tables.euclidean or i + 1 < len(tables.table):
+        _add_table(f"table.{i}", tables.table[i], None if tables.scales is None else tables.scales[i], part)
+
+
+def _add_table(name: str, table: NDArray[np.float32], scales: NDArray[np.float32] | None, part: _Part) -> None:
+    """A table [N, D], as whole numbers where there are scales [N, 1]; onnxruntime multiplies them out at load.
+
+    In plain arithmetic: a DequantizeLinear it would keep, and compute anew in every call.
+    """
+    if scales is None:
+        part.constant(name, table, np.float32)
+        return
+    whole = np.round(table / scales)
+    if np.abs(whole).max() >= _MIDDLE or not np.array_equal(whole * scales, table):
+        raise ValueError(f"{name} is no whole multiple of its scales")
+    part.constant(f"{name}.bytes", whole + _MIDDLE, np.uint8)
+    part.constant(f"{name}.scales", scales[:, 0], np.float32)
+    part.add("Unsqueeze", [f"{name}.scales", part.constant("last_axis", [1])], f"{name}.column")
+    part.add("Cast", [f"{name}.bytes"], f"{name}.shifted", to=_FLOAT)
+    part.add("Sub", [f"{name}.shifted", part.constant("middle", _MIDDLE, np.float32)], f"{name}.whole")
+    part.add("Mul", [f"{name}.whole", f"{name}.column"], name)
+
+
 def _scores(i: int, residual: str, tables: QuantizerTables, part: _Part) -> str:
-    """Scores of all entries of stage i; the part also gets the table that the entries are looked up in."""
-    table, score = tables.table[i], tables.score[i]
+    """Scores of all entries of stage i."""
     query = residual
     if tables.project is not None:
-        query = part.add("MatMul", [residual, part.weight(f"project.{i}", tables.project[i])], f"query.{i}")
-    # One copy serves scoring and lookup when the scores are the transposed table; nobody looks up the last one.
-    shared = np.array_equal(score, table.T)
-    if shared or i + 1 < len(tables.table):
-        part.weight(f"table.{i}", table)
-    matrix = f"table.{i}" if shared else part.weight(f"score.{i}", score)
-    bias = part.weight(f"bias.{i}", tables.bias[i])
-    return part.add("Gemm", [query, matrix, bias], f"scores_of_paths.{i}", transB=int(shared))
+        query = part.add("MatMul", [residual, f"project.{i}"], f"query.{i}")
+    matrix = f"table.{i}" if tables.euclidean else f"score.{i}"
+    return part.add("Gemm", [query, matrix, f"bias.{i}"], f"scores_of_paths.{i}", transB=int(tables.euclidean))
 
 
 class _Part:
@@ -264,27 +300,19 @@ class _Part:
         self.nodes.append(helper.make_node(kind, inputs, [name, *others], **attributes))
         return name
 
-    def weight(self, name: str, value: NDArray[np.float32]) -> str:
-        if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)
-        return name
-
-    def integers(self, name: str, value: object) -> str:
-        self.constants[name] = _tensor(name, value)
+    def constant(self, name: str, value: object, dtype: type[np.generic] = np.int64) -> str:
+        """A constant of the whole graph; the same one for all who ask for it by name."""
+        self.constants[name] = numpy_helper.from_array(np.array(value, dtype, order="C"), name)
         return name
 
     def more_than(self, count: int) -> str:
         """Whether more stages than this are asked for."""
-        return self.add("Greater", ["n_stages", self.integers(f"count.{count}", count)], f"more_than.{count}")
+        return self.add("Greater", ["n_stages", self.constant(f"count.{count}", count)], f"more_than.{count}")
 
     def branch(self, output: str) -> GraphProto:
         """The part as a branch that gives codes."""
         value = helper.make_tensor_value_info(output, _INT64, ["codes"])
         return helper.make_graph(self.nodes, output, [], [value])
-
-
-def _tensor(name: str, value: object) -> TensorProto:
-    return numpy_helper.from_array(np.asarray(value, np.int64), name)
 
 
 def _model(graph: GraphProto) -> ModelProto:

@@ -17,10 +17,13 @@ import torch
 from edgecodec.cli import app
 from edgecodec_export import assemble
 from edgecodec_export.assemble import synthetic_voice
-from edgecodec_export.convert import Converted, convert
+from edgecodec_export.convert import Converted, StoredQuantizer, convert, quantizer_tables
 from edgecodec_export.errors import ExportError
-from edgecodec_export.int8 import Int8Linear
+from edgecodec_export.int8 import Int8Linear, int8_tables
+from edgecodec_export.precision import store_fp16
+from edgecodec_export.quantizer_graphs import QuantizerTables, quantizer_decode_graph, quantizer_encode_graph
 from edgecodec_training.model import CodecModel
+from edgecodec_training.quantizers import QuantizerConfig, build_quantizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -90,6 +93,73 @@ def test_onnxruntime_multiplies_integers(rounded: Converted, tmp_path: Path) -> 
     operators = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
     assert operators["MatMulIntegerToFloat"] == 2
     assert operators["DequantizeLinear"] == 0
+
+
+@pytest.fixture(scope="module")
+def codebooks() -> tuple[StoredQuantizer, QuantizerTables]:
+    """Three random stages of 1024 entries in 64 dimensions, one of them zero, in the form that int8 bundles store."""
+    torch.manual_seed(4)
+    config = QuantizerConfig(max_stages=3, dropout_stages=(1,))
+    plain = build_quantizer(config, 64).tables()
+    table = plain.table * torch.logspace(1, -1, 3)[:, None, None]
+    table[:, 0] = 0
+    exact = plain._replace(table=table, score=table.transpose(1, 2), bias=-0.5 * table.square().sum(2))
+    tables, scales = int8_tables(exact)
+    assert scales is not None
+    error = (tables.table - exact.table).square().sum((1, 2)) / exact.table.square().sum((1, 2))
+    assert (error < 1e-4).all()  # 40 dB
+    return StoredQuantizer(config, 64, tables), quantizer_tables(tables, scales)
+
+
+def test_codebooks_are_bytes_that_onnxruntime_multiplies_out_at_load(
+    codebooks: tuple[StoredQuantizer, QuantizerTables], runner: Callable[..., Any], tmp_path: Path
+) -> None:
+    quantizer, tables = codebooks
+    z = 10 * torch.randn(2, 30, 64, generator=torch.Generator().manual_seed(5))
+    codes = quantizer.encode(z, 3)
+    for make, inputs, expected in (
+        (quantizer_encode_graph, (z.numpy(), np.array(3)), codes.numpy()),
+        (quantizer_decode_graph, (codes.numpy(),), quantizer.decode(codes).numpy()),
+    ):
+        graph = store_fp16(make(tables))
+        np.testing.assert_allclose(runner(graph)(*inputs)[0], expected, rtol=1e-6)
+        halves = store_fp16(make(dataclasses.replace(tables, scales=None)))
+        assert graph.ByteSize() < 0.6 * halves.ByteSize()
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        left = {tensor.data_type for tensor in onnx.load(options.optimized_model_filepath).graph.initializer}
+        assert onnx.TensorProto.UINT8 not in left
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(-8, 4, allow_subnormal=False))
+def test_codebooks_of_any_size_are_stored_exactly(exponent: float) -> None:
+    plain = build_quantizer(QuantizerConfig(max_stages=1, dropout_stages=(1,)), 64).tables()
+    table = plain.table * 10**exponent
+    tables, scales = int8_tables(
+        plain._replace(table=table, score=table.transpose(1, 2), bias=-0.5 * table.square().sum(2))
+    )
+    assert scales is not None
+    quantizer_encode_graph(quantizer_tables(tables, scales))  # or it would refuse
+
+
+def test_a_table_that_bytes_cannot_hold_is_refused(codebooks: tuple[StoredQuantizer, QuantizerTables]) -> None:
+    _, tables = codebooks
+    assert tables.scales is not None
+    with pytest.raises(ValueError, match=r"table\.0 is no whole multiple of its scales"):
+        quantizer_encode_graph(dataclasses.replace(tables, scales=0.9 * tables.scales))
+
+
+@pytest.mark.parametrize("changes", [{"code_dim": 8}, {"normalized": True}, {"codebook_size": 16}])
+def test_codebooks_that_are_scored_otherwise_or_small_stay(changes: dict[str, Any]) -> None:
+    tables = build_quantizer(QuantizerConfig(max_stages=2, dropout_stages=(1,), **changes), 64).tables()
+    if "normalized" in changes:  # cosine: no bias
+        assert not tables.bias.any()
+    kept, scales = int8_tables(tables)
+    assert scales is None
+    assert kept is tables
 
 
 @pytest.fixture(scope="module")
