@@ -218,6 +218,11 @@ def _lines(c: Costs) -> list[str]:
         f"offline      encode {c.encode_speed:.0f} × real time, decode {c.decode_speed:.0f} × real time",
         f"one frame    encode + decode, of {c.frame_ms:.1f} ms: "
         f"hot p50 {c.hot.p50:.2f} ms, p99 {c.hot.p99:.2f} ms; paced p50 {c.paced.p50:.2f} ms, p99 {c.paced.p99:.2f} ms",
+        *(
+            []
+            if not c.paced.stolen
+            else [f"             other guests took {c.paced.stolen:.1%} of the processors meanwhile"]
+        ),
         "packets      frames     µs a frame, encode + decode     buffering ms",
         *(
             f"             {p.frames_per_packet:6d}     {1000 * p.p50 / p.frames_per_packet:27.0f}     "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .priority import hurried
@@ -30,6 +32,9 @@ class Pace:
     worst: float
     late: int  # packets that took longer than they last
     drift: float  # by how much the last packet began later than it should; 0 in a tight loop
+    stolen: (
+        float | None
+    )  # of the processors' time meanwhile, what a virtual machine's host gave to others; None: unknown
 
 
 def measure_pace(
@@ -50,7 +55,7 @@ def measure_pace(
     size = frames_per_packet * codec.frame_size
     period, whole = size / codec.sample_rate, len(audio) // size
     times: list[float] = []
-    drift = 0.0
+    drift, began, stolen = 0.0, time.perf_counter(), _stolen_seconds()
     with hurried() if paced else contextlib.nullcontext():
         due = time.perf_counter()
         for i in range(packets + _WARMING):
@@ -63,6 +68,9 @@ def measure_pace(
                 decoder.push(packet)
             times.append(1000 * (time.perf_counter() - begin))
             drift = 1000 * (begin - due) if paced else 0.0
+    share = None
+    if stolen is not None and (now := _stolen_seconds()) is not None:
+        share = (now - stolen) / ((time.perf_counter() - began) * (os.cpu_count() or 1))
     times = sorted(times[_WARMING:])
     return Pace(
         packets=packets,
@@ -72,4 +80,14 @@ def measure_pace(
         worst=times[-1],
         late=sum(took > 1000 * period for took in times),
         drift=drift,
+        stolen=share,
     )
+
+
+def _stolen_seconds() -> float | None:
+    """Of all processors, since the start of the system ("steal" in proc_stat(5))."""
+    try:
+        with Path("/proc/stat").open(encoding="ascii") as file:
+            return int(file.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return None

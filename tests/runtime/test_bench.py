@@ -18,6 +18,7 @@ def test_reports_every_figure() -> None:
     assert costs["encode_speed"] > 0 and costs["decode_speed"] > 0
     for pace in ("hot", "paced"):
         assert 0 < costs[pace]["p50"] <= costs[pace]["p99"]
+        assert costs[pace]["stolen"] is None or 0 <= costs[pace]["stolen"] < 1
     assert [cost["frames_per_packet"] for cost in costs["packets"]] == [2, 4, 8]
     assert all(0 < cost["p50"] <= cost["worst"] for cost in costs["packets"])
     counts = [cost["stages"] for cost in costs["stages"]]
