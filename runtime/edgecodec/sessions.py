@@ -101,7 +101,7 @@ class Sessions:
 
     def bind(self, graph: str, inputs: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> BoundGraph:
         """The graph with all its inputs and outputs in these arrays, C-contiguous and of the right types."""
-        return BoundGraph(self._sessions[graph], inputs, outputs)
+        return BoundGraph(graph, self._sessions[graph], inputs, outputs)
 
     def _encoder(
         self, audio: NDArray[np.float32], state: NDArray[np.float32]
@@ -115,7 +115,10 @@ class Sessions:
         return codes
 
     def _run(self, graph: str, **inputs: NDArray[Any]) -> list[Any]:
-        outputs: list[Any] = self._sessions[graph].run(_OUTPUTS[graph], inputs, None)
+        try:
+            outputs: list[Any] = self._sessions[graph].run(_OUTPUTS[graph], inputs, None)
+        except Exception as error:  # onnxruntime's errors share no base of their own
+            raise _failed(graph, error) from None
         return outputs
 
     def _session(self, bundle: Bundle, name: str, threads: int) -> Any:
@@ -175,22 +178,27 @@ class BoundGraph:
 
     def __init__(
         self,
+        name: str,
         session: onnxruntime.InferenceSession,
         inputs: dict[str, NDArray[Any]],
         outputs: dict[str, NDArray[Any]],
     ) -> None:
         binding = session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, array)
-        for name, array in outputs.items():
-            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for value, array in inputs.items():
+            binding.bind_cpu_input(value, array)
+        for value, array in outputs.items():
+            binding.bind_output(value, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._name = name
         self._arrays = inputs, outputs  # they live as long as the binding, which knows their addresses only
         # The session inside does all the work. The wrapper's checks take 25 µs a call with cold caches.
         self._session, self._binding = getattr(session, "_sess", session), getattr(binding, "_iobinding", binding)
 
     def run(self) -> None:
         """Read the inputs, write the outputs."""
-        self._session.run_with_iobinding(self._binding, None)
+        try:
+            self._session.run_with_iobinding(self._binding, None)
+        except Exception as error:
+            raise _failed(self._name, error) from None
 
 
 def _choose(device: str) -> Literal["cpu", "cuda"]:
@@ -244,6 +252,10 @@ def _check_signature(session: onnxruntime.InferenceSession, name: str, m: Manife
                 raise BundleError(
                     f"{where}: {what} {node.name} is {node.type} {node.shape}, the manifest says {kind} {list(shape)}"
                 )
+
+
+def _failed(graph: str, error: Exception) -> BundleError:
+    return BundleError(f"{graph}.onnx: onnxruntime cannot run the graph: {_one_line(error)}")
 
 
 def _one_line(error: Exception) -> str:

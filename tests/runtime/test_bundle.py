@@ -185,6 +185,29 @@ def test_graphs_that_changed_places(bundle: Path) -> None:
         edgecodec.load(bundle)
 
 
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
+def test_graphs_that_fail_on_sound(bundle: Path, name: str) -> None:
+    """One that takes two frames, as it is tried with at loading, and no other number."""
+    graph = onnx.load(bundle / f"{name}.onnx")
+    first = graph.graph.input[0].name
+    shape = [1, 1, 2 * 16] if name == "encoder" else [1, 2, 16]
+    for node in graph.graph.node:
+        node.input[:] = ["two_frames" if value == first else value for value in node.input]
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape), "two_frames.shape"))
+    graph.graph.node.insert(0, onnx.helper.make_node("Reshape", [first, "two_frames.shape"], ["two_frames"]))
+    replace(bundle, name, graph.SerializeToString())
+    codec = edgecodec.load(bundle)
+    audio, codes = np.zeros(160, np.float32), np.zeros((1, 1, 3), np.int64)
+    whole = {"encoder": lambda: codec.encode(audio), "decoder": lambda: codec.decode(codes)}[name]
+    stream = {
+        "encoder": lambda: codec.encoder_stream().push(audio[:16]),
+        "decoder": lambda: codec.decoder_stream().push(edgecodec.Packet(0, codes[:, :, :1])),
+    }[name]
+    for use in (whole, stream):
+        with pytest.raises(BundleError, match=rf"^{name}\.onnx: onnxruntime cannot run the graph: "):
+            use()
+
+
 def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BundleError, match=r"no bundle named 'nothing'; shipped: "):

@@ -46,6 +46,35 @@ def test_larger_packets_wait_longer_and_hold_the_same_codes(codec: Codec, voice,
     assert np.array_equal(codes_of(packets), codec.encode(audio, stages=4)[:, :, :64])
 
 
+@pytest.mark.parametrize(("channels", "frames"), [(1, 64), (1, 150), (70, 3), (3, 7)])
+def test_packets_of_any_size_as_bound_or_in_blocks(codec: Codec, voice, channels: int, frames: int) -> None:
+    """Whether a packet is one call, is cut into several, or changes its size from one to the next."""
+    samples = (2 * frames + 1) * FRAME + 5
+    audio = np.stack([voice(samples + 31 * i)[-samples:] for i in range(channels)])
+    whole = codec.encode(audio, stages=4)
+    decoded = codec.decode(whole, samples=samples)[:, 0]
+    encoder = codec.encoder_stream(stages=4, channels=channels, frames_per_packet=frames)
+    decoder = codec.decoder_stream(channels=channels)
+    packets = encoder.push(audio[:, :7]) + encoder.push(audio[:, 7:]) + encoder.flush()
+    assert np.array_equal(codes_of(packets), whole)
+    sound = np.concatenate([decoder.push(packet).reshape(channels, -1) for packet in packets], axis=1)
+    assert np.array_equal(sound[:, decoder.delay :][:, :samples], decoded)
+
+
+def test_what_a_stream_gave_out_stays(codec: Codec, voice) -> None:
+    """Streams work in memory of their own that each packet overwrites; nothing of it gets out."""
+    encoder, decoder = codec.encoder_stream(stages=4), codec.decoder_stream()
+    packets, sounds = [], []
+    for block in voice(FRAME * 8).reshape(8, FRAME):
+        packets += encoder.push(block)
+        sounds.append(decoder.push(packets[-1]))
+    before = [packet.codes.copy() for packet in packets], [sound.copy() for sound in sounds]
+    for block in voice(FRAME * 30)[-FRAME * 8 :].reshape(8, FRAME):
+        decoder.push(encoder.push(block)[0])
+    assert all(np.array_equal(old, packet.codes) for old, packet in zip(before[0], packets, strict=True))
+    assert all(np.array_equal(old, sound) for old, sound in zip(before[1], sounds, strict=True))
+
+
 def test_a_packet_is_one_call_of_each_graph(codec: Codec, voice, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
