@@ -99,21 +99,16 @@ def quantizer_encode_graph(tables: QuantizerTables) -> ModelProto:
     for count in sorted(_searched(tables.kept)):  # where the scores of a frame begin, among those of all frames
         width = part.constant(f"width.{count}", count * tables.table.shape[1])
         part.add("Mul", ["frame_column", width], f"starts.{count}")
-    for stage in range(len(tables.kept)):
-        _add_codebook(stage, tables, part)
-    codes = _all_stages(_Paths(rows), tables, part)
     batch_time = part.add("Shape", ["latents"], "batch_time", end=2)
-    shape = part.add("Concat", [part.constant("as_list", [-1]), batch_time], "codes_shape", axis=0)
-    codes = part.add("Reshape", [codes, shape], "stages_first")  # [n or more, B, T]
-    end = part.add("Reshape", ["n_stages", "as_list"], "end")
-    codes = part.add("Slice", [codes, part.constant("begin", [0]), end], "asked_for")
+    part.add("Concat", [part.constant("as_list", [-1]), batch_time], "stages_batch_time", axis=0)
+    codes = _all_stages(_Paths(rows), tables, part)
     part.add("Transpose", [codes], "codes", perm=[1, 0, 2])
     inputs = [
         helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", latent_dim]),
         helper.make_tensor_value_info("n_stages", _INT64, []),
     ]
     outputs = [helper.make_tensor_value_info("codes", _INT64, ["B", "n_stages", "T"])]
-    return _model(helper.make_graph(part.nodes, "quantizer_encode", inputs, outputs, list(part.constants.values())))
+    return _model(helper.make_graph(part.nodes, "quantizer_encode", inputs, outputs, part.constants))
 
 
 def quantizer_decode_graph(tables: QuantizerTables) -> ModelProto:
@@ -121,16 +116,27 @@ def quantizer_decode_graph(tables: QuantizerTables) -> ModelProto:
     stages, entries, latent_dim = tables.table.shape
     part = _Part()
     scales = None if tables.scales is None else tables.scales.reshape(-1, 1)
-    _add_table("table", tables.table.reshape(-1, latent_dim), scales, part)
+    table = _table("table", tables.table.reshape(-1, latent_dim), scales, part)
     offsets = part.constant("offsets", (np.arange(stages) * entries)[:, None])  # [S, 1]
     part.add("Shape", ["codes"], "n_stages", start=1, end=2)
     part.add("Slice", [offsets, part.constant("first_axis", [0]), "n_stages"], "used")  # [n, 1]
     part.add("Add", ["codes", "used"], "rows")
-    part.add("Gather", ["table", "rows"], "entries", axis=0)  # [B, n, T, D]
+    part.add("Gather", [table, "rows"], "entries", axis=0)  # [B, n, T, D]
     part.add("ReduceSum", ["entries", part.constant("stage_axis", [1])], "latents", keepdims=0)
     inputs = [helper.make_tensor_value_info("codes", _INT64, ["B", "n_stages", "T"])]
     outputs = [helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", latent_dim])]
-    return _model(helper.make_graph(part.nodes, "quantizer_decode", inputs, outputs, list(part.constants.values())))
+    return _model(helper.make_graph(part.nodes, "quantizer_decode", inputs, outputs, part.constants))
+
+
+@dataclass(frozen=True)
+class _Codebook:
+    """Names of the constants of one stage, in one part."""
+
+    table: str  # [K, D]; none where nobody looks it up
+    score: str  # [d, K], or [K, d] if transposed
+    bias: str  # [K]
+    project: str  # [D, d]; none where nothing is projected
+    transposed: bool
 
 
 @dataclass(frozen=True)
@@ -165,27 +171,38 @@ def _ends(kept: tuple[int, ...]) -> tuple[range, list[int]]:
 
 
 def _all_stages(paths: _Paths, tables: QuantizerTables, part: _Part) -> str:
-    """Add the search to a part; the name of the codes of `n_stages` stages or more, one after the other."""
+    """Add the search to a part; the name of the codes [n_stages, B, T]."""
     few, many = _ends(tables.kept)
-    if not few or not many:
-        return _stages_from(0, paths, tables, few or many, part)
+    if not few:
+        return _asked_for(_stages_from(0, paths, tables, many, part), part)
+    if not many:
+        return part.add("Reshape", [_stages_from(0, paths, tables, few, part), "stages_batch_time"], "stages_first")
     short, long = part.inner(), part.inner()
+    exact = _stages_from(0, paths, tables, few, short)
     branches = {
-        "then_branch": long.branch(_stages_from(0, paths, tables, many, long)),
-        "else_branch": short.branch(_stages_from(0, paths, tables, few, short)),
+        "then_branch": long.branch(_asked_for(_stages_from(0, paths, tables, many, long), long)),
+        "else_branch": short.branch(short.add("Reshape", [exact, "stages_batch_time"], "stages_first")),
     }
     return part.add("If", [part.more_than(few[-1])], "codes_of_paths", **branches)
 
 
+def _asked_for(codes: str, part: _Part) -> str:
+    """Codes [n_stages, B, T] of those of as many stages or more, one after the other."""
+    codes = part.add("Reshape", [codes, "stages_batch_time"], "stages_first")
+    end = part.add("Reshape", ["n_stages", part.constant("as_list", [-1])], "end")
+    return part.add("Slice", [codes, part.constant("begin", [0]), end], "asked_for")
+
+
 def _stages_from(i: int, paths: _Paths, tables: QuantizerTables, ends: Sequence[int], part: _Part) -> str:
     """Add the stages from i on to a part, which may end after `ends` stages; the name of the codes of all stages."""
-    chosen = _choose(i, paths, tables, part)
+    book = _codebook(i, tables, part)
+    chosen = _choose(i, book, paths, tables, part)
     if i + 1 == ends[-1]:
         return _best(chosen, part)
     more = part.inner() if i + 1 in ends else part
     entry, parent = chosen.steps[-1].entry, chosen.steps[-1].parent
     before = paths.residual if not parent else more.add("Gather", [paths.residual, parent], f"before.{i}", axis=0)
-    vectors = more.add("Gather", [f"table.{i}", entry], f"vectors.{i}", axis=0)
+    vectors = more.add("Gather", [book.table, entry], f"vectors.{i}", axis=0)
     residual = more.add("Sub", [before, vectors], f"residual.{i}")
     codes = _stages_from(i + 1, replace(chosen, residual=residual), tables, ends, more)
     if more is part:
@@ -195,10 +212,10 @@ def _stages_from(i: int, paths: _Paths, tables: QuantizerTables, ends: Sequence[
     return part.add("If", [part.more_than(i + 1)], f"codes.{i}", **branches)
 
 
-def _choose(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> _Paths:
+def _choose(i: int, book: _Codebook, paths: _Paths, tables: QuantizerTables, part: _Part) -> _Paths:
     """The paths after stage i, still without their residual."""
     kept, entries = tables.kept[i], tables.table.shape[1]
-    scores = _scores(i, paths.residual, tables, part)  # [N * count, K]
+    scores = _scores(i, book, paths.residual, part)  # [N * count, K]
     if paths.count > 1:
         sums = part.add("Add", [scores, paths.merit], f"sums.{i}")
         frames = part.constant(f"as_frames.{i}", [-1, paths.count * entries])
@@ -209,7 +226,7 @@ def _choose(i: int, paths: _Paths, tables: QuantizerTables, part: _Part) -> _Pat
     else:
         index = part.name(f"best.{i}")
         top = part.add("TopK", [scores, part.constant(f"kept.{i}", [kept])], f"top.{i}", index, axis=1)
-        merit = part.add("Reshape", [top, "as_column"], f"merit.{i}")
+        merit = part.add("Reshape", [top, part.constant("as_column", [-1, 1])], f"merit.{i}")
     if paths.count == kept == 1:
         step = _Step(index, "")
     else:  # the index counts through all scores of a frame; now through those of all frames
@@ -235,64 +252,68 @@ def _best(paths: _Paths, part: _Part) -> str:
     return part.add("Concat", codes[::-1], f"codes_to.{last}", axis=0)
 
 
-def _add_codebook(i: int, tables: QuantizerTables, part: _Part) -> None:
-    """`table.i` [K, D] that entries are looked up in, and what `_scores` needs."""
-    part.constant(f"bias.{i}", tables.bias[i], np.float32)
-    if tables.project is not None:
-        part.constant(f"project.{i}", tables.project[i], np.float32)
+def _codebook(i: int, tables: QuantizerTables, part: _Part) -> _Codebook:
+    """Stage i's codebook, as constants of the part that searches it."""
+    euclidean = tables.euclidean
     # One copy serves scoring and lookup when the scores are the transposed table; nobody looks up the last one.
-    if not tables.euclidean:
-        part.constant(f"score.{i}", tables.score[i], np.float32)
-    if tables.euclidean or i + 1 < len(tables.table):
-        _add_table(f"table.{i}", tables.table[i], None if tables.scales is None else tables.scales[i], part)
+    table = ""
+    if euclidean or i + 1 < len(tables.table):
+        table = _table(f"table.{i}", tables.table[i], None if tables.scales is None else tables.scales[i], part)
+    return _Codebook(
+        table,
+        table if euclidean else part.constant(f"score.{i}", tables.score[i], np.float32),
+        part.constant(f"bias.{i}", tables.bias[i], np.float32),
+        "" if tables.project is None else part.constant(f"project.{i}", tables.project[i], np.float32),
+        transposed=euclidean,
+    )
 
 
-def _add_table(name: str, table: NDArray[np.float32], scales: NDArray[np.float32] | None, part: _Part) -> None:
+def _table(name: str, table: NDArray[np.float32], scales: NDArray[np.float32] | None, part: _Part) -> str:
     """A table [N, D], as whole numbers where there are scales [N, 1]; onnxruntime multiplies them out at load.
 
-    In plain arithmetic: a DequantizeLinear it would keep, and compute anew in every call.
+    In plain arithmetic: a DequantizeLinear it would keep, and compute anew in every call. And in the part at hand,
+    though the whole numbers are there but once: from a matrix outside, a branch multiplies a quarter slower.
     """
     if scales is None:
-        part.constant(name, table, np.float32)
-        return
+        return part.constant(name, table, np.float32)
     whole = np.round(table / scales)
     if np.abs(whole).max() >= _MIDDLE or not np.array_equal(whole * scales, table):
         raise ValueError(f"{name} is no whole multiple of its scales")
-    part.constant(f"{name}.bytes", whole + _MIDDLE, np.uint8)
-    part.constant(f"{name}.scales", scales[:, 0], np.float32)
-    part.add("Unsqueeze", [f"{name}.scales", part.constant("last_axis", [1])], f"{name}.column")
-    part.add("Cast", [f"{name}.bytes"], f"{name}.shifted", to=_FLOAT)
-    part.add("Sub", [f"{name}.shifted", part.constant("middle", _MIDDLE, np.float32)], f"{name}.whole")
-    part.add("Mul", [f"{name}.whole", f"{name}.column"], name)
+    stored = part.root.constant(f"{name}.bytes", whole + _MIDDLE, np.uint8)
+    column = part.root.constant(f"{name}.scales", scales[:, 0], np.float32)
+    column = part.add("Unsqueeze", [column, part.constant("last_axis", [1])], f"{name}.column")
+    shifted = part.add("Cast", [stored], f"{name}.shifted", to=_FLOAT)
+    middle = part.constant("middle", _MIDDLE, np.float32)
+    return part.add("Mul", [part.add("Sub", [shifted, middle], f"{name}.whole"), column], name)
 
 
-def _scores(i: int, residual: str, tables: QuantizerTables, part: _Part) -> str:
+def _scores(i: int, book: _Codebook, residual: str, part: _Part) -> str:
     """Scores of all entries of stage i."""
-    query = residual
-    if tables.project is not None:
-        query = part.add("MatMul", [residual, f"project.{i}"], f"query.{i}")
-    matrix = f"table.{i}" if tables.euclidean else f"score.{i}"
-    return part.add("Gemm", [query, matrix, f"bias.{i}"], f"scores_of_paths.{i}", transB=int(tables.euclidean))
+    query = part.add("MatMul", [residual, book.project], f"query.{i}") if book.project else residual
+    return part.add("Gemm", [query, book.score, book.bias], f"scores_of_paths.{i}", transB=int(book.transposed))
 
 
 class _Part:
-    """Nodes of a graph, or of a branch, in the making. All parts share the constants, which belong to the graph."""
+    """Nodes and constants of a graph, or of a branch, in the making.
 
-    def __init__(self) -> None:
+    A branch has the small constants for itself: onnxruntime hands over whatever comes from outside in every call.
+    """
+
+    def __init__(self, root: _Part | None = None) -> None:
+        self.root = root or self
         self.nodes: list[NodeProto] = []
-        self.constants: dict[str, TensorProto] = {}
-        self._used: Counter[str] = Counter()  # names
+        self.constants: list[TensorProto] = []
+        self._names: dict[str, str] = {}  # of constants, by the wanted ones
+        self._used: Counter[str] = root._used if root else Counter()  # wanted names, in all parts of the graph
 
     def inner(self) -> _Part:
         """An empty part for a branch."""
-        part = _Part()
-        part.constants, part._used = self.constants, self._used
-        return part
+        return _Part(self.root)
 
     def name(self, wanted: str) -> str:
         """A name that no other value has: two branches may hold the same stage."""
         self._used[wanted] += 1
-        return wanted if self._used[wanted] == 1 else f"{wanted}.again"
+        return wanted if self._used[wanted] == 1 else f"{wanted}.copy{self._used[wanted]}"
 
     def add(self, kind: str, inputs: list[str], output: str, *others: str, **attributes: Any) -> str:
         """A node; returns the name of its first output, as near to the wanted one as it can be."""
@@ -301,9 +322,11 @@ class _Part:
         return name
 
     def constant(self, name: str, value: object, dtype: type[np.generic] = np.int64) -> str:
-        """A constant of the whole graph; the same one for all who ask for it by name."""
-        self.constants[name] = numpy_helper.from_array(np.array(value, dtype, order="C"), name)
-        return name
+        """A constant, once in each part; returns its name."""
+        if name not in self._names:
+            self._names[name] = self.name(name)
+            self.constants.append(numpy_helper.from_array(np.array(value, dtype, order="C"), self._names[name]))
+        return self._names[name]
 
     def more_than(self, count: int) -> str:
         """Whether more stages than this are asked for."""
@@ -311,8 +334,8 @@ class _Part:
 
     def branch(self, output: str) -> GraphProto:
         """The part as a branch that gives codes."""
-        value = helper.make_tensor_value_info(output, _INT64, ["codes"])
-        return helper.make_graph(self.nodes, output, [], [value])
+        value = helper.make_tensor_value_info(output, _INT64, None)
+        return helper.make_graph(self.nodes, output, [], [value], self.constants)
 
 
 def _model(graph: GraphProto) -> ModelProto:
