@@ -82,6 +82,9 @@ def stored_model(trained: CodecModel, precision: Precision) -> CodecModel:
     """A copy that computes with the numbers as stored: matrices rounded to float16, vectors (biases, norms) exact.
 
     The lapped transform is rounded with the rest: its reconstruction error is then 70 dB below the signal.
+
+    Raises:
+        ExportError: a weight that float16 cannot hold.
     """
     model = copy.deepcopy(trained)
     if precision != "fp32":
@@ -113,7 +116,12 @@ def quantizer_tables(tables: LookupTables, scales: Tensor | None = None) -> Quan
 
 
 def _rounded(tensor: Tensor) -> Tensor:
-    return tensor.half().float() if tensor.ndim > 1 else tensor
+    if tensor.ndim < 2:
+        return tensor
+    rounded = tensor.half().float()
+    if not rounded.isfinite().all():
+        raise ExportError("a weight leaves the range of float16 (±65504): use --precision fp32")
+    return rounded
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
