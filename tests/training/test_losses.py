@@ -1,10 +1,17 @@
 """Losses: nothing to lose on equal signals, finite gradients also on silence, and a floor under the log."""
 
+from pathlib import Path
+
+import edgecodec
 import numpy as np
 import pytest
+import soundfile
 import torch
+from edgecodec_training.disturbance import Disturbance
 from edgecodec_training.losses import LossConfig, ReconstructionLoss, Spectrum
-from edgecodec_training.measures import mel_filters
+from edgecodec_training.measures import mel_filters, pesq_wb
+
+CLIP = Path(__file__).parents[1] / "audio" / "speech_ro.flac"
 
 
 def test_equal_signals_cost_nothing() -> None:
@@ -49,3 +56,35 @@ def test_spectrum_scale_and_filters() -> None:
 def test_settings_must_fit() -> None:
     with pytest.raises(ValueError, match="of one length"):
         ReconstructionLoss(LossConfig(mel_bands=(10,)), 24_000)
+
+
+def test_the_disturbance_asks_more_for_what_is_added_than_for_what_is_missing() -> None:
+    audio, rate = soundfile.read(CLIP, dtype="float32")
+    speech = torch.from_numpy(audio[: 2 * rate])[None]
+    noise = 0.02 * torch.randn(speech.shape, generator=torch.Generator().manual_seed(0))
+    disturbance = Disturbance(rate)
+    assert float(disturbance(speech, speech)) < 0.01
+    added, missing = disturbance(speech, speech + noise), disturbance(speech + noise, speech)
+    assert float(added) > 1.2 * float(missing) > 0.1
+
+
+def test_the_disturbance_ranks_bitrates_as_pesq_does() -> None:
+    audio, rate = soundfile.read(CLIP, dtype="float32")
+    codec, disturbance = edgecodec.load("speech"), Disturbance(rate)
+    losses, scores = [], []
+    for stages in (1, 4, 16):
+        decoded = codec.decode(codec.encode(audio, stages=stages), len(audio))[0, 0]
+        losses.append(float(disturbance(torch.from_numpy(audio)[None], torch.from_numpy(decoded)[None])))
+        scores.append(pesq_wb(audio, decoded, rate))
+    assert losses == sorted(losses, reverse=True) and scores == sorted(scores)
+
+
+def test_the_disturbance_has_finite_gradients_and_a_weight() -> None:
+    loss = ReconstructionLoss(LossConfig(disturbance=0.25), 24_000)
+    speech, silence = 0.1 * torch.randn(2, 1, 9600), torch.zeros(2, 1, 9600)
+    for target, heard in ((speech, True), (silence, False)):  # in silence each frame costs the most there is
+        decoded = (0.1 * torch.randn(2, 1, 9600)).requires_grad_()
+        loss(target, decoded)["disturbance"].backward()
+        assert decoded.grad is not None and torch.isfinite(decoded.grad).all()
+        assert bool(decoded.grad.any()) == heard
+    assert "disturbance" not in ReconstructionLoss(LossConfig(), 24_000)(speech, speech)

@@ -101,8 +101,11 @@ class Config:
     def shares(self) -> dict[str, float]:
         """The weights of all losses on the decoded audio, as the balancer's shares."""
         loss, judges = self.loss, self.discriminators
-        weights = {"waveform": loss.waveform, "stft": loss.stft, "mel": loss.mel, "loudness": loss.loudness}
-        return weights | {"adversarial": judges.adversarial, "features": judges.features}
+        names = ("waveform", "stft", "mel", "loudness", "disturbance")
+        return {name: getattr(loss, name) for name in names} | {
+            "adversarial": judges.adversarial,
+            "features": judges.features,
+        }
 
 
 def load_config(name: str | Path) -> Config:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .disturbance import Disturbance
 from .measures import mel_filters
 
 LOUDNESS_POWER = 0.46  # of magnitudes: 0.23 of intensities
@@ -17,7 +18,7 @@ LOUDNESS_FLOOR = 1e-5  # magnitude, -94 dB of full scale: keeps the slope finite
 class LossConfig:
     """Weights of the terms, windows in samples (hop = window / 4), and where the log-mel floors.
 
-    `loudness_windows` are some of the `mel_windows`.
+    `loudness_windows` are some of the `mel_windows`. A weight of 0 leaves `disturbance` out.
 
     `mel_floor` is the magnitude added before the logarithm, 1 being a sine of twice full scale: low enough to keep
     quiet speech, high enough not to spend the loss on the noise floor of silence. With `balanced` the weights, those of
@@ -28,6 +29,7 @@ class LossConfig:
     stft: float = 20.0
     mel: float = 1.0
     loudness: float = 20.0
+    disturbance: float = 0.0
     stft_windows: tuple[int, ...] = (512, 1024)
     mel_windows: tuple[int, ...] = (256, 512, 1024, 2048)
     mel_bands: tuple[int, ...] = (24, 48, 80, 120)
@@ -68,11 +70,13 @@ class ReconstructionLoss(nn.Module):
     where log-mel spectra weigh every level alike, it weighs as PESQ (ITU-T P.862) does, and leaves silence alone.
     `stft`: squared error of magnitude-compressed complex spectra plus that of their magnitudes (Braun & Tashev 2021,
     arXiv:2009.12286), which follows hearing better than plain spectra and still sees the phase.
+    `disturbance`: that of PESQ, see `disturbance`.
     """
 
     def __init__(self, config: LossConfig, sample_rate: int) -> None:
         super().__init__()
         self.config = config
+        self.disturbance = Disturbance(sample_rate) if config.disturbance else None
         sizes = sorted({*config.stft_windows, *config.mel_windows})
         self.spectra = nn.ModuleDict({str(size): Spectrum(size) for size in sizes})
         for window, bands in zip(config.mel_windows, config.mel_bands, strict=True):
@@ -100,6 +104,8 @@ class ReconstructionLoss(nn.Module):
                 if size in config.loudness_windows:
                     difference = (mx + LOUDNESS_FLOOR) ** LOUDNESS_POWER - (my + LOUDNESS_FLOOR) ** LOUDNESS_POWER
                     terms["loudness"] = terms["loudness"] + difference.abs().mean()
+        if self.disturbance is not None:
+            terms["disturbance"] = self.disturbance(x, y)
         return {name: getattr(config, name) * term for name, term in terms.items()}
 
     def _compressed(self, fx: Tensor, fy: Tensor, px: Tensor, py: Tensor) -> Tensor:
