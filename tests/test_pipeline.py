@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from edgecodec.cli import app
+from edgecodec.commands.main import app
 from typer.testing import CliRunner
 
 AUDIO = Path(__file__).parent / "audio"

@@ -27,10 +27,10 @@ from edgecodec_training.model import CodecModel, macs_per_second, parameter_coun
 from numpy.typing import NDArray
 
 from . import verify
-from .card import Notes, model_card
 from .convert import Converted, Precision, convert
 from .errors import ExportError
 from .graphs import OPSET
+from .model_card import Notes, model_card
 
 GOLDEN_SECONDS = 0.4
 CLIP_SECONDS = 10

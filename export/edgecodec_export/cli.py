@@ -18,8 +18,7 @@ import typer
 
 if TYPE_CHECKING:
     from edgecodec import Codec
-
-    from .coders import Coder
+    from edgecodec.evaluation.compared_codecs import Coder
 
 
 class Numbers(str, Enum):
@@ -64,10 +63,10 @@ def export(
     if (calibration is not None) != (precision is Numbers.int8):
         raise typer.BadParameter("goes with --precision int8, which needs it", param_hint="--calibration")
     import torch
+    from edgecodec.evaluation.quality import measure, usual_stages
 
     from .assemble import Request, export_bundle
-    from .card import Notes
-    from .quality import measure, usual_stages
+    from .model_card import Notes
 
     torch.set_num_threads(1)
     if valid:
@@ -138,12 +137,11 @@ def evaluate(
     _check_scoring("evaluate", *(["matplotlib"] if report else []))
 
     import edgecodec
-    from edgecodec.output import open_output
-
-    from .coders import classical_coders
-    from .opinions import opinions
-    from .quality import KINDS, measure, usual_stages
-    from .tables import codebook_cells, markdown, score_cells, score_csv
+    from edgecodec.evaluation.compared_codecs import classical_coders
+    from edgecodec.evaluation.mos import opinions
+    from edgecodec.evaluation.quality import KINDS, measure, usual_stages
+    from edgecodec.evaluation.score_tables import codebook_cells, markdown, score_cells, score_csv
+    from edgecodec.files.output import open_output
 
     codec = edgecodec.load(bundle)
     counts = {codec.stages(stages=n) for n in stages or ()} | {codec.stages(bitrate=kbps) for kbps in bitrate or ()}
@@ -169,7 +167,7 @@ def evaluate(
             progress=partial(progress, "scored"),
         )
         if page:
-            from .report import Report
+            from edgecodec.evaluation.report import Report
 
             page.file.write(Report(codec, evaluation, notes).html().encode())
     if as_csv:

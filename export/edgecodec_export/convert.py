@@ -21,9 +21,9 @@ from onnx import ModelProto
 from torch import Tensor
 
 from .errors import ExportError
+from .fp16 import store_fp16
 from .graphs import decoder_graph, encoder_graph
 from .int8 import int8_tables, use_int8
-from .precision import store_fp16
 from .quantizer_graphs import QuantizerTables, quantizer_decode_graph, quantizer_encode_graph
 
 Precision = Literal["fp32", "fp16", "int8"]

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .binding import BoundDecoder, BoundEncoder
 from .bitstream import SEQUENCE_MODULUS, Packet
-from .bound import BoundDecoder, BoundEncoder
+from .concealment import FADE_SECONDS, fade
 from .errors import AudioError, BitrateError, BitstreamError
-from .loss import FADE_SECONDS, fade
 
 if TYPE_CHECKING:
     from .codec import Codec

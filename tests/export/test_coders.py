@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from edgecodec_export.coders import SPEEX_BITRATES, BundleCoder, Coder, Opus, Speex, classical_coders, ogg_packets
+from edgecodec.evaluation.compared_codecs import (
+    SPEEX_BITRATES,
+    BundleCoder,
+    Coder,
+    Opus,
+    Speex,
+    classical_coders,
+    ogg_packets,
+)
+from edgecodec.evaluation.measures import estoi, si_sdr
 from edgecodec_export.errors import ExportError
-from edgecodec_training.measures import estoi, si_sdr
 
 AUDIO = Path(__file__).parents[1] / "audio"
 RATE = 24_000

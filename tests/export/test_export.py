@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
-from edgecodec.cli import app
+from edgecodec.commands.main import app
 from edgecodec_export import assemble
 from edgecodec_export.assemble import Request, export_bundle
 from edgecodec_export.convert import Converted
@@ -205,7 +205,7 @@ def test_failed_verification_keeps_the_bundle_that_was_there(
 
 @pytest.mark.parametrize(("missing", "extra"), [("torch", "export"), ("onnx", "export"), ("pesq", "eval")])
 def test_missing_extra_is_named(missing: str, extra: str, tmp_path: Path) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None; from edgecodec.cli import main; main()"
+    code = f"import sys; sys.modules[{missing!r}] = None; from edgecodec.commands.main import main; main()"
     command = [sys.executable, "-c", code, "export", "run", str(tmp_path / "out")]
     if missing == "pesq":
         command += ["--valid", str(AUDIO)]

@@ -14,13 +14,13 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
-from edgecodec.cli import app
+from edgecodec.commands.main import app
 from edgecodec_export import assemble
 from edgecodec_export.assemble import synthetic_voice
 from edgecodec_export.convert import Converted, StoredQuantizer, convert, quantizer_tables, stored_model
 from edgecodec_export.errors import ExportError
+from edgecodec_export.fp16 import store_fp16
 from edgecodec_export.int8 import Int8Linear, int8_tables
-from edgecodec_export.precision import store_fp16
 from edgecodec_export.quantizer_graphs import QuantizerTables, quantizer_decode_graph, quantizer_encode_graph
 from edgecodec_training.model import CodecModel
 from edgecodec_training.quantizers import QuantizerConfig, build_quantizer

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from edgecodec_export.opinions import dnsmos, opinions, visqol_audio, visqol_speech
+from edgecodec.evaluation.mos import dnsmos, opinions, visqol_audio, visqol_speech
 
 AUDIO = Path(__file__).parents[1] / "audio"
 RATE = 24_000

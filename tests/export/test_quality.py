@@ -12,10 +12,10 @@ import edgecodec
 import numpy as np
 import pytest
 import soundfile
-from edgecodec.cli import app
-from edgecodec_export.codebooks import codebook_use
-from edgecodec_export.quality import Estimate, usual_stages
-from edgecodec_export.tables import markdown, mean_cells
+from edgecodec.commands.main import app
+from edgecodec.evaluation.codebook_use import codebook_use
+from edgecodec.evaluation.quality import Estimate, usual_stages
+from edgecodec.evaluation.score_tables import markdown, mean_cells
 from typer.testing import CliRunner
 
 AUDIO = Path(__file__).parents[1] / "audio"
@@ -134,7 +134,7 @@ def test_missing_folder(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_extra_eval_is_enough(clips: Path) -> None:
-    code = "import sys; from edgecodec.cli import main\ntry: main()\nexcept SystemExit: print(*sys.modules)"
+    code = "import sys; from edgecodec.commands.main import main\ntry: main()\nexcept SystemExit: print(*sys.modules)"
     command = [sys.executable, "-c", code, "evaluate", "speech", "--data", str(clips), "-b", "6", "--classical"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "Opus" in done.stdout, done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from edgecodec import Packet
-from edgecodec.jitter import MAX_TARGET, JitterBuffer
+from edgecodec.network.jitter import MAX_TARGET, JitterBuffer
 
 T = 0.02  # seconds per packet
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from edgecodec.priority import hurried
-from edgecodec.views import LIVE_KEYS
+from edgecodec.commands.live_text import LIVE_KEYS
+from edgecodec.live.priority import hurried
 from rig import RATE, Rig, Terminal, busy_cores, lag, matched, speech
 
 ATTEMPTS = 3

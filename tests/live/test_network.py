@@ -18,11 +18,11 @@ import pytest
 import soundfile
 import soxr
 from edgecodec import BitstreamError, Packet
-from edgecodec.endpoints import FileSink, FileSource
-from edgecodec.network import NetworkError, parse_address, receiving_socket, sending_socket
-from edgecodec.receiver import Receiver
-from edgecodec.rtp import MAX_DATAGRAM, Announcement, Goodbye, Report, Sound, parse
-from edgecodec.sender import Sender
+from edgecodec.live.endpoints import FileSink, FileSource
+from edgecodec.network.receiver import Receiver
+from edgecodec.network.rtp import MAX_DATAGRAM, Announcement, Goodbye, Report, Sound, parse
+from edgecodec.network.sender import Sender
+from edgecodec.network.sockets import NetworkError, parse_address, receiving_socket, sending_socket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig import EDGECODEC, RATE, Rig, Terminal, matched, speech

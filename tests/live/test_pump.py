@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import rig
 import soundfile
-from edgecodec.endpoints import FileSink, FileSource
-from edgecodec.live import LivePump
-from edgecodec.meters import Level, Timings
-from edgecodec.polyphase import LiveResampler
-from edgecodec.recording import Recorder, new_path
+from edgecodec.live.endpoints import FileSink, FileSource
+from edgecodec.live.meters import Level, Timings
+from edgecodec.live.pump import LivePump
+from edgecodec.live.recording import Recorder, new_path
+from edgecodec.live.resampler import LiveResampler
 from rig import EDGECODEC, speech
 
 ROUNDING = 1 / 20000  # of 16-bit files

@@ -68,7 +68,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
 
     def call(*args: object, stdin: bytes | None = None) -> Result:
-        from edgecodec.cli import app
+        from edgecodec.commands.main import app
 
         result = CliRunner().invoke(app, [str(arg) for arg in args], input=stdin)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception

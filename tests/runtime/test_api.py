@@ -44,7 +44,7 @@ def test_every_error_is_an_edgecodec_error() -> None:
     ("statement", "absent"),
     [
         ("import edgecodec", ("numpy", "onnxruntime", "soundfile", "soxr", "torch")),
-        ("import edgecodec.cli", ("numpy", "onnxruntime", "soundfile", "torch", "edgecodec_training", "rich")),
+        ("import edgecodec.commands.main", ("numpy", "onnxruntime", "soundfile", "torch", "edgecodec_training", "rich")),
         ("import edgecodec; edgecodec.load", ("onnxruntime", "soundfile", "soxr", "torch", "onnx", "scipy")),
         ("import edgecodec; edgecodec.load(sys.argv[1])", ("soundfile", "soxr", "torch", "onnx", "scipy")),
     ],
@@ -56,7 +56,7 @@ def test_imports_stay_light(statement: str, absent: tuple[str, ...], tiny: Path)
 
 
 def test_help_is_quick_and_lists_the_commands_of_other_packages() -> None:
-    code = "import sys; sys.argv = ['edgecodec', '--help']; from edgecodec.cli import main\ntry: main()\n"
+    code = "import sys; sys.argv = ['edgecodec', '--help']; from edgecodec.commands.main import main\ntry: main()\n"
     code += "except SystemExit: pass\nassert not {'torch', 'numpy', 'edgecodec_training'} & set(sys.modules)"
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from edgecodec.cli import app
-from edgecodec.soak import duration
+from edgecodec.benchmarks.soak import duration
+from edgecodec.commands.main import app
 from typer.testing import CliRunner
 
 TINY = str(Path(__file__).parent / "tiny_bundle")
@@ -83,7 +83,7 @@ def test_a_soak_finds_what_changes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_growth_is_seen() -> None:
-    from edgecodec.soak import _growth
+    from edgecodec.benchmarks.soak import _growth
 
     flat = _growth([(t, 500.0 if t < 60 else 100.0) for t in range(0, 7200, 10)])
     assert (flat.begin, flat.end, flat.most) == (100, 100, 0)

@@ -94,7 +94,7 @@ def test_an_hour_takes_little_memory(tiny: Path, tmp_path: Path, voice) -> None:
         for _ in range(60):
             file.write(minute)
     code = (
-        "import pathlib, sys; from edgecodec.cli import app\n"
+        "import pathlib, sys; from edgecodec.commands.main import app\n"
         "try: app(sys.argv[1:])\n"
         "except SystemExit as exit:\n"
         "    assert not exit.code, exit.code\n"
@@ -170,7 +170,7 @@ def test_verify(run, tiny: Path, bundle: Path) -> None:
 @pytest.mark.parametrize("name", ["encode", "decode", "roundtrip", "simulate-loss", "info", "verify"])
 def test_the_example_in_every_help_works(run, tiny: Path, tmp_path: Path, clip: Path, monkeypatch, name: str) -> None:
     monkeypatch.setattr("edgecodec.bundle.shipped_bundles", lambda: {"speech": tiny, "tiny": tiny})
-    monkeypatch.setattr("edgecodec.transcode.shipped_bundles", lambda: {"speech": tiny, "tiny": tiny})
+    monkeypatch.setattr("edgecodec.files.transcode.shipped_bundles", lambda: {"speech": tiny, "tiny": tiny})
     text = run(name, "--help").stdout
     args = shlex.split(re.search(r"Example: edgecodec (.*)", text)[1])
     shutil.copy(clip, tmp_path / "speech.wav")
@@ -201,7 +201,7 @@ def test_other_packages_commands_parse_their_own_arguments(run) -> None:
 
 
 def test_progress_is_said_in_lines_where_there_is_no_terminal(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgecodec import progress
+    from edgecodec.commands import progress
 
     monkeypatch.setattr(progress, "_PATIENCE", 0.0)
     with progress.Progress("encoding", 60) as said:

@@ -14,8 +14,8 @@ import soundfile
 from edgecodec import BitrateError, BitstreamError, Codec, DecoderStatistics, EdgecodecError, Packet
 from edgecodec.bitstream import SEQUENCE_MODULUS, Header, Reader, Writer
 from edgecodec.bundle import shipped_bundles
-from edgecodec.loss import GilbertModel, fade
-from edgecodec.simulation import play, score
+from edgecodec.concealment import GilbertModel, fade
+from edgecodec.evaluation.loss_simulation import play, score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from edgecodec.evaluation.measures import mel_filters, pesq_wb
 from edgecodec_training.disturbance import Disturbance
 from edgecodec_training.losses import LossConfig, ReconstructionLoss, Spectrum
-from edgecodec_training.measures import mel_filters, pesq_wb
 
 CLIP = Path(__file__).parents[1] / "audio" / "speech_ro.flac"
 

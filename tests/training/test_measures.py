@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from edgecodec_training.measures import MEASURES, mel_filters, score, si_sdr, stft, stft_distance
+from edgecodec.evaluation.measures import MEASURES, mel_filters, score, si_sdr, stft, stft_distance
 
 AUDIO = Path(__file__).parents[1] / "audio"
 RATE = 24_000

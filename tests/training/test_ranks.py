@@ -11,7 +11,7 @@ import pytest
 import torch
 from edgecodec_training.checkpoint import load_checkpoint
 from edgecodec_training.config import Config, override
-from edgecodec_training.ranks import Ranks
+from edgecodec_training.distributed import Ranks
 from edgecodec_training.run import AGREE_EVERY
 from safetensors.torch import load_file
 from torch import Tensor

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from edgecodec_training import streams
+from edgecodec_training import streamed_data as streams
 from edgecodec_training.data import Batches, DataConfig, DataError, Prefetched, find_clips
 from edgecodec_training.shards import HEADER_BYTES, MEMBER_BYTES, expand, open_shard, read_samples
-from edgecodec_training.streams import BatchSource, StreamedBatches, open_batches
+from edgecodec_training.streamed_data import BatchSource, StreamedBatches, open_batches
 
 RATE = 16_000
 PLAIN = DataConfig(shuffle_minutes=0.5, noise_chance=0.0, gain_db=(0.0, 0.0))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .ranks import ALONE, Ranks
+from .distributed import ALONE, Ranks
 
 
 class Balancer:

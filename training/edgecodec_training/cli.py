@@ -46,7 +46,7 @@ def train(
     from .checkpoint import CheckpointError, latest, load_checkpoint
     from .config import ConfigError, load_config, override
     from .data import DataError
-    from .ranks import on_first_rank
+    from .distributed import on_first_rank
     from .run import Leg
     from .run import train as run
 

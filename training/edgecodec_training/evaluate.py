@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from edgecodec.evaluation.measures import MEASURES, score
 from numpy.typing import NDArray
 
 from .data import Clip, DataError, find_clips
-from .measures import MEASURES, score
 
 __all__ = ["MEASURES", "evaluate", "validation_clips"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from edgecodec.evaluation.measures import mel_filters
 from torch import Tensor, nn
 
 from .disturbance import Disturbance
-from .measures import mel_filters
 
 LOUDNESS_POWER = 0.46  # of magnitudes: 0.23 of intensities
 LOUDNESS_FLOOR = 1e-5  # magnitude, -94 dB of full scale: keeps the slope finite

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ranks import ALONE, Ranks
+from .distributed import ALONE, Ranks
 
 Kind = Literal["rvq", "vq", "pq", "gumbel"]
 Learning = Literal["ema", "gradient"]

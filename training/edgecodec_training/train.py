@@ -20,11 +20,11 @@ from .balancer import Balancer
 from .checkpoint import Checkpoint, contiguous_state, put_weights
 from .config import Config, ConfigError, OptimizerConfig
 from .discriminators import Discriminators
+from .distributed import Ranks, launch
 from .ledger import LegEntry
 from .losses import ReconstructionLoss
 from .model import CodecModel
-from .ranks import Ranks, launch
-from .streams import open_batches
+from .streamed_data import open_batches
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int, updates: int) -> float:

@@ -1,0 +1,1 @@
+"""What a codec costs on this machine."""

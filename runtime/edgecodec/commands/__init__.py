@@ -1,0 +1,1 @@
+"""The command line: it parses, and leaves the work to the other wings."""

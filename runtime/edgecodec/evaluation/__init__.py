@@ -1,0 +1,1 @@
+"""What a codec sounds like, in numbers and pictures (extra `eval`)."""

@@ -1,0 +1,194 @@
+"""A network that loses packets, simulated: what a file sounds like behind it, and what that costs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bitstream import Packet, PacketFormat
+from ..codec import Codec
+from ..concealment import GilbertModel
+from ..errors import AudioError
+from ..files.audio import AudioWriter, Resampler, open_audio, written_format
+from ..files.output import check_free, open_output
+from ..stream import DecoderStatistics
+
+_SCORING_RATE = 16_000  # Hz; PESQ-WB knows no other
+_SCORED_SECONDS = 10.0  # about; PESQ cannot hold more than 50 utterances at a time
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Likeness to the original, mean of pieces and channels that hold speech; None where none does."""
+
+    pesq_wb: float | None  # ITU-T P.862.2, 1.04 to 4.64
+    estoi: float | None  # 0 to 1
+
+
+@dataclass(frozen=True)
+class LossReport:
+    """What `simulate_file` did. The scores are None where `pesq` or `pystoi` is not installed."""
+
+    seconds: float  # of audio
+    stages: int
+    redundancy: int  # stages repeated
+    payload_kbps: float  # codes, those that are repeated included
+    packet_kbps: float  # with the heads of the packets
+    packets: int
+    lost: int
+    longest_burst: int  # packets
+    concealed: int
+    recovered: int
+    lossless: Scores | None
+    lossy: Scores | None
+
+
+def simulate_file(
+    codec: Codec,
+    source: str,
+    target: str,
+    model: GilbertModel,
+    *,
+    stages: int,
+    redundancy: int = 0,
+    frames_per_packet: int = 1,
+    seed: int = 0,
+    force: bool = False,
+) -> LossReport:
+    """Send an audio file through a network that loses packets, and write what arrives; memory grows with the file.
+
+    Raises:
+        AudioError: audio that cannot be read. EdgecodecError: output that exists or cannot be written.
+    """
+    written_format(target)
+    if target != "-":
+        check_free(target, force=force)
+    with open_audio(source) as audio:
+        blocks, rate = list(audio.blocks()), audio.sample_rate
+        if not blocks:
+            raise AudioError(f"{audio.name}: holds no samples")
+    samples = np.concatenate(blocks, axis=1)
+    original = _resampled(samples, rate, codec.sample_rate)
+    encoder = codec.encoder_stream(
+        stages=stages, channels=len(samples), frames_per_packet=frames_per_packet, redundancy=redundancy
+    )
+    form = codec.packet_format(channels=len(samples))
+    wire = [form.to_bytes(packet) for packet in encoder.push(original) + encoder.flush()]
+    packets = [form.from_bytes(data) for data in wire]
+    lost = model.draw(len(packets), np.random.default_rng(seed))
+    lossy, statistics = play(codec, packets, lost)
+    lossless, _ = play(codec, packets, np.zeros_like(lost))
+    lossy, lossless = lossy[:, : original.shape[1]], lossless[:, : original.shape[1]]
+    with open_output(target, force=force) as output:
+        writer = AudioWriter(output, rate, len(samples))
+        try:
+            restored = _resampled(lossy, codec.sample_rate, rate)[:, : samples.shape[1]]
+            writer.write(np.pad(restored, ((0, 0), (0, samples.shape[1] - restored.shape[1]))))
+            writer.finish()
+        finally:
+            writer.abort()
+    scored = scoring_lacks() is None
+    seconds = samples.shape[1] / rate
+    return LossReport(
+        seconds=seconds,
+        stages=stages,
+        redundancy=redundancy,
+        payload_kbps=sum(_payload_bytes(form, packet) for packet in packets) * 8 / 1000 / seconds,
+        packet_kbps=sum(map(len, wire)) * 8 / 1000 / seconds,
+        packets=len(packets),
+        lost=int(lost.sum()),
+        longest_burst=_longest_run(lost),
+        concealed=statistics.concealed,
+        recovered=statistics.recovered,
+        lossless=score(original, lossless, codec.sample_rate) if scored else None,
+        lossy=score(original, lossy, codec.sample_rate) if scored else None,
+    )
+
+
+def play(
+    codec: Codec, packets: Sequence[Packet], lost: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], DecoderStatistics]:
+    """What a live player makes of packets of which some are lost: audio [channels, samples], the delay removed.
+
+    It decides on each packet when the one after it is, or is not, there.
+    """
+    stream = codec.decoder_stream(channels=len(packets[0].codes))
+    audio = []
+    for i, packet in enumerate(packets):
+        if not lost[i]:
+            audio.append(stream.push(packet))
+            continue
+        following = packets[i + 1] if i + 1 < len(packets) and not lost[i + 1] else None
+        audio.append(stream.conceal(following, frames=packet.frames))
+    joined = np.concatenate(audio, axis=-1).reshape(stream.channels, -1)
+    return joined[:, stream.delay :], stream.statistics
+
+
+def scoring_lacks() -> str | None:
+    """The package that scores need and this installation lacks, or None."""
+    try:
+        import pesq  # noqa: F401
+        import pystoi  # noqa: F401
+    except ModuleNotFoundError as error:
+        return error.name
+    return None
+
+
+def score(original: NDArray[np.float32], decoded: NDArray[np.float32], sample_rate: int) -> Scores:
+    """Score `decoded` [channels, samples] against `original` of the same shape, at 16 kHz."""
+    pieces = max(1, round(original.shape[1] / sample_rate / _SCORED_SECONDS))
+    pesqs, estois = [], []
+    for reference, sound in zip(original, decoded, strict=True):
+        x = _resampled(reference[None], sample_rate, _SCORING_RATE)[0]
+        y = _resampled(sound[None], sample_rate, _SCORING_RATE)[0]
+        for x_piece, y_piece in zip(np.array_split(x, pieces), np.array_split(y, pieces), strict=True):
+            if x_piece.any() and y_piece.any():
+                pesqs.append(_pesq_wb(x_piece, y_piece))
+                estois.append(_estoi(x_piece, y_piece))
+    return Scores(_mean(pesqs), _mean(estois))
+
+
+def _pesq_wb(reference: NDArray[np.float32], decoded: NDArray[np.float32]) -> float | None:
+    from pesq import PesqError, pesq
+
+    try:
+        return float(pesq(_SCORING_RATE, reference, decoded, "wb"))
+    except (PesqError, ValueError):  # no speech, or too short
+        return None
+
+
+def _estoi(reference: NDArray[np.float32], decoded: NDArray[np.float32]) -> float | None:
+    from pystoi import stoi
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return float(stoi(reference, decoded, _SCORING_RATE, extended=True))
+        except (RuntimeWarning, ValueError):  # too little speech
+            return None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    found = [value for value in values if value is not None and np.isfinite(value)]
+    return fmean(found) if found else None
+
+
+def _resampled(audio: NDArray[np.float32], source_rate: int, target_rate: int) -> NDArray[np.float32]:
+    return Resampler(source_rate, target_rate, len(audio)).push(audio, last=True)
+
+
+def _payload_bytes(form: PacketFormat, packet: Packet) -> int:
+    size = form.payload_size(packet.stages, packet.frames)
+    if packet.previous is not None:
+        size += form.payload_size(*packet.previous.shape[1:])
+    return size
+
+
+def _longest_run(lost: NDArray[np.bool_]) -> int:
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], lost, [False]]).astype(np.int8)))
+    return int((ends[1::2] - ends[::2]).max(initial=0))

@@ -1,0 +1,227 @@
+"""Scores of a finished bundle, run through the runtime as an application would run it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgecodec_export.errors import ExportError
+from edgecodec_training.data import Clip, DataError
+from edgecodec_training.evaluate import validation_clips
+
+from .. import Codec
+from .codebook_use import CodebookUse, codebook_use
+from .compared_codecs import Audio, BundleCoder, Coded, Coder
+from .measures import MEASURES, Measure
+
+USUAL_BITRATES = (1.5, 3.0, 6.0, 12.0)  # kbps
+KINDS = ("speech", "music", "noise")
+EXAMPLE_SECONDS = 5
+RESAMPLES = 2000  # of the bootstrap
+
+Progress = Callable[[int, int], None]
+Opinions = Callable[[str], dict[str, Measure]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of a measure over the `n` clips that it can score, and its 95 % interval where there are several."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    @classmethod
+    def of(cls, scores: Sequence[float]) -> Estimate:
+        """By the percentile bootstrap over clips (Efron & Tibshirani 1993, chapter 13), from a fixed seed."""
+        values = np.array([score for score in scores if math.isfinite(score)])
+        if not len(values):
+            return cls(None, None, None, 0)
+        mean = round(float(values.mean()), 4)
+        if len(values) == 1:
+            return cls(mean, None, None, 1)
+        means = np.random.default_rng(0).choice(values, (RESAMPLES, len(values))).mean(axis=1)
+        low, high = (round(float(value), 4) for value in np.quantile(means, (0.025, 0.975)))
+        return cls(mean, low, high, len(values))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A codec at one bitrate, on the clips of one kind.
+
+    `kbps` counts code bits only. RTF is seconds of audio per second of compute, of one thread, on this machine as it
+    was loaded; None where processes and files around the codec would be measured.
+    """
+
+    codec: str
+    kind: str
+    clips: int
+    stages: int | None
+    kbps: float
+    encode_rtf: float | None
+    decode_rtf: float | None
+    measures: dict[str, Estimate]
+
+    def means(self) -> dict[str, Any]:
+        """As the manifest of a bundle keeps it."""
+        facts = {"kind": self.kind, "clips": self.clips, "kbps": self.kbps, "stages": self.stages}
+        return facts | {name: estimate.mean for name, estimate in self.measures.items()}
+
+
+@dataclass(frozen=True)
+class Example:
+    """The beginning of a clip, and what every codec made of it, by label."""
+
+    kind: str
+    name: str
+    original: Audio
+    decoded: dict[str, Audio]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured; `seconds` of audio in all clips."""
+
+    rows: list[Row]
+    codebooks: list[CodebookUse]
+    frames: int
+    seconds: float
+    examples: list[Example]
+
+
+def usual_stages(codec: Codec) -> list[int]:
+    """The stage counts of the usual bitrates, as far as the codec has them; else 1, half and all of its stages."""
+    wanted = [n for n, kbps in enumerate(codec.bitrates, start=1) if any(abs(kbps - u) < 0.01 for u in USUAL_BITRATES)]
+    return wanted or sorted({1, -(-codec.max_stages // 2), codec.max_stages})
+
+
+def measure(
+    codec: Codec,
+    folder: Path,
+    stages: Sequence[int],
+    *,
+    beside: Sequence[Coder] = (),
+    kinds: Sequence[str] = ("speech",),
+    limit: int = 0,
+    opinions: Opinions = lambda kind: {},
+    examples: int = 0,
+    progress: Progress = lambda done, of: None,
+) -> Evaluation:
+    """Score a bundle at several stage counts, and other codecs beside it.
+
+    Args:
+        codec: the bundle, loaded with one thread.
+        folder: with clips; its `manifest.csv` may say the kind of each.
+        stages: stage counts of the bundle, a row each.
+        beside: other codecs, a row each.
+        kinds: of clips; each has its own rows.
+        limit: at most so many clips of a kind (0: all).
+        opinions: measures besides `MEASURES`, by the kind of clips.
+        examples: clips of each kind of which the audio is kept.
+        progress: told the count of clips scored, and of all.
+
+    Raises:
+        ExportError: no such clips, or a clip that cannot be read.
+    """
+    coders: list[Coder] = [*(BundleCoder(codec, n) for n in stages), *beside]
+    rate = codec.sample_rate
+    clips = _read(folder, rate, kinds, limit)
+    everything = [clip for of_kind in clips.values() for clip in of_kind]
+    codes = [codec.encode(clip.audio, stages=codec.max_stages) for clip in everything]
+    codec.decode(codes[0])  # from here on, nothing that is timed is done for the first time
+    ticks = count(1)
+    rows = [
+        _row(coder, kind, of_kind, rate, measures, lambda: progress(next(ticks), len(coders) * len(everything)))
+        for kind, of_kind in clips.items()
+        for measures in [MEASURES | opinions(kind)]
+        for coder in coders
+    ]
+    return Evaluation(
+        rows,
+        codebook_use(codes, codec.manifest.quantizer.codebook_size),
+        frames=sum(c.shape[2] for c in codes),
+        seconds=sum(len(clip.audio) for clip in everything) / rate,
+        examples=[
+            _example(coders, kind, clip, rate) for kind, of_kind in clips.items() for clip in _spread(of_kind, examples)
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class _Clip:
+    name: str
+    audio: Audio
+
+
+def _read(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int) -> dict[str, list[_Clip]]:
+    """Clips by kind; of several kinds, some may be missing."""
+    found: dict[str, list[_Clip]] = {}
+    nothing = ""
+    try:
+        for kind in kinds:
+            try:
+                clips = validation_clips(folder, sample_rate, kind=kind, limit=limit)
+            except DataError as error:
+                nothing = str(error)
+            else:
+                found[kind] = [_Clip(_name(clip, folder), clip.read(sample_rate)) for clip in clips]
+    except (DataError, OSError) as error:
+        raise ExportError(str(error)) from None
+    if not found:
+        raise ExportError(nothing)
+    return found
+
+
+def _name(clip: Clip, folder: Path) -> str:
+    """Path in the folder; of a single file, or in a shard, its name."""
+    alone = clip.path == folder or clip.path.suffix == ".tar"
+    return clip.name if alone else clip.path.relative_to(folder).as_posix()
+
+
+def _row(
+    coder: Coder,
+    kind: str,
+    clips: Sequence[_Clip],
+    sample_rate: int,
+    measures: dict[str, Measure],
+    tick: Callable[[], None],
+) -> Row:
+    scores: dict[str, list[float]] = {name: [] for name in measures}
+    coded: list[Coded] = []
+    for clip in clips:
+        coded.append(coder(clip.audio, sample_rate))
+        for name, measure in measures.items():
+            scores[name].append(measure.function(clip.audio, coded[-1].audio, sample_rate))
+        tick()
+    seconds = sum(len(clip.audio) for clip in clips) / sample_rate
+    return Row(
+        codec=coder.codec,
+        kind=kind,
+        clips=len(clips),
+        stages=coder.stages,
+        kbps=round(sum(c.bits for c in coded) / seconds / 1000, 4),
+        encode_rtf=_rtf(seconds, [c.encode_seconds for c in coded]),
+        decode_rtf=_rtf(seconds, [c.decode_seconds for c in coded]),
+        measures={name: Estimate.of(values) for name, values in scores.items()},
+    )
+
+
+def _rtf(seconds: float, compute: Sequence[float | None]) -> float | None:
+    known = [c for c in compute if c is not None]
+    return round(seconds / sum(known), 1) if known else None
+
+
+def _example(coders: Sequence[Coder], kind: str, clip: _Clip, sample_rate: int) -> Example:
+    head = clip.audio[: EXAMPLE_SECONDS * sample_rate]
+    return Example(kind, clip.name, head, {coder.label: coder(head, sample_rate).audio for coder in coders})
+
+
+def _spread(clips: Sequence[_Clip], limit: int) -> Sequence[_Clip]:
+    """At most so many, from the whole list."""
+    return [clips[i * len(clips) // limit] for i in range(limit)] if limit < len(clips) else clips

@@ -1,0 +1,1 @@
+"""Two machines: packets over RTP."""

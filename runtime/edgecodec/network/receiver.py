@@ -1,0 +1,282 @@
+"""`edgecodec receive`: datagrams through jitter buffer and decoder to a loudspeaker or a file.
+
+    socket -> thread: parse, check -> jitter buffer -> thread: decoder -> sink
+
+One stream at a time: the first whose announcement names this bundle, from the address that sent it, until it says
+goodbye or falls silent. All else is counted and dropped.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bitstream import SEQUENCE_MODULUS, Packet
+from ..codec import Codec
+from ..errors import BitstreamError
+from ..live.endpoints import Sink
+from ..live.meters import Level, Percentiles, Timings
+from .jitter import JitterBuffer, JitterStatistics, Turn
+from .rtp import MAX_DATAGRAM, Announcement, Goodbye, Report, Sound, parse
+from .sockets import Address, text_of
+
+_SILENT = 5.0  # seconds without a packet, after which a stream is over
+_REPORT = 1.0  # seconds between reports to the sender
+_REFUSE = 0.25  # seconds between refusals: forged announcements must not make this a source of datagrams
+_TICK = 0.005
+_QUEUED = 2 / 75  # seconds of sound in the device's buffer below which the next packet is played
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Datagrams that were no packet of the stream."""
+
+    garbage: int = 0  # nothing that we know
+    foreign: int = 0  # of a stream that was not accepted
+    refused: int = 0  # announcements of another bundle
+
+
+@dataclass(frozen=True)
+class ReceiveSnapshot:
+    """A stream that is received, at one moment."""
+
+    sink: str
+    sender: str | None
+    bundle: str
+    seconds: float  # of sound
+    stages: int
+    redundancy: int
+    kbps: float
+    played_db: float
+    packets: JitterStatistics
+    recovered: int  # lost packets that their successor repeated
+    datagrams: Counters
+    decode: Percentiles
+    packet_ms: float
+    underruns: int
+    notice: str | None
+
+
+class Receiver:
+    """Plays what a sender sends; `run` works in one thread and starts another for the socket.
+
+    Args:
+        codec: the bundle that the sender must have, too.
+        sock: bound, with a timeout.
+        sink: mono at the codec's rate.
+        seconds: of sound, after which it ends.
+    """
+
+    def __init__(self, codec: Codec, sock: socket.socket, sink: Sink, *, seconds: float | None = None) -> None:
+        self._codec, self._sock, self._sink = codec, sock, sink
+        self._limit = None if seconds is None else round(seconds * codec.sample_rate)
+        self.notice: str | None = None
+        self.calling: tuple[str, float] | None = None
+        self._lock = threading.Lock()  # of the stream and its buffer
+        self._stream: Announcement | None = None
+        self._sender: Address | None = None
+        self._buffer: JitterBuffer | None = None
+        self._ended = False
+        self._last = self._reported = 0.0  # when a packet came, and when that was last said
+        self._expected = self._received = 0  # at the last report
+        self._counters = Counters()
+        self._refused = -np.inf  # when a sender was last told so
+        self._decoder = codec.decoder_stream()
+        self._sequence = 0  # of the decoder: one per turn
+        self._blend: NDArray[np.float32] | None = None
+        self._level, self._decode = Level(), Timings()
+        self._samples = self._stages = self._redundancy = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Until the sender says goodbye, has been silent for 5 s, the time is over, or `stop` is set.
+
+        Raises:
+            DeviceError: a loudspeaker that failed. EdgecodecError: a file that cannot be written.
+        """
+        done = threading.Event()
+        failures: list[BaseException] = []
+        thread = threading.Thread(target=self._listen, args=(done, failures), name="edgecodec receive", daemon=True)
+        thread.start()
+        try:
+            while not stop.wait(_TICK) and self._stream is None:
+                if failures:
+                    raise failures[0]
+            if self._stream is not None and not stop.is_set():
+                self._play(stop, failures)
+        finally:
+            done.set()
+            thread.join()
+
+    def snapshot(self) -> ReceiveSnapshot:
+        """How it stands; from any thread."""
+        with self._lock:
+            stream, sender = self._stream, self._sender
+            buffer = self._buffer if self._buffer is not None else JitterBuffer(1.0)  # not `or`: an empty one is false
+            statistics = buffer.statistics
+        return ReceiveSnapshot(
+            sink=self._sink.name,
+            sender=None if sender is None else text_of(sender),
+            bundle=self._codec.manifest.name,
+            seconds=self._samples / self._codec.sample_rate,
+            stages=self._stages,
+            redundancy=self._redundancy,
+            kbps=self._codec.manifest.bitrate(self._stages + self._redundancy),
+            played_db=self._level.db,
+            packets=statistics,
+            recovered=self._decoder.statistics.recovered,
+            datagrams=self._counters,
+            decode=self._decode.percentiles(),
+            packet_ms=0.0 if stream is None else 1000 * stream.packet_seconds,
+            underruns=self._sink.underruns,
+            notice=self.notice,
+        )
+
+    def _play(self, stop: threading.Event, failures: list[BaseException]) -> None:
+        assert self._stream is not None
+        assert self._buffer is not None
+        size, duration = self._stream.packet_samples, self._stream.packet_seconds
+        self.calling = (self._sink.name, time.monotonic()) if self._sink.is_device else None
+        self._sink.start()
+        self.calling = None
+        due = time.monotonic()
+        while not stop.is_set() and not failures and (self._limit is None or self._samples < self._limit):
+            if self._sink.is_device:  # its clock is the pace
+                while self._sink.waiting() > _QUEUED and not stop.wait(_TICK):
+                    pass
+            else:
+                due += duration
+                stop.wait(max(0.0, due - time.monotonic()))
+            with self._lock:
+                turn = self._buffer.take(time.monotonic())
+                over = self._ended or time.monotonic() - self._last > _SILENT
+                left = len(self._buffer)
+            if over and not left and turn.kind in ("wait", "hold", "lost"):
+                break
+            audio = self._audio(turn, size)
+            self._level.add(audio)
+            if self._limit is not None:
+                audio = audio[: self._limit - self._samples]
+            self._samples += len(audio)
+            self.calling = (self._sink.name, time.monotonic()) if self._sink.is_device else None
+            self._sink.write(audio)
+            self.calling = None
+        if failures:
+            raise failures[0]
+        self._sink.drain()
+
+    def _audio(self, turn: Turn, size: int) -> NDArray[np.float32]:
+        """One packet's duration of sound."""
+        if turn.kind == "wait":
+            return np.zeros(size, np.float32)
+        begin = time.perf_counter()
+        if turn.packet is not None:
+            self._stages = turn.packet.stages
+            self._redundancy = 0 if turn.packet.previous is None else turn.packet.previous.shape[1]
+            audio = self._decoder.push(self._numbered(turn.packet))
+            if turn.kind == "skip" and turn.following is not None:
+                later = self._decoder.push(self._numbered(turn.following))
+                audio = audio + (later - audio) * np.linspace(0, 1, len(audio), dtype=np.float32)
+        elif turn.kind == "lost" and turn.following is not None:
+            following = replace(turn.following, sequence=(self._sequence + 1) % SEQUENCE_MODULUS)
+            audio = self._decoder.conceal(following, frames=size // self._codec.frame_size)
+            self._sequence += 1
+        else:
+            audio = self._decoder.conceal(frames=size // self._codec.frame_size)
+            self._sequence += 1
+        self._decode.add(time.perf_counter() - begin)
+        return audio
+
+    def _numbered(self, packet: Packet) -> Packet:
+        """The packet with the decoder's own count, in which a turn put in counts too."""
+        numbered = replace(packet, sequence=self._sequence % SEQUENCE_MODULUS)
+        self._sequence += 1
+        return numbered
+
+    def _listen(self, done: threading.Event, failures: list[BaseException]) -> None:
+        try:
+            while not done.is_set():
+                try:
+                    data, sender = self._sock.recvfrom(2 * MAX_DATAGRAM)
+                except TimeoutError:
+                    continue
+                except ConnectionError:  # an echo of a report that could not be delivered
+                    continue
+                self._take_in(data, sender, time.monotonic())
+        except BaseException as error:
+            failures.append(error)
+
+    def _take_in(self, data: bytes, sender: Address, now: float) -> None:
+        """One datagram, whatever it is."""
+        try:
+            what = parse(data)
+            if isinstance(what, Announcement):
+                self._announced(what, sender, now)
+            elif self._stream is None or sender != self._sender or what.stream != self._stream.stream:
+                self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
+            elif isinstance(what, Sound):
+                packet = self._stream.packet(what)
+                self._codec.check_codes(packet.codes, 1)
+                if packet.previous is not None:
+                    self._codec.check_codes(packet.previous, 1)
+                self._put(packet, now)
+            elif isinstance(what, Goodbye):
+                self._ended = True
+            else:
+                self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
+        except BitstreamError:
+            self._counters = replace(self._counters, garbage=self._counters.garbage + 1)
+
+    def _put(self, packet: Packet, now: float) -> None:
+        assert self._buffer is not None
+        with self._lock:
+            self._buffer.put(packet, now)
+            self._last = now
+        if now - self._reported >= _REPORT:
+            self._report(now)
+
+    def _announced(self, stream: Announcement, sender: Address, now: float) -> None:
+        m = self._codec.manifest
+        if stream.fingerprint != self._codec.fingerprint:
+            self._counters = replace(self._counters, refused=self._counters.refused + 1)
+            theirs = f"{stream.bundle!r} ({stream.fingerprint.hex()})"
+            ours = f"{m.name!r} ({self._codec.fingerprint.hex()})"
+            self.notice = f"refused {text_of(sender)}: it sends with bundle {theirs}, this is {ours}"
+            if now - self._refused >= _REFUSE:
+                self._refused = now
+                self._reply(Goodbye(stream.stream, f"you send with bundle {theirs}, here is {ours}").to_bytes(), sender)
+            return
+        facts = (stream.sample_rate, stream.frame_size, stream.code_bits, stream.max_stages)
+        if facts != (m.sample_rate, m.frame_size, m.quantizer.code_bits, self._codec.max_stages):
+            raise BitstreamError("an announcement that contradicts its bundle")
+        if self._stream is not None:
+            if (stream, sender) != (self._stream, self._sender):
+                self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
+            return
+        with self._lock:
+            self._sender, self._last, self._reported = sender, now, now
+            self._buffer = JitterBuffer(stream.packet_seconds)
+            self._stream = stream
+
+    def _report(self, now: float) -> None:
+        assert self._buffer is not None
+        assert self._stream is not None
+        assert self._sender is not None
+        with self._lock:
+            expected, statistics, highest = self._buffer.expected, self._buffer.statistics, self._buffer.highest
+        new, got = expected - self._expected, statistics.received - self._received
+        lost = max(0, expected - statistics.received)
+        self._expected, self._received, self._reported = expected, statistics.received, now
+        share = max(0.0, 1 - got / new) if new > 0 else 0.0
+        jitter = round(statistics.jitter_ms * self._codec.sample_rate / 1000)
+        self._reply(Report(self._stream.stream, share, lost, highest, jitter).to_bytes(), self._sender)
+
+    def _reply(self, data: bytes, sender: Address) -> None:
+        try:
+            self._sock.sendto(data, sender)
+        except OSError as error:
+            self.notice = f"{text_of(sender)}: {error.strerror}"
