@@ -19,16 +19,16 @@ from typing import Any
 import edgecodec
 import numpy as np
 import torch
+from edgecodec.errors import CheckpointError, DataError, ExportError
 from edgecodec.golden import verify as verify_golden
 from edgecodec.manifest import FileEntry, GraphFiles, Latency, Manifest, PartSizes, QuantizerFacts, StateSizes
-from edgecodec_training.checkpoint import Checkpoint, CheckpointError, build_model, load_checkpoint
-from edgecodec_training.data import DataError, find_clips
+from edgecodec_training.checkpoint import Checkpoint, build_model, load_checkpoint
+from edgecodec_training.data import find_clips
 from edgecodec_training.model import CodecModel, macs_per_second, parameter_count
 from numpy.typing import NDArray
 
 from . import verify
 from .convert import Converted, Precision, convert
-from .errors import ExportError
 from .graphs import OPSET
 from .model_card import Notes, model_card
 

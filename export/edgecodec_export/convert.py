@@ -14,13 +14,13 @@ from typing import Literal
 
 import numpy as np
 import torch
+from edgecodec.errors import ExportError
 from edgecodec_training.model import CodecModel
 from edgecodec_training.quantizers import LookupTables, Quantizer, QuantizerConfig
 from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor
 
-from .errors import ExportError
 from .fp16 import store_fp16
 from .graphs import decoder_graph, encoder_graph
 from .int8 import int8_tables, use_int8

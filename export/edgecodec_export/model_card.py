@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edgecodec import Manifest
+from edgecodec.errors import ExportError
 from edgecodec.evaluation.score_tables import markdown, mean_cells
-
-from .errors import ExportError
 
 if sys.version_info >= (3, 11):
     import tomllib

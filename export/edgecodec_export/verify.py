@@ -19,10 +19,10 @@ import edgecodec
 import numpy as np
 import torch
 from edgecodec.bundle import read_bundle
+from edgecodec.errors import ExportError
 from edgecodec_training.model import CodecModel
 from numpy.typing import NDArray
 
-from .errors import ExportError
 from .int8 import Int8Linear
 
 Audio = NDArray[np.float32]

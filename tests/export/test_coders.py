@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from edgecodec.errors import ExportError
 from edgecodec.evaluation.compared_codecs import (
     SPEEX_BITRATES,
     BundleCoder,
@@ -21,7 +22,6 @@ from edgecodec.evaluation.compared_codecs import (
     ogg_packets,
 )
 from edgecodec.evaluation.measures import estoi, si_sdr
-from edgecodec_export.errors import ExportError
 
 AUDIO = Path(__file__).parents[1] / "audio"
 RATE = 24_000

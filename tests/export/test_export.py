@@ -15,10 +15,10 @@ import onnx
 import pytest
 import soundfile
 from edgecodec.commands.main import app
+from edgecodec.errors import ExportError
 from edgecodec_export import assemble
 from edgecodec_export.assemble import Request, export_bundle
 from edgecodec_export.convert import Converted
-from edgecodec_export.errors import ExportError
 from edgecodec_training.model import CodecModel
 from onnx import numpy_helper
 from typer.testing import CliRunner

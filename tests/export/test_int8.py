@@ -15,10 +15,10 @@ import pytest
 import soundfile
 import torch
 from edgecodec.commands.main import app
+from edgecodec.errors import ExportError
 from edgecodec_export import assemble
 from edgecodec_export.assemble import synthetic_voice
 from edgecodec_export.convert import Converted, StoredQuantizer, convert, quantizer_tables, stored_model
-from edgecodec_export.errors import ExportError
 from edgecodec_export.fp16 import store_fp16
 from edgecodec_export.int8 import Int8Linear, int8_tables
 from edgecodec_export.quantizer_graphs import QuantizerTables, quantizer_decode_graph, quantizer_encode_graph

@@ -18,11 +18,12 @@ import pytest
 import soundfile
 import soxr
 from edgecodec import BitstreamError, Packet
+from edgecodec.errors import NetworkError
 from edgecodec.live.endpoints import FileSink, FileSource
 from edgecodec.network.receiver import Receiver
 from edgecodec.network.rtp import MAX_DATAGRAM, Announcement, Goodbye, Report, Sound, parse
 from edgecodec.network.sender import Sender
-from edgecodec.network.sockets import NetworkError, parse_address, receiving_socket, sending_socket
+from edgecodec.network.sockets import parse_address, receiving_socket, sending_socket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig import EDGECODEC, RATE, Rig, Terminal, matched, speech

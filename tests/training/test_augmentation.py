@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from edgecodec.errors import ConfigError
 from edgecodec_training.augmentation import Augmentation, mix
-from edgecodec_training.config import Config, ConfigError, from_dict
+from edgecodec_training.config import Config, from_dict
 from edgecodec_training.data import Batches, Clip, DataConfig, find_clips
 
 SPEECH_ONLY = {"speech": 1.0}

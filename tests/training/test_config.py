@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from edgecodec_training.config import Config, ConfigError, from_dict, load_config, override
+from edgecodec.errors import ConfigError
+from edgecodec_training.config import Config, from_dict, load_config, override
 from edgecodec_training.model import CodecModel
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgecodec_training.data import Batches, DataConfig, DataError, Prefetched, find_clips
+from edgecodec.errors import DataError
+from edgecodec_training.data import Batches, DataConfig, Prefetched, find_clips
 
 
 def batches(sources: list[Path], **changes: object) -> Batches:

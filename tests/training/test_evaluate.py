@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from edgecodec_training.data import DataError
+from edgecodec.errors import DataError
 from edgecodec_training.evaluate import MEASURES, evaluate, validation_clips
 
 AUDIO = Path(__file__).parents[1] / "audio"

@@ -13,8 +13,9 @@ import matplotlib.image
 import pytest
 import torch
 import typer
+from edgecodec.errors import CheckpointError
 from edgecodec_training import checkpoint as checkpoint_module
-from edgecodec_training.checkpoint import CheckpointError, build_model, load_checkpoint
+from edgecodec_training.checkpoint import build_model, load_checkpoint
 from edgecodec_training.cli import train as train_command
 from edgecodec_training.config import Config
 from edgecodec_training.discriminators import DiscriminatorConfig

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from edgecodec.errors import DataError
 from edgecodec_training import streamed_data as streams
-from edgecodec_training.data import Batches, DataConfig, DataError, Prefetched, find_clips
+from edgecodec_training.data import Batches, DataConfig, Prefetched, find_clips
 from edgecodec_training.shards import HEADER_BYTES, MEMBER_BYTES, expand, open_shard, read_samples
 from edgecodec_training.streamed_data import BatchSource, StreamedBatches, open_batches
 

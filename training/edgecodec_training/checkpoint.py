@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from edgecodec.errors import CheckpointError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -28,10 +29,6 @@ from .ledger import LegEntry, from_json, to_json
 from .model import CodecModel
 
 PART_BYTES = 15_000_000  # of tensors: with its header, a file stays below 16 MiB
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names it."""
 
 
 @dataclass
@@ -118,7 +115,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             raise FileNotFoundError("weights.safetensors is missing")
         ledger = from_json(facts["ledger"])
         return Checkpoint(int(facts["step"]), config, ledger, weights, _load_parts(found, "training"))
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, CheckpointError, SafetensorError) as error:
         raise CheckpointError(f"{found}: not a usable checkpoint: {error}") from None
 
 

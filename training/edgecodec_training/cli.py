@@ -42,10 +42,10 @@ def train(
     import dataclasses
 
     import torch
+    from edgecodec.errors import CheckpointError, ConfigError, DataError
 
-    from .checkpoint import CheckpointError, latest, load_checkpoint
-    from .config import ConfigError, load_config, override
-    from .data import DataError
+    from .checkpoint import latest, load_checkpoint
+    from .config import load_config, override
     from .distributed import on_first_rank
     from .run import Leg
     from .run import train as run

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from edgecodec.errors import ConfigError
+
 from .data import DataConfig
 from .discriminators import DiscriminatorConfig
 from .edge import EdgeConfig
@@ -26,10 +28,6 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 import soundfile
 import soxr
+from edgecodec.errors import DataError
 from numpy.typing import NDArray
 
 from .augmentation import Augmentation
@@ -29,10 +30,6 @@ SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".w64", "
 NOISE_KINDS = {"noise", "music"}  # what is mixed into speech
 NOTE_BYTES = 1_000_000  # a JSON larger than this is no note on a clip
 MOST_CHANNELS, HIGHEST_RATE = 16, 768_000  # more is a damaged header, or one that asks for all memory
-
-
-class DataError(ValueError):
-    """Audio that cannot be trained on; the message names the file."""
 
 
 @dataclass(frozen=True)

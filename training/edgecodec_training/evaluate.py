@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from edgecodec.errors import DataError
 from edgecodec.evaluation.measures import MEASURES, score
 from numpy.typing import NDArray
 
-from .data import Clip, DataError, find_clips
+from .data import Clip, find_clips
 
 __all__ = ["MEASURES", "evaluate", "validation_clips"]
 

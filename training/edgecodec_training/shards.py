@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import IO, Protocol, cast
 
 from braceexpand import braceexpand
+from edgecodec.errors import DataError
 
-from .data import NOTE_BYTES, SUFFIXES, DataError, split_name
+from .data import NOTE_BYTES, SUFFIXES, split_name
 
 MEMBER_BYTES = 512 * 2**20  # a larger recording is refused: members are held in memory
 HEADER_BYTES = 2**20  # between two members; names and such, which tarfile reads into memory as a whole

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from edgecodec.errors import ConfigError
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from .balancer import Balancer
 from .checkpoint import Checkpoint, contiguous_state, put_weights
-from .config import Config, ConfigError, OptimizerConfig
+from .config import Config, OptimizerConfig
 from .discriminators import Discriminators
 from .distributed import Ranks, launch
 from .ledger import LegEntry

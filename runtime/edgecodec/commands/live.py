@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import EdgecodecError
+from ..errors import EdgecodecError, StalledError
 from .options import AsJson, Bitrate, Bundle, DeviceName, Force, Stages, load_codec
 
 if TYPE_CHECKING:
@@ -289,8 +289,6 @@ def summarize(view: View, data: dict[str, Any], *, as_json: bool, quiet_stdout: 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
     """Leave at once, with one line, where a device hangs: nothing can end the thread that waits for it."""
-    from .runner import StalledError
-
     try:
         yield
     except StalledError as error:

@@ -10,16 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from ..errors import DeviceError
+from ..errors import StalledError
 from .display import Screen, View
 from .keys import Keys
 
 _TICK = 0.1  # seconds between looks
 _STALL = 3.0  # seconds that a device may keep a call waiting
-
-
-class StalledError(DeviceError):
-    """A device that never returned from a call; the thread that waits for it cannot be ended."""
 
 
 class Worker(Protocol):

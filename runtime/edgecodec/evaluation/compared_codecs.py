@@ -19,10 +19,10 @@ from typing import Protocol
 import numpy as np
 import soundfile
 import soxr
-from edgecodec_export.errors import ExportError
 from numpy.typing import NDArray
 
 from .. import Codec
+from ..errors import ExportError
 
 Audio = NDArray[np.float32]  # [samples]
 

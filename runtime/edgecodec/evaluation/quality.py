@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgecodec_export.errors import ExportError
-from edgecodec_training.data import Clip, DataError
+from edgecodec_training.data import Clip
 from edgecodec_training.evaluate import validation_clips
 
 from .. import Codec
+from ..errors import DataError, ExportError
 from .codebook_use import CodebookUse, codebook_use
 from .compared_codecs import Audio, BundleCoder, Coded, Coder
 from .measures import MEASURES, Measure

@@ -5,15 +5,11 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from ..errors import EdgecodecError
+from ..errors import NetworkError
 
 DEFAULT_PORT = 5004  # RTP's registered port
 
 Address = tuple[Any, ...]  # host and port, and for IPv6 two numbers more
-
-
-class NetworkError(EdgecodecError):
-    """An address that is none, or a port that cannot be had."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
