@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,10 @@ from collections.abc import Callable
 import pytest
 
 Need = Callable[..., None]
+
+# A background shell starts its programs with SIGINT ignored, and they would hand that on to the programs that tests
+# interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
