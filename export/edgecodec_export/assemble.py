@@ -20,10 +20,10 @@ import edgecodec
 import numpy as np
 import torch
 from edgecodec.errors import CheckpointError, DataError, ExportError
+from edgecodec.evaluation.clips import find_clips
 from edgecodec.golden import verify as verify_golden
 from edgecodec.manifest import FileEntry, GraphFiles, Latency, Manifest, PartSizes, QuantizerFacts, StateSizes
 from edgecodec_training.checkpoint import Checkpoint, build_model, load_checkpoint
-from edgecodec_training.data import find_clips
 from edgecodec_training.model import CodecModel, macs_per_second, parameter_count
 from numpy.typing import NDArray
 

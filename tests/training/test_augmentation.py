@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 from edgecodec.errors import ConfigError
+from edgecodec.evaluation.clips import Clip, find_clips
 from edgecodec_training.augmentation import Augmentation, mix
 from edgecodec_training.config import Config, from_dict
-from edgecodec_training.data import Batches, Clip, DataConfig, find_clips
+from edgecodec_training.data import Batches, DataConfig
 
 SPEECH_ONLY = {"speech": 1.0}
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgecodec.errors import DataError
-from edgecodec_training.data import Batches, DataConfig, Prefetched, find_clips
+from edgecodec.evaluation.clips import find_clips
+from edgecodec_training.data import Batches, DataConfig, Prefetched
 
 
 def batches(sources: list[Path], **changes: object) -> Batches:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 from edgecodec.errors import DataError
-from edgecodec_training.evaluate import MEASURES, evaluate, validation_clips
+from edgecodec.evaluation.clips import validation_clips
+from edgecodec.evaluation.measures import MEASURES
+from edgecodec_training.evaluate import evaluate
 
 AUDIO = Path(__file__).parents[1] / "audio"
 

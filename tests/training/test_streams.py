@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 from edgecodec.errors import DataError
+from edgecodec.evaluation.clips import find_clips
 from edgecodec_training import streamed_data as streams
-from edgecodec_training.data import Batches, DataConfig, Prefetched, find_clips
+from edgecodec_training.data import Batches, DataConfig, Prefetched
 from edgecodec_training.shards import HEADER_BYTES, MEMBER_BYTES, expand, open_shard, read_samples
 from edgecodec_training.streamed_data import BatchSource, StreamedBatches, open_batches
 

@@ -1,4 +1,4 @@
-"""Training audio: WebDataset tar shards and plain folders, any libsndfile format, any sample rate.
+"""Training audio: random crops of clips, made into batches.
 
 A batch is a pure function of (seed, step): clips and crops are drawn by a generator seeded with both, so a run
 resumes at any step without remembering anything, and one seed reproduces it.
@@ -6,30 +6,22 @@ resumes at any step without remembering anything, and one seed reproduces it.
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import tarfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Protocol
 
 import numpy as np
-import soundfile
-import soxr
 from edgecodec.errors import DataError
+from edgecodec.evaluation.clips import Clip
 from numpy.typing import NDArray
 
 from .augmentation import Augmentation
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".w64", ".caf", ".au"}
 NOISE_KINDS = {"noise", "music"}  # what is mixed into speech
-NOTE_BYTES = 1_000_000  # a JSON larger than this is no note on a clip
-MOST_CHANNELS, HIGHEST_RATE = 16, 768_000  # more is a damaged header, or one that asks for all memory
 
 
 @dataclass(frozen=True)
@@ -74,176 +66,9 @@ class DataConfig:
         return float(fullness * min(seconds, self.longest_seconds))
 
 
-@dataclass(frozen=True)
-class Clip:
-    """Where one recording lies (a file, or a member of a tar shard) and what is known of it."""
-
-    path: Path
-    offset: int
-    size: int
-    name: str
-    seconds: float
-    kind: str
-    bandwidth: float  # Hz
-
-    def read(self, sample_rate: int) -> NDArray[np.float32]:
-        """Decode, mix to mono and resample: float32 `[samples]`."""
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
-        try:
-            return decode(data, sample_rate).audio
-        except DataError as error:
-            raise DataError(f"{self.path}: {self.name}: {error}") from None
-
-
-@dataclass(frozen=True)
-class Note:
-    """What the JSON beside a clip in a shard says of it; None where it says nothing."""
-
-    kind: str = "speech"
-    seconds: float | None = None
-    sample_rate: float | None = None
-    bandwidth_hz: float | None = None
-
-    @classmethod
-    def parse(cls, data: bytes) -> Note:
-        """Read a JSON object; keys other than `kind`, `seconds`, `sample_rate` and `bandwidth_hz` do not matter.
-
-        Raises:
-            DataError: not such an object.
-        """
-        if len(data) > NOTE_BYTES:
-            raise DataError(f"a JSON of more than {NOTE_BYTES} bytes")
-        try:
-            values = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"unreadable JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise DataError("a JSON that is not an object")
-        numbers: dict[str, float] = {}
-        for name in ("seconds", "sample_rate", "bandwidth_hz"):
-            if values.get(name) is not None:
-                numbers[name] = _number(name, values[name])
-        return cls(str(values.get("kind", "speech")), **numbers)
-
-    def bandwidth(self, rate: float, sample_rate: int) -> float:
-        """Hz up to which a recording at `rate` has sound once it is at `sample_rate`."""
-        nyquist = min(rate, sample_rate) / 2
-        return nyquist if self.bandwidth_hz is None else min(self.bandwidth_hz, nyquist)
-
-
-def _number(name: str, value: object) -> float:
-    """A number of a note; some tools write numbers as strings."""
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        number = -1.0
-    if not 0 <= number < 1e9:
-        raise DataError(f"its JSON says {name} = {value!r:.100}")
-    return number
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Audio `[samples]` as trained on, and the rate and duration of the whole recording it comes from."""
-
-    audio: NDArray[np.float32]
-    rate: int
-    seconds: float
-
-
-def decode(
-    data: bytes, sample_rate: int, *, longest: float = math.inf, random: np.random.Generator | None = None
-) -> Decoded:
-    """Decode a file in memory, mix to mono and resample.
-
-    Args:
-        data: the file, in any format that libsndfile reads.
-        sample_rate: Hz of the audio wanted.
-        longest: of a recording with more seconds than this only so many are decoded, from a `random` place.
-        random: needed where `longest` is given.
-
-    Raises:
-        DataError: not audio, or not audio that can be trained on.
-    """
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, frames = file.samplerate, file.frames
-            if file.channels > MOST_CHANNELS or rate > HIGHEST_RATE:
-                raise DataError(f"{file.channels} channels at {rate} Hz")
-            wanted = round(min(frames, longest * rate))
-            if random is not None and wanted < frames:
-                file.seek(int(random.integers(frames - wanted + 1)))
-            audio = file.read(wanted, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise DataError(str(error)) from None
-    mono = audio.mean(axis=1)
-    if rate != sample_rate:
-        mono = soxr.resample(mono, rate, sample_rate)
-    if not np.isfinite(mono).all():
-        raise DataError("NaN or infinite samples")
-    return Decoded(np.asarray(mono, dtype=np.float32), rate, frames / rate)
-
-
 def as_int16(audio: NDArray[np.float32]) -> NDArray[np.int16]:
     """Audio as it is kept: half the memory, and no louder than full scale."""
     return np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16)
-
-
-def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
-    """All clips under folders, shards (`*.tar`) and single files, in a fixed order."""
-    clips: list[Clip] = []
-    for source in sources:
-        if source.is_dir():
-            found = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES | {".tar"})
-        elif source.exists():
-            found = [source]
-        else:
-            raise DataError(f"no such file or folder: {source}")
-        for path in found:
-            clips += _shard_clips(path, sample_rate) if path.suffix == ".tar" else [_file_clip(path, sample_rate)]
-    if not clips:
-        raise DataError(
-            f"no audio under {', '.join(map(str, sources))} (looked for {', '.join(sorted(SUFFIXES))}, .tar)"
-        )
-    return clips
-
-
-def _file_clip(path: Path, sample_rate: int) -> Clip:
-    try:
-        info = soundfile.info(str(path))
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"{path}: {error}") from None
-    bandwidth = min(info.samplerate, sample_rate) / 2
-    return Clip(path, 0, path.stat().st_size, path.name, info.duration, "speech", bandwidth)
-
-
-def _shard_clips(path: Path, sample_rate: int) -> Iterator[Clip]:
-    """Pairs of `<key>.<audio suffix>` and `<key>.json`; the JSON is optional."""
-    audio: dict[str, tarfile.TarInfo] = {}
-    notes: dict[str, Note] = {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                key, suffix = split_name(member.name)
-                if suffix in SUFFIXES:
-                    audio[key] = member
-                elif suffix == ".json" and (file := tar.extractfile(member)) is not None:
-                    notes[key] = Note.parse(file.read(NOTE_BYTES + 1))
-    except (tarfile.TarError, DataError) as error:
-        raise DataError(f"{path}: {error}") from None
-    for key, member in audio.items():
-        note = notes.get(key, Note())
-        seconds = 5.0 if note.seconds is None else note.seconds
-        bandwidth = note.bandwidth(note.sample_rate or sample_rate, sample_rate)
-        yield Clip(path, member.offset_data, member.size, key, seconds, note.kind, bandwidth)
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Key and suffix of a member of a shard: members with one key belong together."""
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")), path.suffix.lower()
 
 
 class BatchSource(Protocol):

@@ -20,13 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from edgecodec.evaluation.clips import validation_clips
+from edgecodec.evaluation.measures import MEASURES
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from .checkpoint import Checkpoint, step_name
 from .config import Config
-from .evaluate import MEASURES, evaluate, validation_clips
+from .evaluate import evaluate
 from .ledger import LegEntry, draw
 from .train import Trainer
 

@@ -27,8 +27,7 @@ from typing import IO, Protocol, cast
 
 from braceexpand import braceexpand
 from edgecodec.errors import DataError
-
-from .data import NOTE_BYTES, SUFFIXES, split_name
+from edgecodec.evaluation.clips import NOTE_BYTES, SUFFIXES, split_name
 
 MEMBER_BYTES = 512 * 2**20  # a larger recording is refused: members are held in memory
 HEADER_BYTES = 2**20  # between two members; names and such, which tarfile reads into memory as a whole

@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 from edgecodec.errors import DataError
+from edgecodec.evaluation.clips import Note, decode, find_clips
 from numpy.typing import NDArray
 
-from .data import NOISE_KINDS, Batches, BatchSource, DataConfig, Note, Prefetched, as_int16, decode, find_clips, rows_of
+from .data import NOISE_KINDS, Batches, BatchSource, DataConfig, Prefetched, as_int16, rows_of
 from .shards import MEMBER_BYTES, Sample, expand, is_url, open_shard, read_samples
 
 BARREN_SHARDS = 20  # so many shards in a row without one clip end a run

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgecodec_training.data import Clip
-from edgecodec_training.evaluate import validation_clips
 
 from .. import Codec
 from ..errors import DataError, ExportError
+from .clips import Clip, validation_clips
 from .codebook_use import CodebookUse, codebook_use
 from .compared_codecs import Audio, BundleCoder, Coded, Coder
 from .measures import MEASURES, Measure
