@@ -9,12 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from .bitstream import PacketFormat
 from .bundle import Bundle, read_bundle
-from .errors import AudioError, BitrateError, BitstreamError
+from .errors import AudioError
 from .manifest import Manifest
 from .sessions import Device, Sessions
 from .stream import DecoderStream, EncoderStream, as_audio
-
-DEFAULT_BITRATE = 6.0  # kbps
 
 
 def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", threads: int = 1) -> Codec:
@@ -42,8 +40,6 @@ class Codec:
 
     def __init__(self, bundle: Bundle, sessions: Sessions) -> None:
         self.bundle, self._sessions = bundle, sessions
-        self._max_stages = bundle.manifest.quantizer.max_stages
-        self._codebook_size = bundle.manifest.quantizer.codebook_size
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -77,7 +73,7 @@ class Codec:
     @property
     def max_stages(self) -> int:
         """Stages trained."""
-        return self._max_stages
+        return self.manifest.quantizer.max_stages
 
     @property
     def delay(self) -> int:
@@ -87,7 +83,7 @@ class Codec:
     @property
     def bitrates(self) -> tuple[float, ...]:
         """The possible bitrates in kbps, for 1, 2, … max_stages stages."""
-        return tuple(self.manifest.bitrate(n) for n in range(1, self.max_stages + 1))
+        return self.manifest.bitrates
 
     def stages(self, *, bitrate: float | None = None, stages: int | None = None) -> int:
         """The stage count that a bitrate in kbps or a stage count asks for.
@@ -97,26 +93,11 @@ class Codec:
         Raises:
             BitrateError: both, or one that this bundle does not offer; the message lists the possible ones.
         """
-        if bitrate is not None and stages is not None:
-            raise BitrateError("give a bitrate or a stage count, not both")
-        if stages is not None:
-            if isinstance(stages, bool) or not isinstance(stages, int | np.integer):
-                raise BitrateError(f"stages must be a whole number, not {stages!r}")
-            if not 1 <= stages <= self.max_stages:
-                raise BitrateError(f"{self.manifest.name} has 1 to {self.max_stages} stages, not {stages}")
-            return int(stages)
-        wanted = DEFAULT_BITRATE if bitrate is None else bitrate
-        for n, possible in enumerate(self.bitrates, start=1):
-            if abs(possible - wanted) <= 0.001 * possible + 1e-9:
-                return n
-        if bitrate is None:
-            return self.max_stages
-        listed = ", ".join(f"{possible:.4g}" for possible in self.bitrates)
-        raise BitrateError(f"{self.manifest.name} cannot do {bitrate:g} kbps; possible: {listed} kbps")
+        return self.manifest.stages(bitrate=bitrate, stages=stages)
 
     def frames(self, samples: int) -> int:
         """Code frames of a clip: enough that the decoder, which lags by `delay`, answers every sample."""
-        return -(-(samples + self.delay) // self.frame_size) if samples else 0
+        return self.manifest.frames(samples)
 
     def encode(self, audio: ArrayLike, *, bitrate: float | None = None, stages: int | None = None) -> NDArray[np.int64]:
         """Encode whole clips.
@@ -165,21 +146,8 @@ class Codec:
         return audio[:, None, self.delay : self.delay + wanted]
 
     def check_codes(self, codes: ArrayLike, channels: int | None = None) -> NDArray[np.int64]:
-        """Codes as int64 [B, n, T], or a BitstreamError; nothing unchecked reaches a graph."""
-        array = np.asarray(codes)
-        if array.dtype.kind not in "iu":
-            raise BitstreamError(f"codes must be integers, not {array.dtype}")
-        if array.ndim != 3 or not array.size or array.shape[1] > self._max_stages:
-            raise BitstreamError(
-                f"codes must be [B, n_stages, T] with 1 to {self.max_stages} stages, not of shape {list(array.shape)}"
-            )
-        if channels is not None and len(array) != channels:
-            raise BitstreamError(f"codes of {len(array)} channels, expected {channels}")
-        checked = array.astype(np.int64, copy=False)
-        unsigned = checked.view(np.uint64)  # in which negative numbers are huge
-        if unsigned.item(unsigned.argmax()) >= self._codebook_size:
-            raise BitstreamError(f"codes must lie in 0..{self._codebook_size - 1}")
-        return checked
+        """Codes as int64 [B, n_stages, T], or a BitstreamError; nothing unchecked reaches a graph."""
+        return self.manifest.check_codes(codes, channels)
 
     def encoder_stream(
         self,
@@ -193,17 +161,12 @@ class Codec:
         """A stream that turns audio blocks of any length into packets; see `EncoderStream`."""
         n = self.stages(bitrate=bitrate, stages=stages)
         return EncoderStream(
-            self,
-            self._sessions,
-            n,
-            channels=channels,
-            frames_per_packet=frames_per_packet,
-            redundancy=redundancy,
+            self._sessions, n, channels=channels, frames_per_packet=frames_per_packet, redundancy=redundancy
         )
 
     def decoder_stream(self, *, channels: int = 1) -> DecoderStream:
         """A stream that turns packets into audio; see `DecoderStream`."""
-        return DecoderStream(self, self._sessions, channels=channels)
+        return DecoderStream(self._sessions, channels=channels)
 
     def packet_format(self, *, channels: int = 1) -> PacketFormat:
         """How this codec's packets look as bytes."""

@@ -76,7 +76,7 @@ def _check_shapes(arrays: dict[str, NDArray[Any]], m: Manifest, where: str) -> N
     audio = arrays.get("audio")
     if audio is None or audio.dtype != np.float32 or audio.ndim != 3 or audio.shape[:2] != (1, 1) or not audio.size:
         raise BundleError(f"{where}: no float32 audio [1, 1, samples]")
-    frames = -(-(audio.shape[2] + m.latency.algorithmic) // m.frame_size)
+    frames = m.frames(audio.shape[2])
     stages = {name.partition("_")[2] for name in arrays if name != "audio"}
     if not stages:
         raise BundleError(f"{where}: no codes")

@@ -12,9 +12,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, cast, get_type_hints
 
-from .errors import BundleError
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import BitrateError, BitstreamError, BundleError
 
 FORMAT_VERSION = 1
+DEFAULT_BITRATE = 6.0  # kbps
 GRAPHS = ("encoder", "quantizer_encode", "quantizer_decode", "decoder")
 
 
@@ -116,6 +120,63 @@ class Manifest:
     def bitrate(self, stages: int) -> float:
         """Payload of `stages` stages in kbps: frame_rate * stages * log2(codebook_size) / 1000."""
         return self.frame_rate * stages * math.log2(self.quantizer.codebook_size) / 1000
+
+    @property
+    def bitrates(self) -> tuple[float, ...]:
+        """The possible bitrates in kbps, for 1, 2, … max_stages stages."""
+        return tuple(self.bitrate(n) for n in range(1, self.quantizer.max_stages + 1))
+
+    def stages(self, *, bitrate: float | None = None, stages: int | None = None) -> int:
+        """The stage count that a bitrate in kbps or a stage count asks for.
+
+        Neither: 6 kbps where that is possible, else all stages.
+
+        Raises:
+            BitrateError: both, or one that this bundle does not offer; the message lists the possible ones.
+        """
+        most = self.quantizer.max_stages
+        if bitrate is not None and stages is not None:
+            raise BitrateError("give a bitrate or a stage count, not both")
+        if stages is not None:
+            if isinstance(stages, bool) or not isinstance(stages, int | np.integer):
+                raise BitrateError(f"stages must be a whole number, not {stages!r}")
+            if not 1 <= stages <= most:
+                raise BitrateError(f"{self.name} has 1 to {most} stages, not {stages}")
+            return int(stages)
+        wanted = DEFAULT_BITRATE if bitrate is None else bitrate
+        for n, possible in enumerate(self.bitrates, start=1):
+            if abs(possible - wanted) <= 0.001 * possible + 1e-9:
+                return n
+        if bitrate is None:
+            return most
+        listed = ", ".join(f"{possible:.4g}" for possible in self.bitrates)
+        raise BitrateError(f"{self.name} cannot do {bitrate:g} kbps; possible: {listed} kbps")
+
+    def frames(self, samples: int) -> int:
+        """Code frames of a clip: enough that the decoder, which lags by the algorithmic latency, answers it all."""
+        return -(-(samples + self.latency.algorithmic) // self.frame_size) if samples else 0
+
+    def check_codes(self, codes: ArrayLike, channels: int | None = None) -> NDArray[np.int64]:
+        """Codes as int64 [B, n_stages, T]; nothing unchecked reaches a graph.
+
+        Raises:
+            BitstreamError: codes of a wrong shape, type or range, or not of `channels` channels.
+        """
+        array, quantizer = np.asarray(codes), self.quantizer
+        if array.dtype.kind not in "iu":
+            raise BitstreamError(f"codes must be integers, not {array.dtype}")
+        if array.ndim != 3 or not array.size or array.shape[1] > quantizer.max_stages:
+            raise BitstreamError(
+                f"codes must be [B, n_stages, T] with 1 to {quantizer.max_stages} stages, "
+                f"not of shape {list(array.shape)}"
+            )
+        if channels is not None and len(array) != channels:
+            raise BitstreamError(f"codes of {len(array)} channels, expected {channels}")
+        checked = array.astype(np.int64, copy=False)
+        unsigned = checked.view(np.uint64)  # in which negative numbers are huge
+        if unsigned.item(unsigned.argmax()) >= quantizer.codebook_size:
+            raise BitstreamError(f"codes must lie in 0..{quantizer.codebook_size - 1}")
+        return checked
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:

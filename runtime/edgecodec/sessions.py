@@ -47,6 +47,7 @@ class Sessions:
         self.device: Literal["cpu", "cuda"] = _choose(device)
         self._sessions = {name: self._session(bundle, name, threads) for name in GRAPHS}
         self._check_runs(bundle)
+        self.silence = self._silence()  # latents [1, 1, D]
 
     def encode(
         self, audio: NDArray[np.float32], state: NDArray[np.float32], n_stages: int
@@ -58,8 +59,8 @@ class Sessions:
         size = self.manifest.frame_size * self.block_frames(len(audio))
         codes = []
         for start in range(0, audio.shape[1], size):
-            latents, state = self._encoder(audio[:, None, start : start + size], state)
-            codes.append(self._quantizer_encode(latents, n_stages))
+            latents, state = self.analyze(audio[:, start : start + size], state)
+            codes.append(self.quantize(latents, n_stages))
         return codes[0] if len(codes) == 1 else np.concatenate(codes, axis=2), state
 
     def decode(
@@ -74,6 +75,19 @@ class Sessions:
             block, state = self.synthesize(self.latents(codes[:, :, start : start + size]), state)
             audio.append(block)
         return np.concatenate(audio, axis=1), state
+
+    def analyze(
+        self, audio: NDArray[np.float32], state: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Audio [B, frame_size * T] to latents [B, T, D] and the next state, in one call."""
+        latents, next_state = self._run("encoder", audio=audio[:, None], state=state)
+        return latents, next_state
+
+    def quantize(self, latents: NDArray[np.float32], n_stages: int) -> NDArray[np.int64]:
+        """Codes [B, n_stages, T] of latents [B, T, D], in one call."""
+        count = np.array(n_stages, np.int64)
+        codes: NDArray[np.int64] = self._run("quantizer_encode", latents=latents, n_stages=count)[0]
+        return codes
 
     def latents(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Latents [B, T, D] of codes [B, n, T], already checked."""
@@ -99,26 +113,15 @@ class Sessions:
         """Frames of each of `batch` streams that one call takes at most."""
         return max(1, _BLOCK_FRAMES // batch)
 
-    def bind(self, graph: str, inputs: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> BoundGraph:
-        """The graph with all its inputs and outputs in these arrays, C-contiguous and of the right types."""
-        return BoundGraph(graph, self._sessions[graph], inputs, outputs)
-
-    def _encoder(
-        self, audio: NDArray[np.float32], state: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        latents, next_state = self._run("encoder", audio=audio, state=state)
-        return latents, next_state
-
-    def _quantizer_encode(self, latents: NDArray[np.float32], n_stages: int) -> NDArray[np.int64]:
-        count = np.array(n_stages, np.int64)
-        codes: NDArray[np.int64] = self._run("quantizer_encode", latents=latents, n_stages=count)[0]
-        return codes
+    def session(self, graph: str) -> onnxruntime.InferenceSession:
+        """The session of a graph, for calls that are bound to memory."""
+        return self._sessions[graph]
 
     def _run(self, graph: str, **inputs: NDArray[Any]) -> list[Any]:
         try:
             outputs: list[Any] = self._sessions[graph].run(_OUTPUTS[graph], inputs, None)
         except Exception as error:  # onnxruntime's errors share no base of their own
-            raise _failed(graph, error) from None
+            raise graph_failed(graph, error) from None
         return outputs
 
     def _session(self, bundle: Bundle, name: str, threads: int) -> Any:
@@ -147,10 +150,10 @@ class Sessions:
     def _check_runs(self, bundle: Bundle) -> None:
         """Two frames through the whole chain: shapes that no declaration shows, and codes in range."""
         m = self.manifest
-        audio = np.zeros((1, 1, 2 * m.frame_size), np.float32)
+        audio = np.zeros((1, 2 * m.frame_size), np.float32)
         try:
-            latents, encoder_state = self._encoder(audio, self.zero_state("encoder", 1))
-            codes = self._quantizer_encode(latents, m.quantizer.max_stages)
+            latents, encoder_state = self.analyze(audio, self.zero_state("encoder", 1))
+            codes = self.quantize(latents, m.quantizer.max_stages)
             quantized = self.latents(codes)
             decoded, decoder_state = self._run("decoder", latents=quantized, state=self.zero_state("decoder", 1))
         except Exception as error:
@@ -160,7 +163,7 @@ class Sessions:
             "decoded latents": (quantized, latents.shape),
             "encoder state": (encoder_state, (1, m.state.encoder)),
             "codes": (codes, (1, m.quantizer.max_stages, 2)),
-            "decoded audio": (decoded, audio.shape),
+            "decoded audio": (decoded, (1, *audio.shape)),
             "decoder state": (decoder_state, (1, m.state.decoder)),
         }
         for what, (array, shape) in expected.items():
@@ -170,35 +173,12 @@ class Sessions:
                 )
         if codes.min() < 0 or codes.max() >= m.quantizer.codebook_size:
             raise BundleError(f"{bundle.path}: the graphs contradict the manifest: codes beyond the codebook")
-        self.silence = quantized[:, -1:]  # latents [1, 1, D] that stand for silence
 
-
-class BoundGraph:
-    """A graph that reads and writes the same arrays in each call (onnxruntime's IO binding)."""
-
-    def __init__(
-        self,
-        name: str,
-        session: onnxruntime.InferenceSession,
-        inputs: dict[str, NDArray[Any]],
-        outputs: dict[str, NDArray[Any]],
-    ) -> None:
-        binding = session.io_binding()
-        for value, array in inputs.items():
-            binding.bind_cpu_input(value, array)
-        for value, array in outputs.items():
-            binding.bind_output(value, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        self._name = name
-        self._arrays = inputs, outputs  # they live as long as the binding, which knows their addresses only
-        # The session inside does all the work. The wrapper's checks take 25 µs a call with cold caches.
-        self._session, self._binding = getattr(session, "_sess", session), getattr(binding, "_iobinding", binding)
-
-    def run(self) -> None:
-        """Read the inputs, write the outputs."""
-        try:
-            self._session.run_with_iobinding(self._binding, None)
-        except Exception as error:
-            raise _failed(self._name, error) from None
+    def _silence(self) -> NDArray[np.float32]:
+        """What the codec makes of silence: latents [1, 1, D] of the second of two silent frames, at all stages."""
+        audio = np.zeros((1, 2 * self.manifest.frame_size), np.float32)
+        latents, _ = self.analyze(audio, self.zero_state("encoder", 1))
+        return self.latents(self.quantize(latents, self.manifest.quantizer.max_stages))[:, -1:]
 
 
 def _choose(device: str) -> Literal["cpu", "cuda"]:
@@ -254,7 +234,8 @@ def _check_signature(session: onnxruntime.InferenceSession, name: str, m: Manife
                 )
 
 
-def _failed(graph: str, error: Exception) -> BundleError:
+def graph_failed(graph: str, error: Exception) -> BundleError:
+    """What to raise where onnxruntime cannot run a graph."""
     return BundleError(f"{graph}.onnx: onnxruntime cannot run the graph: {_one_line(error)}")
 
 

@@ -16,7 +16,6 @@ that come late or twice, and recovers a lost one from the next where packets car
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,10 +24,7 @@ from .binding import BoundDecoder, BoundEncoder
 from .bitstream import SEQUENCE_MODULUS, Packet
 from .concealment import FADE_SECONDS, fade
 from .errors import AudioError, BitrateError, BitstreamError
-
-if TYPE_CHECKING:
-    from .codec import Codec
-    from .sessions import Sessions
+from .sessions import Sessions
 
 _MAX_CHANNELS = 255
 _MAX_FRAMES_PER_PACKET = 255
@@ -70,7 +66,6 @@ class EncoderStream:
 
     def __init__(
         self,
-        codec: Codec,
         sessions: Sessions,
         stages: int,
         *,
@@ -81,9 +76,9 @@ class EncoderStream:
         _check_channels(channels)
         if not 1 <= frames_per_packet <= _MAX_FRAMES_PER_PACKET:
             raise BitrateError(f"frames_per_packet must be 1 to {_MAX_FRAMES_PER_PACKET}, not {frames_per_packet}")
-        self._codec, self._sessions = codec, sessions
+        self._sessions, self._manifest = sessions, sessions.manifest
         self._channels, self._frames_per_packet = channels, frames_per_packet
-        self._packet_samples = frames_per_packet * codec.frame_size
+        self._packet_samples = frames_per_packet * self._manifest.frame_size
         self._nothing = np.zeros((channels, 0), np.float32)
         self._stages = stages
         self.redundancy = redundancy
@@ -113,7 +108,7 @@ class EncoderStream:
 
     @stages.setter
     def stages(self, stages: int) -> None:
-        self._stages = self._codec.stages(stages=stages)
+        self._stages = self._manifest.stages(stages=stages)
 
     @property
     def redundancy(self) -> int:
@@ -122,7 +117,7 @@ class EncoderStream:
 
     @redundancy.setter
     def redundancy(self, stages: int) -> None:
-        self._redundancy = self._codec.stages(stages=stages) if stages else 0
+        self._redundancy = self._manifest.stages(stages=stages) if stages else 0
 
     def push(self, block: ArrayLike) -> list[Packet]:
         """Encode a block of any length, [samples] (one channel) or [channels, samples], in [-1, 1].
@@ -148,7 +143,7 @@ class EncoderStream:
 
         They cover the delay, so that the decoder answers every sample that was pushed.
         """
-        samples = (self._codec.frames(self._samples) - self._frames) * self._codec.frame_size
+        samples = (self._manifest.frames(self._samples) - self._frames) * self._manifest.frame_size
         packets = self._packets(np.pad(self._rest, ((0, 0), (0, samples - self._rest.shape[1]))))
         self.reset()
         return packets
@@ -193,9 +188,9 @@ class DecoderStream:
         audio = decoder.push(packet) if packet is not None else decoder.conceal(following)
     """
 
-    def __init__(self, codec: Codec, sessions: Sessions, *, channels: int = 1) -> None:
+    def __init__(self, sessions: Sessions, *, channels: int = 1) -> None:
         _check_channels(channels)
-        self._codec, self._sessions, self._channels = codec, sessions, channels
+        self._sessions, self._manifest, self._channels = sessions, sessions.manifest, channels
         self.reset()
 
     def reset(self) -> None:
@@ -216,7 +211,7 @@ class DecoderStream:
     @property
     def delay(self) -> int:
         """Samples by which the output lags behind the encoder's input."""
-        return self._codec.delay
+        return self._manifest.latency.algorithmic
 
     @property
     def statistics(self) -> DecoderStatistics:
@@ -233,7 +228,7 @@ class DecoderStream:
         Raises:
             BitstreamError: codes that this codec cannot have made; the stream is left as it was.
         """
-        codes = self._codec.check_codes(packet.codes, self._channels)
+        codes = self._manifest.check_codes(packet.codes, self._channels)
         missing = self._missing(packet.sequence)
         if missing < 0:
             self._late += 1
@@ -263,7 +258,7 @@ class DecoderStream:
             raise BitstreamError(f"a packet has 1 to {_MAX_FRAMES_PER_PACKET} frames, not {frames}")
         previous = after = None
         if following is not None and self._due in (None, (following.sequence - 1) % SEQUENCE_MODULUS):
-            after = self._codec.check_codes(following.codes, self._channels)
+            after = self._manifest.check_codes(following.codes, self._channels)
             previous = self._previous(following)
             self._due = (following.sequence - 1) % SEQUENCE_MODULUS
         if previous is not None:
@@ -282,7 +277,7 @@ class DecoderStream:
         ahead = (sequence - self._due) % SEQUENCE_MODULUS
         if not ahead:
             return 0
-        longest = _LONGEST_GAP * self._codec.manifest.frame_rate / self._packet_frames
+        longest = _LONGEST_GAP * self._manifest.frame_rate / self._packet_frames
         if ahead > SEQUENCE_MODULUS // 2:
             return -1 if SEQUENCE_MODULUS - ahead <= longest else 0
         return ahead if ahead <= longest else 0
@@ -298,7 +293,7 @@ class DecoderStream:
         return np.concatenate(audio, axis=1)
 
     def _previous(self, packet: Packet) -> NDArray[np.int64] | None:
-        return None if packet.previous is None else self._codec.check_codes(packet.previous, self._channels)
+        return None if packet.previous is None else self._manifest.check_codes(packet.previous, self._channels)
 
     def _decoded(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         audio = self._decoder.decode(codes)
@@ -317,9 +312,9 @@ class DecoderStream:
         The decoder network itself joins them to what was and what will come.
         """
         if self._last is None:
-            return np.zeros((self._channels, frames * self._codec.frame_size), np.float32)
+            return np.zeros((self._channels, frames * self._manifest.frame_size), np.float32)
         self._clip = True
-        length = FADE_SECONDS * self._codec.manifest.frame_rate
+        length = FADE_SECONDS * self._manifest.frame_rate
         last = self._sessions.latents(self._last[:, :, -1:])
         after = None if following is None else self._sessions.latents(following[:, :, :1])
         latents = fade(last, self._sessions.silence, self._gap_frames, frames, length, after)

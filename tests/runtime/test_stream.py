@@ -9,7 +9,8 @@ import tracemalloc
 import numpy as np
 import pytest
 from edgecodec import Codec, Packet
-from edgecodec.sessions import BoundGraph, Sessions
+from edgecodec.binding import BoundGraph
+from edgecodec.sessions import Sessions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,7 +79,7 @@ def test_what_a_stream_gave_out_stays(codec: Codec, voice) -> None:
 def test_a_packet_is_one_call_of_each_graph(codec: Codec, voice, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     bound, whole = BoundGraph.run, Sessions._run
-    monkeypatch.setattr(BoundGraph, "run", lambda self: calls.append(self._name) or bound(self))
+    monkeypatch.setattr(BoundGraph, "run", lambda self: calls.append(self._graph) or bound(self))
     monkeypatch.setattr(
         Sessions, "_run", lambda self, graph, **inputs: calls.append(graph) or whole(self, graph, **inputs)
     )

@@ -194,9 +194,9 @@ def _some_stage_counts(most: int) -> list[int]:
 
 def _stage_cost(sessions: Sessions, audio: NDArray[np.float32], stages: int) -> StageCost:
     def cost(frames: int, repeats: int) -> float:
-        return 1e6 * _median(lambda: sessions._quantizer_encode(latents[:, :frames], stages), repeats)
+        return 1e6 * _median(lambda: sessions.quantize(latents[:, :frames], stages), repeats)
 
-    latents = sessions._encoder(audio[None, None], sessions.zero_state("encoder", 1))[0]
+    latents = sessions.analyze(audio[None], sessions.zero_state("encoder", 1))[0]
     block = min(latents.shape[1], _BLOCK_FRAMES)
     return StageCost(stages, cost(1, _HOT_FRAMES), cost(block, _REPEATS) / block)
 
