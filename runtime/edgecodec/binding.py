@@ -42,6 +42,7 @@ class BoundEncoder:
         self._audio[:, 0] = audio
         self._encoder.run()
         self._quantizer.run()
+        self._encoder.advance()
         own: NDArray[np.int64] = self._codes.copy()
         return own
 
@@ -59,6 +60,11 @@ class BoundDecoder:
         self._sessions, self._most_frames = sessions, sessions.block_frames(channels)
         self._bind((channels, 1, 1), sessions.zero_state("decoder", channels))
 
+    @property
+    def state(self) -> NDArray[np.float32]:
+        """[channels, size]: what the decoder remembers. It may be written, to go back to an earlier one."""
+        return self._decoder.state
+
     def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """The next codes [channels, n, T], already checked, to audio [channels, frame_size * T]."""
         if codes.shape != self._codes.shape:
@@ -70,6 +76,7 @@ class BoundDecoder:
         self._codes[:] = codes
         self._codebooks.run()
         self._decoder.run()
+        self._decoder.advance()
         own: NDArray[np.float32] = self._audio[:, 0].copy()
         return own
 
@@ -111,7 +118,11 @@ class _Stateful:
         return self._now[0]
 
     def run(self) -> None:
+        """The call to come, again and again until `advance`: a graph after it may fail, and the call be given up."""
         self._now[1].run()
+
+    def advance(self) -> None:
+        """Go on to the next call, which begins with the state that this one left."""
         self._now, self._next = self._next, self._now
 
 

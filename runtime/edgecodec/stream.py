@@ -15,6 +15,8 @@ that come late or twice, and recovers a lost one from the next where packets car
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,13 +67,7 @@ class EncoderStream:
     """
 
     def __init__(
-        self,
-        sessions: Sessions,
-        stages: int,
-        *,
-        channels: int = 1,
-        frames_per_packet: int = 1,
-        redundancy: int = 0,
+        self, sessions: Sessions, stages: int, *, channels: int = 1, frames_per_packet: int = 1, redundancy: int = 0
     ) -> None:
         _check_channels(channels)
         if not 1 <= frames_per_packet <= _MAX_FRAMES_PER_PACKET:
@@ -122,21 +118,27 @@ class EncoderStream:
     def push(self, block: ArrayLike) -> list[Packet]:
         """Encode a block of any length, [samples] (one channel) or [channels, samples], in [-1, 1].
 
-        Returns the packets that are full now. An AudioError leaves the stream as it was.
+        Returns the packets that are full now.
+
+        Raises:
+            AudioError: a block of a wrong shape or type, or samples that are not finite.
+            BundleError: a graph that fails. After either error the stream is as it was.
         """
         x = as_audio(block)
         if x.ndim == 1:
             x = x[None]
         if x.ndim != 2 or len(x) != self._channels:
             raise AudioError(f"a block must be [samples] or [{self._channels}, samples], not {list(x.shape)}")
-        self._samples += x.shape[1]
+        samples = x.shape[1]
         x = np.concatenate([self._rest, x], axis=1) if self._rest.shape[1] else x
         whole = x.shape[1] // self._packet_samples * self._packet_samples
         if whole == x.shape[1]:
-            self._rest = self._nothing
-            return self._packets(x)
-        self._rest = x[:, whole:].copy()  # no view that would keep the block alive
-        return self._packets(x[:, :whole])
+            packets, self._rest = self._packets(x), self._nothing
+        else:
+            packets = self._packets(x[:, :whole])
+            self._rest = x[:, whole:].copy()  # no view that would keep the block alive
+        self._samples += samples  # once nothing can fail any more
+        return packets
 
     def flush(self) -> list[Packet]:
         """End the stream: the packets that remain, zeros after the last sample, and a stream ready for new audio.
@@ -226,14 +228,19 @@ class DecoderStream:
         another stream, which begins with this packet.
 
         Raises:
-            BitstreamError: codes that this codec cannot have made; the stream is left as it was.
+            BitstreamError: codes that this codec cannot have made.
+            BundleError: a graph that fails. After either error the stream is as it was.
         """
         codes = self._manifest.check_codes(packet.codes, self._channels)
         missing = self._missing(packet.sequence)
         if missing < 0:
             self._late += 1
             return self._shaped(np.zeros((self._channels, 0), np.float32))
-        audio = self._bridged(packet, codes, missing) if missing else self._decoded(codes)
+        if missing:
+            with self._unchanged_by_errors():
+                audio = self._bridged(packet, codes, missing)
+        else:
+            audio = self._decoded(codes)
         self._due = (packet.sequence + 1) % SEQUENCE_MODULUS
         self._received += 1
         return self._shaped(audio)
@@ -251,30 +258,41 @@ class DecoderStream:
             Audio as `push`, of the missing packet alone.
 
         Raises:
-            BitstreamError: codes in `following` that this codec cannot have made; the stream is left as it was.
+            BitstreamError: codes in `following` that this codec cannot have made.
+            BundleError: a graph that fails. After either error the stream is as it was.
         """
         frames = self._packet_frames if frames is None else frames
         if not 1 <= frames <= _MAX_FRAMES_PER_PACKET:
             raise BitstreamError(f"a packet has 1 to {_MAX_FRAMES_PER_PACKET} frames, not {frames}")
         previous = after = None
-        if following is not None and self._due in (None, (following.sequence - 1) % SEQUENCE_MODULUS):
-            after = self._manifest.check_codes(following.codes, self._channels)
-            previous = self._previous(following)
-            self._due = (following.sequence - 1) % SEQUENCE_MODULUS
-        if previous is not None:
-            audio = self._recover(previous)
-        else:
-            audio = self._conceal(frames, after)
-            self._concealed += 1
+        with self._unchanged_by_errors():
+            if following is not None and self._due in (None, (following.sequence - 1) % SEQUENCE_MODULUS):
+                after = self._manifest.check_codes(following.codes, self._channels)
+                previous = self._previous(following)
+                self._due = (following.sequence - 1) % SEQUENCE_MODULUS
+            if previous is not None:
+                audio = self._recover(previous)
+            else:
+                audio = self._conceal(frames, after)
+                self._concealed += 1
         if self._due is not None:
             self._due = (self._due + 1) % SEQUENCE_MODULUS
         return self._shaped(audio)
 
+    @contextmanager
+    def _unchanged_by_errors(self) -> Iterator[None]:
+        """Several graphs run for a gap; where one of them fails, the stream is as it was before the first."""
+        fields, state = self.__dict__.copy(), self._decoder.state.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__.update(fields)
+            self._decoder.state[:] = state
+            raise
+
     def _missing(self, sequence: int) -> int:
         """Packets lost before this one, -1 when it is late."""
-        if self._due is None:
-            return 0
-        ahead = (sequence - self._due) % SEQUENCE_MODULUS
+        ahead = 0 if self._due is None else (sequence - self._due) % SEQUENCE_MODULUS
         if not ahead:
             return 0
         longest = _LONGEST_GAP * self._manifest.frame_rate / self._packet_frames

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import threading
 import tracemalloc
+from dataclasses import replace
+from pathlib import Path
 
+import edgecodec
 import numpy as np
+import onnx
 import pytest
-from edgecodec import Codec, Packet
+from edgecodec import BundleError, Codec, Packet
 from edgecodec.binding import BoundGraph
 from edgecodec.sessions import Sessions
 from hypothesis import given, settings
@@ -194,3 +200,70 @@ def test_streams_of_many_threads_share_a_codec(codec: Codec, voice) -> None:
     assert len(results) == 24
     for seed, sound in results.items():
         assert np.array_equal(sound, alone[seed % 8])
+
+
+def with_a_fault(bundle: Path, name: str, number: str, value: int) -> Codec:
+    """The tiny bundle with a graph that fails wherever one of its numbers has a value."""
+    graph = onnx.load(bundle / f"{name}.onnx")
+    first = graph.graph.input[0].name
+    for node in graph.graph.node:
+        node.input[:] = ["fault.passed" if given == first else given for given in node.input]
+    steps = np.zeros(99, np.int64)
+    steps[value] = 1  # beyond the one number that it is looked up in
+    arrays = {"steps": steps, "zero": np.zeros(1, np.int64), "stages": np.array(1)}
+    graph.graph.initializer.extend(onnx.numpy_helper.from_array(array, f"fault.{key}") for key, array in arrays.items())
+    make = onnx.helper.make_node
+    nodes = [
+        make("Shape", [first], ["fault.shape"]),
+        make("Gather", ["fault.shape", "fault.stages"], ["fault.n_stages"]),
+        make("Gather", ["fault.steps", number], ["fault.step"]),
+        make("Gather", ["fault.zero", "fault.step"], ["fault.looked_up"]),
+        make("CastLike", ["fault.looked_up", first], ["fault.nothing"]),
+        make("Add", [first, "fault.nothing"], ["fault.passed"]),
+    ]
+    for node in reversed(nodes):
+        graph.graph.node.insert(0, node)
+    data = graph.SerializeToString()
+    (bundle / f"{name}.onnx").write_bytes(data)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["graphs"][name] |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    return edgecodec.load(bundle)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_graph_that_fails_leaves_an_encoder_as_it_was(bundle: Path, codec: Codec, voice, frames: int) -> None:
+    faulty = with_a_fault(bundle, "quantizer_encode", "n_stages", 2)
+    encoder, audio = faulty.encoder_stream(stages=4, frames_per_packet=frames), voice(FRAME * 9 + 5)
+    packets = encoder.push(audio[:50])
+    for size in (FRAME * 3, 5 * FRAME):  # of a packet's size, and of several packets
+        encoder.stages = 2
+        with pytest.raises(BundleError, match="quantizer_encode"):
+            encoder.push(audio[50:][:size])
+        encoder.stages = 4
+    packets += encoder.push(audio[50:]) + encoder.flush()
+    assert np.array_equal(codes_of(packets), codec.encode(audio, stages=4))
+
+
+def test_a_graph_that_fails_leaves_a_decoder_as_it_was(bundle: Path, codec: Codec, voice) -> None:
+    faulty = with_a_fault(bundle, "quantizer_decode", "fault.n_stages", 2)
+    packets = codec.encoder_stream(stages=4, redundancy=2).push(voice(FRAME * 12))
+    plain = [replace(packet, previous=None) for packet in packets]
+    streams = faulty.decoder_stream(), faulty.decoder_stream()
+    for stream in streams:
+        for packet in plain[:4]:
+            stream.push(packet)
+    tried, untouched = streams
+    for use in (
+        lambda: tried.push(plain[4].truncate(2)),
+        lambda: tried.push(plain[8].truncate(2)),  # sound of the gap is made before this packet's graph fails
+        lambda: tried.push(packets[8]),
+        lambda: tried.conceal(plain[5].truncate(2)),
+        lambda: tried.conceal(packets[5]),
+    ):
+        with pytest.raises(BundleError, match="quantizer_decode"):
+            use()
+        assert tried.statistics == untouched.statistics
+    for packet in (plain[4], plain[8]):
+        assert np.array_equal(tried.push(packet), untouched.push(packet))
+    assert tried.statistics == untouched.statistics
