@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .bitstream import Packet, PacketFormat
     from .codec import Codec, load
     from .errors import AudioError, BitrateError, BitstreamError, BundleError, DeviceError, EdgecodecError
     from .manifest import Manifest
+    from .packets import Packet, PacketFormat
     from .stream import DecoderStatistics, DecoderStream, EncoderStream
 
 __version__ = "0.1.0"
@@ -41,10 +41,10 @@ __all__ = [
 ]
 
 _MODULES = {
-    "bitstream": ("Packet", "PacketFormat"),
     "codec": ("Codec", "load"),
     "errors": ("AudioError", "BitrateError", "BitstreamError", "BundleError", "DeviceError", "EdgecodecError"),
     "manifest": ("Manifest",),
+    "packets": ("Packet", "PacketFormat"),
     "stream": ("DecoderStatistics", "DecoderStream", "EncoderStream"),
 }
 

@@ -1,174 +1,35 @@
-"""Packets as bytes, and the .edgc container that holds them. All numbers are little-endian.
-
-    file    header, packets, end record
+"""The .edgc container: a header, packets (`packets.py`), and an end record. All numbers are little-endian.
 
     header  "EDGC"  version u8  header bytes u16  fingerprint 8  codec rate u32  frame size u16  input rate u32
             channels u8  max stages u8  bits per code u8  frames per packet u8  name length u8  name  CRC-32
-    packet  "P" u8  stages u8  frames u8  sequence u16  payload  CRC-16
-            "R" u8  stages u8  frames u8  sequence u16  previous stages u8  previous frames u8  previous payload
-            payload  CRC-16
     end     "E" u8  samples per channel at the input rate u64  packets u32  CRC-32 of all packets  CRC-32 of this record
 
-The payload is stage-major: all frames of all channels of stage 0, then stage 1, … at ⌈log2 K⌉ bits a code. Cutting its
-tail therefore lowers the bitrate without decoding. A packet "R" repeats the first stages of the packet before it, for
-networks that lose packets; files hold none. The length comes last, so that pipes need not know it beforehand.
-A packet's CRC finds damage where it is, the CRC of all packets finds what a CRC-16 misses once in 65,536 times.
-Everything read is bounded before it is read: no number in a file makes more memory than `MAX_PACKET` bytes.
+The length comes last, so that pipes need not know it beforehand. A packet's CRC finds damage where it is, the CRC of
+all packets finds what a CRC-16 misses once in 65,536 times. Everything read is bounded before it is read: no number in
+a file makes more memory than `MAX_PACKET` bytes.
 """
 
 from __future__ import annotations
 
-import binascii
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .bits import clear_after, pack_bits, packed_size, unpack_bits
 from .errors import BitstreamError
+from .packets import CRC16, PACKET, PACKET_HEAD, SEQUENCE_MODULUS, Packet, PacketFormat
 
 MAGIC = b"EDGC"
 VERSION = 1
-SEQUENCE_MODULUS = 1 << 16
 MAX_PACKET = 1 << 20  # bytes of payload
 MAX_NAME = 64  # bytes of UTF-8
 
-_PACKET, _REDUNDANT, _END = b"P", b"R", b"E"
+_END = b"E"
 _START = struct.Struct("<4sBH")
 _FIXED = struct.Struct("<8sIHIBBBBB")
-_PACKET_HEAD = struct.Struct("<cBBH")
-_PREVIOUS_HEAD = struct.Struct("<BB")
 _END_RECORD = struct.Struct("<cQII")
-_CRC16, _CRC32 = struct.Struct("<H"), struct.Struct("<I")
-
-
-@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth
-class Packet:
-    """Codes of a few frames: `codes` int [channels, n_stages, frames]; `sequence` counts packets modulo 65,536.
-
-    `previous` repeats the first stages of the packet before, [channels, k, its frames], or is None (no redundancy).
-    """
-
-    sequence: int
-    codes: NDArray[np.int64]
-    previous: NDArray[np.int64] | None = None
-
-    @property
-    def stages(self) -> int:
-        """Stages in this packet."""
-        return int(self.codes.shape[1])
-
-    @property
-    def frames(self) -> int:
-        """Code frames in this packet."""
-        return int(self.codes.shape[2])
-
-    def truncate(self, stages: int) -> Packet:
-        """The same packet with its first `stages` stages; a packet that has no more is left as it is."""
-        if stages < 1:
-            raise BitstreamError(f"a packet needs at least 1 stage, not {stages}")
-        return Packet(self.sequence, self.codes[:, :stages], self.previous)
-
-
-class _Head(NamedTuple):
-    stages: int
-    frames: int
-    sequence: int
-    previous_stages: int  # 0 where nothing is repeated
-    previous_frames: int
-    begin: int  # of the packet's own payload
-
-
-@dataclass(frozen=True)
-class PacketFormat:
-    """How packets look as bytes: what both ends must know beforehand. `Codec.packet_format` makes one."""
-
-    channels: int
-    code_bits: int
-
-    def __post_init__(self) -> None:
-        if not (1 <= self.channels <= 255 and 1 <= self.code_bits <= 16):
-            raise BitstreamError(f"no packet has {self.channels} channels and codes of {self.code_bits} bits")
-
-    def payload_size(self, stages: int, frames: int) -> int:
-        """Bytes of payload."""
-        return packed_size(stages * self.channels * frames, self.code_bits)
-
-    def to_bytes(self, packet: Packet) -> bytes:
-        """A packet as bytes.
-
-        Raises:
-            BitstreamError: codes that do not fit this format.
-        """
-        payload = self._packed(packet.codes)
-        sequence = packet.sequence % SEQUENCE_MODULUS
-        if packet.previous is None:
-            return _sealed(_PACKET, packet.stages, packet.frames, sequence, payload)
-        _, stages, frames = packet.previous.shape
-        payload = self._packed(packet.previous) + payload
-        payload = _PREVIOUS_HEAD.pack(stages, frames) + payload
-        return _sealed(_REDUNDANT, packet.stages, packet.frames, sequence, payload)
-
-    def from_bytes(self, data: bytes) -> Packet:
-        """A packet of its bytes.
-
-        Raises:
-            BitstreamError: bytes that are damaged or no packet of this format.
-        """
-        head = self._head(data)
-        previous = None
-        if head.previous_frames:
-            begin = _PACKET_HEAD.size + _PREVIOUS_HEAD.size
-            previous = self._unpacked(data[begin : head.begin], head.previous_stages, head.previous_frames)
-        codes = self._unpacked(data[head.begin : -_CRC16.size], head.stages, head.frames)
-        return Packet(head.sequence, codes, previous)
-
-    def truncate(self, data: bytes, stages: int) -> bytes:
-        """A packet's bytes with the first `stages` stages only: bytes are cut off, no code is unpacked."""
-        if stages < 1:
-            raise BitstreamError(f"a packet needs at least 1 stage, not {stages}")
-        head = self._head(data)
-        if stages >= head.stages:
-            return data
-        payload = clear_after(data[head.begin :], stages * self.channels * head.frames, self.code_bits)
-        payload = data[_PACKET_HEAD.size : head.begin] + payload
-        return _sealed(data[:1], stages, head.frames, head.sequence, payload)
-
-    def _packed(self, codes: NDArray[np.int64]) -> bytes:
-        channels, stages, frames = codes.shape
-        if channels != self.channels or not (1 <= stages <= 255 and 1 <= frames <= 255):
-            raise BitstreamError(f"codes {list(codes.shape)} do not fit packets of {self.channels} channels")
-        values = codes.transpose(1, 0, 2).ravel().tolist()
-        if min(values) < 0 or max(values) >> self.code_bits:
-            raise BitstreamError(f"a code does not fit into {self.code_bits} bits")
-        return pack_bits(values, self.code_bits)
-
-    def _unpacked(self, payload: bytes, stages: int, frames: int) -> NDArray[np.int64]:
-        codes = unpack_bits(payload, stages * self.channels * frames, self.code_bits)
-        shaped: NDArray[np.int64] = codes.reshape(stages, self.channels, frames).transpose(1, 0, 2)
-        return shaped
-
-    def _head(self, data: bytes) -> _Head:
-        """The head of bytes that are exactly one sound packet."""
-        if len(data) < _PACKET_HEAD.size or data[:1] not in (_PACKET, _REDUNDANT):
-            raise BitstreamError("not a packet")
-        kind, stages, frames, sequence = _PACKET_HEAD.unpack_from(data)
-        begin, previous_stages, previous_frames = _PACKET_HEAD.size, 0, 0
-        if kind == _REDUNDANT:
-            if len(data) < begin + _PREVIOUS_HEAD.size:
-                raise BitstreamError("damaged packet")
-            previous_stages, previous_frames = _PREVIOUS_HEAD.unpack_from(data, begin)
-            if not previous_stages or not previous_frames:
-                raise BitstreamError("damaged packet")
-            begin += _PREVIOUS_HEAD.size + self.payload_size(previous_stages, previous_frames)
-        size = begin + self.payload_size(stages, frames) + _CRC16.size
-        if not stages or not frames or len(data) != size or _crc16(data[:-2]) != data[-2:]:
-            raise BitstreamError("damaged packet")
-        return _Head(stages, frames, sequence, previous_stages, previous_frames, begin)
+_CRC32 = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
@@ -294,16 +155,16 @@ class Reader:
         if head == _END:
             self._read_end(head)
             return None
-        if head != _PACKET:
+        if head != PACKET:
             raise _DamageError(f"{where}: damaged" if head else f"truncated after packet {self.packets}: no end record")
-        head += self._read(_PACKET_HEAD.size - 1)
-        if len(head) < _PACKET_HEAD.size:
+        head += self._read(PACKET_HEAD.size - 1)
+        if len(head) < PACKET_HEAD.size:
             raise _DamageError(f"truncated in {where}")
-        _, stages, frames, sequence = _PACKET_HEAD.unpack(head)
+        _, stages, frames, sequence = PACKET_HEAD.unpack(head)
         header = self.header
         if not (1 <= stages <= header.stages and 1 <= frames <= header.frames_per_packet):
             raise _DamageError(f"{where}: damaged")
-        size = header.format.payload_size(stages, frames) + _CRC16.size
+        size = header.format.payload_size(stages, frames) + CRC16.size
         body = self._read(size)
         if len(body) < size:
             raise _DamageError(f"truncated in {where}")
@@ -316,7 +177,7 @@ class Reader:
         self._checksum = zlib.crc32(head + body, self._checksum)
         self.packets += 1
         self.frames += frames
-        self.payload_bytes += size - _CRC16.size
+        self.payload_bytes += size - CRC16.size
         return packet
 
     def _read_end(self, head: bytes) -> None:
@@ -370,12 +231,3 @@ class Reader:
         return Header(
             fingerprint, text, codec_rate, frame_size, sample_rate, channels, stages, code_bits, frames_per_packet
         )
-
-
-def _sealed(kind: bytes, stages: int, frames: int, sequence: int, payload: bytes) -> bytes:
-    body = _PACKET_HEAD.pack(kind, stages, frames, sequence) + payload
-    return body + _crc16(body)
-
-
-def _crc16(data: bytes) -> bytes:
-    return _CRC16.pack(binascii.crc_hqx(data, 0xFFFF))

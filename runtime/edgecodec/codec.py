@@ -7,10 +7,10 @@ import os
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .bitstream import PacketFormat
 from .bundle import Bundle, read_bundle
 from .errors import AudioError
 from .manifest import Manifest
+from .packets import PacketFormat
 from .sessions import Device, Sessions
 from .stream import DecoderStream, EncoderStream, as_audio
 

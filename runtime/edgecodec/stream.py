@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .binding import BoundDecoder, BoundEncoder
-from .bitstream import SEQUENCE_MODULUS, Packet
 from .concealment import FADE_SECONDS, fade
 from .errors import AudioError, BitrateError, BitstreamError
+from .packets import SEQUENCE_MODULUS, Packet
 from .sessions import Sessions
 
 _MAX_CHANNELS = 255

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from edgecodec import BitstreamError, Packet, PacketFormat
 from edgecodec.bits import clear_after, pack_bits, packed_size, unpack_bits
-from edgecodec.bitstream import SEQUENCE_MODULUS, Header, Reader, Writer
+from edgecodec.bitstream import Header, Reader, Writer
+from edgecodec.packets import SEQUENCE_MODULUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from edgecodec.bitstream import PacketFormat, Reader
+from edgecodec.bitstream import Reader
+from edgecodec.packets import PacketFormat
 
 
 def encode(run, tiny: Path, source: object, target: object = "out.edgc", *more: object, **keywords):

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 from edgecodec import BitrateError, BitstreamError, Codec, DecoderStatistics, EdgecodecError, Packet
-from edgecodec.bitstream import SEQUENCE_MODULUS, Header, Reader, Writer
+from edgecodec.bitstream import Header, Reader, Writer
 from edgecodec.bundle import shipped_bundles
 from edgecodec.concealment import GilbertModel, fade
 from edgecodec.evaluation.loss_simulation import play, score
+from edgecodec.packets import SEQUENCE_MODULUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -185,7 +185,7 @@ def _offline(codec: Codec, clip: NDArray[np.float32], stages: int) -> tuple[NDAr
     """Two passes of the clip: codes [stages, 2 * frames] and the samples of each frame [2 * frames, frame_size]."""
     import numpy as np
 
-    from ..bitstream import Packet
+    from ..packets import Packet
 
     both = codec.encode(np.tile(clip, 2), stages=stages)[:, :, : 2 * len(clip) // codec.frame_size]
     return both[0], codec.decoder_stream().push(Packet(0, both)).reshape(-1, codec.frame_size)

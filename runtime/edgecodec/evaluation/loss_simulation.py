@@ -10,12 +10,12 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bitstream import Packet, PacketFormat
 from ..codec import Codec
 from ..concealment import GilbertModel
 from ..errors import AudioError
 from ..files.audio import AudioWriter, Resampler, open_audio, written_format
 from ..files.output import check_free, open_output
+from ..packets import Packet, PacketFormat
 from ..stream import DecoderStatistics
 
 _SCORING_RATE = 16_000  # Hz; PESQ-WB knows no other

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..bitstream import SEQUENCE_MODULUS, Packet
+from ..packets import SEQUENCE_MODULUS, Packet
 
 MAX_TARGET = 0.3  # seconds
 _LONGEST = 2.0  # seconds of packets that it holds; a jump beyond is another stream

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bitstream import SEQUENCE_MODULUS, Packet
 from ..codec import Codec
 from ..errors import BitstreamError
 from ..live.endpoints import Sink
 from ..live.meters import Level, Percentiles, Timings
+from ..packets import SEQUENCE_MODULUS, Packet
 from .jitter import JitterBuffer, JitterStatistics, Turn
 from .rtp import MAX_DATAGRAM, Announcement, Goodbye, Report, Sound, parse
 from .sockets import Address, text_of

@@ -19,8 +19,9 @@ import struct
 from dataclasses import dataclass
 
 from ..bits import pack_bits, packed_size, unpack_bits
-from ..bitstream import MAX_NAME, Packet
+from ..bitstream import MAX_NAME
 from ..errors import BitrateError, BitstreamError
+from ..packets import Packet
 
 MAX_DATAGRAM = 1200  # bytes, which no path on the internet fragments
 HEADER_BYTES = 12
