@@ -15,7 +15,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from types import TracebackType
+from typing import Protocol
 
 from .errors import BitstreamError
 from .packets import CRC16, PACKET, PACKET_HEAD, SEQUENCE_MODULUS, Packet, PacketFormat
@@ -30,6 +31,20 @@ _START = struct.Struct("<4sBH")
 _FIXED = struct.Struct("<8sIHIBBBBB")
 _END_RECORD = struct.Struct("<cQII")
 _CRC32 = struct.Struct("<I")
+
+
+class Readable(Protocol):
+    """What a `Reader` needs of a file or pipe."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes, none at the end."""
+
+
+class Writable(Protocol):
+    """What a `Writer` needs of a file or pipe."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of `data`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class Header:
     frames_per_packet: int  # of every packet but the last
 
     def __post_init__(self) -> None:
-        sound = (
+        in_range = (
             1000 <= self.codec_rate <= 768_000
             and 1000 <= self.sample_rate <= 768_000
             and 1 <= self.frame_size <= 0xFFFF
@@ -58,7 +73,7 @@ class Header:
             and len(self.bundle.encode()) <= MAX_NAME
             and self.bundle.isprintable()
         )
-        if not sound or self.format.payload_size(self.stages, self.frames_per_packet) > MAX_PACKET:
+        if not in_range or self.format.payload_size(self.stages, self.frames_per_packet) > MAX_PACKET:
             raise BitstreamError("the header holds a number out of range")
 
     @property
@@ -86,10 +101,18 @@ class Header:
 
 
 class Writer:
-    """Writes an .edgc file or pipe: the header at once, then packets, then `finish`."""
+    """Writes an .edgc file or pipe: the header at once, then packets, then the end record, if no error comes before.
 
-    def __init__(self, file: BinaryIO, header: Header) -> None:
+        with Writer(file, header) as writer:
+            writer.write(packet)
+            writer.samples = 24_000
+
+    `samples` is the length per channel at the rate of the audio that was encoded; set it before the end.
+    """
+
+    def __init__(self, file: Writable, header: Header) -> None:
         self._file, self.header = file, header
+        self.samples: int | None = None
         self._packets = self._checksum = 0
         self.payload_bytes = 0
         self.bytes = 0
@@ -108,9 +131,17 @@ class Writer:
         self.payload_bytes += header.format.payload_size(packet.stages, packet.frames)
         self._write(data)
 
-    def finish(self, samples: int) -> None:
-        """Write the end record: `samples` per channel, at the input's rate."""
-        record = _END_RECORD.pack(_END, samples, self._packets, self._checksum)
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            return
+        if self.samples is None:
+            raise BitstreamError("the length of the audio was not said before the end")
+        record = _END_RECORD.pack(_END, self.samples, self._packets, self._checksum)
         self._write(record + _CRC32.pack(zlib.crc32(record)))
 
     def _write(self, data: bytes) -> None:
@@ -128,10 +159,10 @@ class Reader:
     After the iteration, `samples` is the exact length, or None where `damage` says what is wrong and where.
 
     Raises:
-        BitstreamError: no .edgc file, a newer version, or a damaged header.
+        BitstreamError: no .edgc file, a newer version, a damaged header, or, also later, a file that cannot be read.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Readable) -> None:
         self._file = file
         self.samples: int | None = None
         self.damage: str | None = None
@@ -198,8 +229,11 @@ class Reader:
     def _read(self, size: int) -> bytes:
         """Up to `size` bytes, fewer only at the end; a pipe may give them piece by piece."""
         data = b""
-        while len(data) < size and (piece := self._file.read(size - len(data))):
-            data += piece
+        try:
+            while len(data) < size and (piece := self._file.read(size - len(data))):
+                data += piece
+        except OSError as error:
+            raise BitstreamError(f"cannot read: {error.strerror or error}") from None
         self.bytes += len(data)
         return data
 

@@ -35,10 +35,10 @@ def some_packets(count: int = 5) -> list[Packet]:
 
 def written(packets: list[Packet], samples: int = 700, header: Header = HEADER) -> bytes:
     file = io.BytesIO()
-    writer = Writer(file, header)
-    for packet in packets:
-        writer.write(packet)
-    writer.finish(samples)
+    with Writer(file, header) as writer:
+        for packet in packets:
+            writer.write(packet)
+        writer.samples = samples
     assert writer.bytes == len(file.getvalue())
     return file.getvalue()
 
@@ -257,3 +257,16 @@ def test_the_writer_keeps_to_its_header() -> None:
     for shape in ((2, 5, 9), (2, 4, 10), (1, 1, 1)):
         with pytest.raises(BitstreamError):
             writer.write(Packet(0, np.zeros(shape, np.int64)))
+
+
+def test_the_writer_ends_a_file_only_when_all_went_well() -> None:
+    file = io.BytesIO()
+    with pytest.raises(KeyError), Writer(file, HEADER) as writer:
+        writer.write(some_packets()[0])
+        writer.samples = 16
+        raise KeyError
+    reader, packets = read(file.getvalue())
+    assert len(packets) == 1
+    assert "no end record" in reader.damage
+    with pytest.raises(BitstreamError, match="length"), Writer(io.BytesIO(), HEADER) as writer:
+        writer.write(some_packets()[0])

@@ -128,10 +128,10 @@ def test_a_file_cut_to_fewer_stages_decodes(run, tiny: Path, tmp_path: Path, cli
     encode(run, tiny, clip, "out.edgc", "-q", 4)
     with (tmp_path / "out.edgc").open("rb") as source, (tmp_path / "cut.edgc").open("wb") as target:
         reader = Reader(source)
-        writer = Writer(target, reader.header)
-        for packet in reader:
-            writer.write(packet.truncate(2))
-        writer.finish(reader.samples)
+        with Writer(target, reader.header) as writer:
+            for packet in reader:
+                writer.write(packet.truncate(2))
+            writer.samples = reader.samples
     assert decode(run, tiny, "cut.edgc", "cut.wav").exit_code == 0
     encode(run, tiny, clip, "two.edgc", "-q", 2)
     decode(run, tiny, "two.edgc", "two.wav")

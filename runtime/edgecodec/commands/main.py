@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ..evaluation.loss_simulation import LossReport, Scores
     from ..files.transcode import Report
 
-_INTERRUPTED, _FAILED, _USAGE = 130, 1, 2
+_INTERRUPTED, _FAILED, _USAGE, _BROKEN_PIPE = 130, 1, 2, 141
 
 
 class _Group(TyperGroup):
@@ -42,7 +43,7 @@ class _Group(TyperGroup):
             _fail("interrupted", _INTERRUPTED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more when it exits
-            _fail("the reader of the output went away", _FAILED)
+            raise typer.Exit(_BROKEN_PIPE) from None  # in silence, as other programs end then
         except OSError as error:
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", _FAILED)
         except MemoryError:
@@ -96,7 +97,7 @@ def encode(
 
     codec = load_codec(bundle, device)
     n = codec.stages(bitrate=bitrate, stages=stages)
-    report = encode_file(codec, source, target, stages=n, mono=mono, force=force)
+    report = encode_file(codec, source, target, stages=n, mono=mono, force=force, progress=_progress())
     _say(_report_line("encoded", report), asdict(report), as_json, quiet_stdout=target == "-")
 
 
@@ -118,7 +119,9 @@ def decode(
     from ..files.transcode import decode_file
 
     codec = None if bundle is None else load_codec(bundle, device)
-    report = decode_file(source, target, codec=codec, device=device_name(device), strict=strict, force=force)
+    report = decode_file(
+        source, target, codec=codec, device=device_name(device), strict=strict, force=force, progress=_progress()
+    )
     if report.damage is not None:
         typer.echo(f"edgecodec: {source}: {report.damage}; decoded {report.seconds:.2f} s up to there", err=True)
     _say(_report_line("decoded", report), asdict(report), as_json, quiet_stdout=target == "-")
@@ -141,7 +144,7 @@ def roundtrip(
 
     codec = load_codec(bundle, device)
     n = codec.stages(bitrate=bitrate, stages=stages)
-    encoded, decoded = roundtrip_file(codec, source, target, stages=n, mono=mono, force=force)
+    encoded, decoded = roundtrip_file(codec, source, target, stages=n, mono=mono, force=force, progress=_progress())
     text = f"{_report_line('encoded', encoded)}\n{_report_line('decoded', decoded)}"
     _say(text, {"encode": asdict(encoded), "decode": asdict(decoded)}, as_json, quiet_stdout=target == "-")
 
@@ -253,6 +256,20 @@ _PLUGINS = {
 }
 for _entry in metadata.entry_points(group="edgecodec.commands"):
     _add_plugin(_entry, *_PLUGINS.get(_entry.name, (f"From {_entry.value}.", "all")))
+
+
+def _progress() -> Callable[[str, float, float | None], None]:
+    """Tells how far a command is, each thing that it does by itself."""
+    from .progress import Progress
+
+    bars: dict[str, tuple[Progress, float]] = {}
+
+    def tell(what: str, done: float, of: float | None) -> None:
+        bar, before = bars.pop(what, None) or (Progress(what, of), 0.0)
+        bar.advance(done - before)
+        bars[what] = bar, done
+
+    return tell
 
 
 def _report_line(verb: str, r: Report) -> str:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ..codec import Codec
 from ..concealment import GilbertModel
 from ..errors import AudioError
-from ..files.audio import AudioWriter, Resampler, open_audio, written_format
-from ..files.output import check_free, open_output
+from ..files.audio import AUDIO_SUFFIXES, AudioWriter, Resampler, open_audio
+from ..files.output import open_output
 from ..packets import Packet, PacketFormat
 from ..stream import DecoderStatistics
 
@@ -65,33 +65,25 @@ def simulate_file(
     Raises:
         AudioError: audio that cannot be read. EdgecodecError: output that exists or cannot be written.
     """
-    written_format(target)
-    if target != "-":
-        check_free(target, force=force)
-    with open_audio(source) as audio:
+    with open_audio(source) as audio, open_output(target, force=force, suffixes=AUDIO_SUFFIXES) as output:
         blocks, rate = list(audio.blocks()), audio.sample_rate
         if not blocks:
             raise AudioError(f"{audio.name}: holds no samples")
-    samples = np.concatenate(blocks, axis=1)
-    original = _resampled(samples, rate, codec.sample_rate)
-    encoder = codec.encoder_stream(
-        stages=stages, channels=len(samples), frames_per_packet=frames_per_packet, redundancy=redundancy
-    )
-    form = codec.packet_format(channels=len(samples))
-    wire = [form.to_bytes(packet) for packet in encoder.push(original) + encoder.flush()]
-    packets = [form.from_bytes(data) for data in wire]
-    lost = model.draw(len(packets), np.random.default_rng(seed))
-    lossy, statistics = play(codec, packets, lost)
-    lossless, _ = play(codec, packets, np.zeros_like(lost))
-    lossy, lossless = lossy[:, : original.shape[1]], lossless[:, : original.shape[1]]
-    with open_output(target, force=force) as output:
-        writer = AudioWriter(output, rate, len(samples))
-        try:
+        samples = np.concatenate(blocks, axis=1)
+        original = _resampled(samples, rate, codec.sample_rate)
+        encoder = codec.encoder_stream(
+            stages=stages, channels=len(samples), frames_per_packet=frames_per_packet, redundancy=redundancy
+        )
+        form = codec.packet_format(channels=len(samples))
+        wire = [form.to_bytes(packet) for packet in encoder.push(original) + encoder.flush()]
+        packets = [form.from_bytes(data) for data in wire]
+        lost = model.draw(len(packets), np.random.default_rng(seed))
+        lossy, statistics = play(codec, packets, lost)
+        lossless, _ = play(codec, packets, np.zeros_like(lost))
+        lossy, lossless = lossy[:, : original.shape[1]], lossless[:, : original.shape[1]]
+        with AudioWriter(output, rate, len(samples)) as writer:
             restored = _resampled(lossy, codec.sample_rate, rate)[:, : samples.shape[1]]
             writer.write(np.pad(restored, ((0, 0), (0, samples.shape[1] - restored.shape[1]))))
-            writer.finish()
-        finally:
-            writer.abort()
     scored = scoring_lacks() is None
     seconds = samples.shape[1] / rate
     return LossReport(

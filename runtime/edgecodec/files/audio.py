@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,6 +26,7 @@ MIN_RATE, MAX_RATE = 1000, 768_000  # Hz
 _BLOCK_VALUES = 1 << 16  # samples times channels per block
 _WRITTEN = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".aiff": "AIFF", ".aif": "AIFF",
             ".au": "AU", ".caf": "CAF", ".w64": "W64", ".rf64": "RF64", ".mp3": "MP3"}  # fmt: skip
+AUDIO_SUFFIXES = tuple(_WRITTEN)  # of files that `AudioWriter` writes
 
 
 class AudioReader:
@@ -60,18 +62,24 @@ def open_audio(path: str) -> Iterator[AudioReader]:
     """Open a file or, with `-`, WAV on standard input.
 
     Raises:
-        AudioError: a file that is missing, empty, truncated or no audio.
+        AudioError: a file that is missing, empty, truncated or no audio, or that cannot be read.
     """
     with ExitStack() as stack:
         try:
-            if path == "-":
-                yield _pipe_reader("standard input", sys.stdin.buffer)
-            elif not stat.S_ISREG(Path(path).stat().st_mode) and not Path(path).is_dir():
-                yield _pipe_reader(path, stack.enter_context(Path(path).open("rb")))
-            else:
-                yield _file_reader(path, stack)
+            reader = _reader(path, stack)
         except FileNotFoundError:
             raise AudioError(f"{path}: no such file") from None
+        except OSError as error:
+            raise _cannot_read(path, error) from None
+        yield reader
+
+
+def _reader(path: str, stack: ExitStack) -> AudioReader:
+    if path == "-":
+        return _pipe_reader("standard input", sys.stdin.buffer)
+    if not stat.S_ISREG(Path(path).stat().st_mode) and not Path(path).is_dir():
+        return _pipe_reader(path, stack.enter_context(Path(path).open("rb")))
+    return _file_reader(path, stack)
 
 
 def _pipe_reader(name: str, file: BinaryIO) -> AudioReader:
@@ -79,6 +87,8 @@ def _pipe_reader(name: str, file: BinaryIO) -> AudioReader:
         header = read_header(file)
     except AudioError as error:
         raise AudioError(f"{name}: {error}; a pipe must carry WAV") from None
+    except OSError as error:
+        raise _cannot_read(name, error) from None
     if not header.supported:
         raise AudioError(f"{name}: WAV of an encoding that cannot be piped; use PCM or float, or give a file")
     left = header.data_bytes
@@ -86,13 +96,20 @@ def _pipe_reader(name: str, file: BinaryIO) -> AudioReader:
     def read(samples: int) -> NDArray[np.float32]:
         nonlocal left
         size = samples * header.frame_bytes
-        data = read_exactly(file, size if left is None else min(left, size))
+        try:
+            data = read_exactly(file, size if left is None else min(left, size))
+        except OSError as error:
+            raise _cannot_read(name, error) from None
         if left is not None:
             left -= len(data)
         return decode_samples(data[: len(data) // header.frame_bytes * header.frame_bytes], header)
 
     total = None if header.data_bytes is None else header.data_bytes // header.frame_bytes
     return AudioReader(name, header.sample_rate, header.channels, total, read)
+
+
+def _cannot_read(name: str, error: OSError) -> AudioError:
+    return AudioError(f"{name}: cannot read: {error.strerror or error}")
 
 
 def _file_reader(path: str, stack: ExitStack) -> AudioReader:
@@ -153,21 +170,43 @@ class Resampler:
 
 
 class AudioWriter:
-    """Writes audio [channels, samples] to an `Output`, in the format of its suffix; a pipe gets WAV.
+    """Writes audio [channels, samples] to an `Output`, in the format of its suffix; in place it is always WAV.
 
-    `bits` of a sample hold for formats that have them.
+        with open_output("out.flac", suffixes=AUDIO_SUFFIXES) as output, AudioWriter(output, 24_000, 1) as writer:
+            writer.write(audio)
+
+    `bits` of a sample hold for formats that have them. Leaving it completes the file, if no error came before.
+
+    Raises:
+        AudioError: a format that cannot hold this audio.
     """
 
     def __init__(self, output: Output, sample_rate: int, channels: int, bits: Bits = 16) -> None:
-        self._output = output
-        self._wav: WavWriter | None = None
-        self._sound: Any = None
-        name = written_format(output.path)
-        if output.is_pipe or name == "WAV":
-            self._wav = WavWriter(output.file, sample_rate, channels, bits)
-            return
+        name = "WAV" if output.in_place else _WRITTEN[Path(output.path).suffix.lower()]
+        self._writer: WavWriter | _LibsndfileWriter = (
+            WavWriter(output, sample_rate, channels, bits)
+            if name == "WAV"
+            else _LibsndfileWriter(output, name, sample_rate, channels, bits)
+        )
+
+    def __enter__(self) -> AudioWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+    def write(self, audio: NDArray[np.float32]) -> None:
+        """Append audio; samples beyond [-1, 1] are clipped."""
+        self._writer.write(audio)
+
+
+class _LibsndfileWriter:
+    def __init__(self, output: Output, name: str, sample_rate: int, channels: int, bits: Bits) -> None:
         import soundfile
 
+        self._path = output.path
         pcm = f"PCM_{bits}"
         subtype = pcm if soundfile.check_format(name, pcm) else None
         try:
@@ -178,46 +217,22 @@ class AudioWriter:
                 f"{output.path}: {name} cannot hold {channels} channels at {sample_rate} Hz ({reason})"
             ) from None
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._call(self._sound.close)
+        except AudioError:
+            if error is None:
+                raise
+
     def write(self, audio: NDArray[np.float32]) -> None:
-        """Append audio; samples beyond [-1, 1] are clipped."""
-        if self._wav is not None:
-            self._wav.write(audio)
-            return
-        self._sound_call(lambda: self._sound.write(np.clip(audio.T, -1, 1)))
+        self._call(lambda: self._sound.write(np.clip(audio.T, -1, 1)))
 
-    def finish(self) -> None:
-        """Complete the file."""
-        if self._wav is not None:
-            self._wav.finish()
-            return
-        self._sound_call(self._sound.close)
-
-    def abort(self) -> None:
-        """Let go of a file that will be thrown away."""
-        if self._sound is not None and not self._sound.closed:
-            self._sound.close()
-
-    def _sound_call(self, call: Any) -> None:
+    def _call(self, call: Callable[[], object]) -> None:
         import soundfile
 
         try:
             call()
-        except (
-            soundfile.LibsndfileError,
-            AssertionError,
-        ) as error:  # the assertion: fewer samples went out than came in
-            raise AudioError(f"{self._output.path}: cannot write ({error or 'is the disk full?'})") from None
-
-
-def written_format(path: str) -> str:
-    """The format that a suffix stands for, as libsndfile names it; pipes are WAV.
-
-    Raises:
-        AudioError: a suffix that stands for none.
-    """
-    suffix = Path(path).suffix.lower()
-    if path == "-" or (Path(path).exists() and not Path(path).is_file()):
-        return "WAV"
-    if suffix not in _WRITTEN:
-        raise AudioError(f"{path}: cannot write {suffix or 'files without a suffix'}; choose {', '.join(_WRITTEN)}")
-    return _WRITTEN[suffix]
+        except (soundfile.LibsndfileError, AssertionError) as error:  # the assertion: fewer samples out than in
+            raise AudioError(f"{self._path}: cannot write ({error or 'is the disk full?'})") from None

@@ -1,63 +1,177 @@
-"""Output that is either complete or not there: a temporary file in the same folder, renamed at the end."""
+"""The one way by which output is written: complete or not there, or else in place.
+
+    a file, or a link to one        a temporary file in the same folder, renamed at the end; a link stays a link
+    - , a FIFO, a device, or a      in place, as the data comes: it is not edgecodec's, so it is never sought, cut
+    descriptor (/dev/stdout …)      short or replaced, and holds what was there before
+
+What goes wrong with the output is said of the output, and nothing else is: errors of what is read in the meantime pass.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO
 
 from ..errors import EdgecodecError
 
+_DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd")  # folders of them, links resolved
+_MOST_LINKS = 40  # as Linux follows
+
+
+class OutputFile:
+    """An open file or pipe that is written; its errors name what was asked for.
+
+    Raises:
+        EdgecodecError: from every method, where the system refuses it.
+        BrokenPipeError: from every method, where the reader of a pipe went away.
+    """
+
+    def __init__(self, what: str, file: BinaryIO) -> None:
+        self._what, self._file = what, file
+
+    def __enter__(self) -> OutputFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            with _said_of(self._what):
+                self._file.close()
+            return
+        with suppress(OSError):  # the first error is the one to hear
+            self._file.close()
+
+    @property
+    def name(self) -> str:
+        """The path of the file itself, which has its final name only at the end."""
+        return str(self._file.name)
+
+    def write(self, data: bytes) -> None:
+        """Write all of `data`."""
+        rest = memoryview(data)
+        with _said_of(self._what):
+            while rest:  # standard output may be unbuffered, and then takes a part
+                rest = rest[self._file.write(rest) :]
+
+    def flush(self) -> None:
+        """Hand over what is buffered."""
+        with _said_of(self._what):
+            self._file.flush()
+
+    def tell(self) -> int:
+        """Bytes before the next one."""
+        return self._file.tell()
+
+    def seek(self, position: int) -> None:
+        """Go on at a byte; only in files that are not written in place."""
+        with _said_of(self._what):
+            self._file.seek(position)
+
 
 @dataclass(frozen=True)
 class Output:
-    """Where output goes: the path that was asked for, the open file, and whether it is a pipe or device."""
+    """Where output goes: the path that was asked for, the open file, and whether it is written in place."""
 
     path: str
-    file: BinaryIO
-    is_pipe: bool
+    file: OutputFile
+    in_place: bool
 
 
 @contextmanager
-def open_output(path: str, *, force: bool = False) -> Iterator[Output]:
-    """Open `path` for writing, `-` for standard output. On any error, also Ctrl-C, nothing stays behind.
+def open_output(path: str, *, force: bool = False, suffixes: Collection[str] | None = None) -> Iterator[Output]:
+    """Open `path` for writing, `-` for standard output. On any error, also Ctrl-C, no part of a file stays behind.
 
-    Pipes and devices are written as the data comes.
+    All that can be known beforehand is checked here: open the output before long work.
+
+    Args:
+        path: a file, or anything that is written in place.
+        force: replace a file that exists.
+        suffixes: those that a file may have, in lower case.
 
     Raises:
-        EdgecodecError: a file that exists without `force`, or a folder that is missing, read-only or full.
+        EdgecodecError: a file that exists without `force`, another suffix, or a folder that is missing, read-only or
+            full.
+        BrokenPipeError: a pipe whose reader went away.
     """
+    if path == "-":
+        output = OutputFile("standard output", sys.stdout.buffer)
+        yield Output(path, output, in_place=True)
+        output.flush()
+        return
+    with _said_of(path):
+        in_place = _opened_in_place(Path(path))
+    if in_place is not None:
+        with OutputFile(path, in_place) as file:
+            yield Output(path, file, in_place=True)
+        return
+    target = Path(os.path.realpath(path))
+    _check(path, target, force=force, suffixes=suffixes)
+    temporary = target.with_name(f".edgecodec-{secrets.token_hex(6)}.tmp")
     try:
-        if path == "-":
-            yield Output(path, sys.stdout.buffer, is_pipe=True)
-            sys.stdout.buffer.flush()
-            return
-        target = Path(path)
-        if target.is_dir():
-            raise EdgecodecError(f"{path}: is a folder")
-        if target.exists() and not target.is_file():
-            with target.open("wb") as file:
-                yield Output(path, file, is_pipe=True)
-            return
-        check_free(path, force=force)
-        temporary = target.with_name(f".edgecodec-{secrets.token_hex(6)}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                yield Output(path, file, is_pipe=False)
-            check_free(path, force=force)
+        with _said_of(path):
+            new = temporary.open("xb")
+        with OutputFile(path, new) as file:
+            yield Output(path, file, in_place=False)
+        _check(path, target, force=force, suffixes=suffixes)
+        with _said_of(path):
             temporary.replace(target)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-    except OSError as error:
-        raise EdgecodecError(f"{path}: cannot write: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
-def check_free(path: str, *, force: bool) -> None:
-    """Refuse to replace a file that exists, unless told to."""
-    if not force and Path(path).is_file():
+def _check(path: str, target: Path, *, force: bool, suffixes: Collection[str] | None) -> None:
+    """Refuse to write a file that would be no good, or in the place of something that is to stay."""
+    suffix = Path(path).suffix.lower()
+    if target.is_dir():
+        raise EdgecodecError(f"{path}: is a folder")
+    if target.is_symlink():
+        raise EdgecodecError(f"{path}: cannot write: a loop of links")
+    if suffixes is not None and suffix not in suffixes:
+        what = suffix or "files without a suffix"
+        raise EdgecodecError(f"{path}: cannot write {what}; choose {', '.join(suffixes)}")
+    if target.exists() and not force:
         raise EdgecodecError(f"{path}: exists; -f replaces it")
+
+
+def _opened_in_place(path: Path) -> BinaryIO | None:
+    """What is written in place, open; None for a file."""
+    descriptor = _descriptor(path)
+    if descriptor is not None:
+        process, number = descriptor
+        # Opening the path would begin at the first byte of a file again; a descriptor goes on where others stopped.
+        return os.fdopen(os.dup(number), "wb") if process == os.getpid() else path.open("ab")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return path.open("wb")
+    return None
+
+
+def _descriptor(path: Path) -> tuple[int, int] | None:
+    """Process and number of the open descriptor that a path stands for, or links to."""
+    for _ in range(_MOST_LINKS):
+        folder = _DESCRIPTORS.fullmatch(os.path.realpath(path.parent))
+        if folder is not None and path.name.isdecimal():
+            return int(folder[1] or os.getpid()), int(path.name)
+        if not path.is_symlink():
+            return None
+        path = path.parent / path.readlink()
+    return None
+
+
+@contextmanager
+def _said_of(what: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise EdgecodecError(f"{what}: cannot write: {error.strerror or error}") from None

@@ -9,20 +9,21 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bitstream import MAX_PACKET, Header, Reader, Writer
+from ..bitstream import MAX_PACKET, Header, Reader, Writable, Writer
 from ..bundle import shipped_bundles
 from ..codec import Codec, load
-from ..commands.progress import Progress
 from ..errors import AudioError, BitstreamError
+from ..progress import Progress, silent
 from ..sessions import Device
-from .audio import AudioReader, AudioWriter, Resampler, open_audio, written_format
-from .output import Output, check_free, open_output
+from .audio import AUDIO_SUFFIXES, AudioReader, AudioWriter, Resampler, open_audio
+from .output import Output, OutputFile, open_output
 
 _PACKET_SECONDS = 0.48  # what one damaged packet costs; at 6 kbps its 7 bytes of framing are 2 %
 
@@ -43,7 +44,14 @@ class Report:
 
 
 def encode_file(
-    codec: Codec, source: str, target: str, *, stages: int, mono: bool = False, force: bool = False
+    codec: Codec,
+    source: str,
+    target: str,
+    *,
+    stages: int,
+    mono: bool = False,
+    force: bool = False,
+    progress: Progress = silent,
 ) -> Report:
     """Encode an audio file, `-` for WAV on standard input, to an .edgc file, `-` for standard output.
 
@@ -51,7 +59,7 @@ def encode_file(
         AudioError: audio that cannot be read. EdgecodecError: output that exists or cannot be written.
     """
     with open_audio(source) as audio, open_output(target, force=force) as output:
-        return encode_audio(codec, audio, output.file, stages=stages, mono=mono)
+        return encode_audio(codec, audio, output.file, stages=stages, mono=mono, progress=progress)
 
 
 def decode_file(
@@ -62,6 +70,7 @@ def decode_file(
     device: Device = "cpu",
     strict: bool = False,
     force: bool = False,
+    progress: Progress = silent,
 ) -> Report:
     """Decode an .edgc file, `-` for standard input, to an audio file, `-` for WAV on standard output.
 
@@ -69,83 +78,84 @@ def decode_file(
     the report names; with `strict` it is refused, and nothing is written.
 
     Raises:
-        BitstreamError: no .edgc file, another bundle's, or nothing to decode.
+        BitstreamError: no .edgc file, another bundle's, one that cannot be read, or nothing to decode.
         EdgecodecError: output as in `encode_file`.
     """
-    written_format(target)
-    if target != "-":
-        check_free(target, force=force)
-    with open_edgc(source) as file:
+    with open_edgc(source) as file, open_output(target, force=force, suffixes=AUDIO_SUFFIXES) as output:
         try:
             if strict:
                 file = _checked_whole(file)
             reader = Reader(file)
-            codec = codec or _load_named(reader.header, device)
-            with open_output(target, force=force) as output:
-                return decode_packets(codec, reader, output)
+            return decode_packets(codec or _load_named(reader.header, device), reader, output, progress=progress)
         except BitstreamError as error:
             raise BitstreamError(f"{_input_name(source)}: {error}") from None
 
 
 def roundtrip_file(
-    codec: Codec, source: str, target: str, *, stages: int, mono: bool = False, force: bool = False
+    codec: Codec,
+    source: str,
+    target: str,
+    *,
+    stages: int,
+    mono: bool = False,
+    force: bool = False,
+    progress: Progress = silent,
 ) -> tuple[Report, Report]:
-    """Encode and decode a file; the .edgc between them is temporary."""
-    written_format(target)
-    if target != "-":
-        check_free(target, force=force)
-    with tempfile.TemporaryFile() as file:
-        with open_audio(source) as audio:
-            encoded = encode_audio(codec, audio, file, stages=stages, mono=mono)
-        file.seek(0)
-        with open_output(target, force=force) as output:
-            return encoded, decode_packets(codec, Reader(file), output)
+    """Encode and decode a file; the .edgc between them is temporary. Errors as in `encode_file`."""
+    with (
+        open_audio(source) as audio,
+        open_output(target, force=force, suffixes=AUDIO_SUFFIXES) as output,
+        tempfile.TemporaryFile() as file,
+    ):
+        edgc = OutputFile("the temporary .edgc file", file)
+        encoded = encode_audio(codec, audio, edgc, stages=stages, mono=mono, progress=progress)
+        edgc.seek(0)
+        return encoded, decode_packets(codec, Reader(file), output, progress=progress)
 
 
-def encode_audio(codec: Codec, audio: AudioReader, file: BinaryIO, *, stages: int, mono: bool) -> Report:
-    """Encode all blocks of `audio` into `file`."""
+def encode_audio(
+    codec: Codec, audio: AudioReader, file: Writable, *, stages: int, mono: bool = False, progress: Progress = silent
+) -> Report:
+    """Encode all blocks of `audio` into `file`, to which nothing is written before there is audio."""
     start = time.perf_counter()
+    blocks = audio.blocks()
+    first = next(blocks, None)
+    if first is None:
+        raise AudioError(f"{audio.name}: holds no samples")
     channels = 1 if mono else audio.channels
     header = make_header(codec, audio.sample_rate, channels, stages)
     stream = codec.encoder_stream(stages=stages, channels=channels, frames_per_packet=header.frames_per_packet)
     resampler = Resampler(audio.sample_rate, codec.sample_rate, channels)
-    writer: Writer | None = None
     samples = 0
     total = None if audio.samples is None else audio.samples / audio.sample_rate
-    with Progress("encoding", total) as progress:
-        for block in audio.blocks():
-            writer = writer or Writer(file, header)
-            samples += block.shape[1]
+    with Writer(file, header) as writer:
+        for block in chain([first], blocks):
             mixed = block.mean(axis=0, keepdims=True, dtype=np.float32) if mono else block
             for packet in stream.push(resampler.push(mixed)):
                 writer.write(packet)
-            progress.advance(block.shape[1] / audio.sample_rate)
-        if writer is None:
-            raise AudioError(f"{audio.name}: holds no samples")
+            samples += block.shape[1]
+            progress("seconds encoded", samples / audio.sample_rate, total)
         last = resampler.push(np.zeros((channels, 0), np.float32), last=True)
         for packet in stream.push(last) + stream.flush():
             writer.write(packet)
-        writer.finish(samples)
+        writer.samples = samples
     return _report(header, samples, writer, time.perf_counter() - start)
 
 
-def decode_packets(codec: Codec, reader: Reader, output: Output) -> Report:
+def decode_packets(codec: Codec, reader: Reader, output: Output, *, progress: Progress = silent) -> Report:
     """Decode all packets of `reader` into `output`, at the rate and length of the audio that was encoded."""
     start = time.perf_counter()
     header = reader.header
     check_header(codec, header)
-    writer = AudioWriter(output, header.sample_rate, header.channels)
     samples = 0
-    held = np.zeros(
-        (header.channels, 0), np.float32
-    )  # one block back: only the end record says where the last one ends
-    try:
-        with Progress("decoding", None) as progress:
-            for block in _decoded(codec, reader):
-                writer.write(held)
-                samples += held.shape[1]
-                held = block
-                progress.advance(block.shape[1] / header.sample_rate)
+    # One block is held back: only the end record says where the last one ends.
+    held = np.zeros((header.channels, 0), np.float32)
+    with AudioWriter(output, header.sample_rate, header.channels) as writer:
+        for block in _decoded(codec, reader):
+            writer.write(held)
+            samples += held.shape[1]
+            held = block
+            progress("seconds decoded", samples / header.sample_rate, None)
         if reader.damage is None and reader.samples is not None:
             rest = reader.samples - samples
             # Two resamplers may round their lengths against each other by a sample or two.
@@ -158,9 +168,6 @@ def decode_packets(codec: Codec, reader: Reader, output: Output) -> Report:
         if not samples:
             raise BitstreamError(reader.damage or "holds no audio")
         writer.write(held)
-        writer.finish()
-    finally:
-        writer.abort()
     return _report(header, samples, reader, time.perf_counter() - start, reader.damage)
 
 
@@ -227,11 +234,7 @@ def _decoded(codec: Codec, reader: Reader) -> Iterator[NDArray[np.float32]]:
 def _checked_whole(file: BinaryIO) -> BinaryIO:
     """A file at its start again, found sound to its end; a pipe is copied to a temporary file first."""
     if not file.seekable():
-        copy = tempfile.TemporaryFile()  # noqa: SIM115 (closed when it is collected)
-        while piece := file.read(1 << 16):
-            copy.write(piece)
-        copy.seek(0)
-        file = copy
+        file = _copied(file)
     reader = Reader(file)
     for _ in reader:
         pass
@@ -239,6 +242,21 @@ def _checked_whole(file: BinaryIO) -> BinaryIO:
         raise BitstreamError(f"{reader.damage}; refused (--strict)")
     file.seek(0)
     return file
+
+
+def _copied(file: BinaryIO) -> BinaryIO:
+    """A temporary file of all that a pipe holds, at its start."""
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 (closed when it is collected)
+    output = OutputFile("a temporary copy of the input", copy)
+    while True:
+        try:
+            piece = file.read(1 << 16)
+        except OSError as error:
+            raise BitstreamError(f"cannot read: {error.strerror or error}") from None
+        if not piece:
+            output.seek(0)
+            return copy
+        output.write(piece)
 
 
 def _load_named(header: Header, device: Device) -> Codec:

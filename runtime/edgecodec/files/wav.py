@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from types import TracebackType
 from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AudioError
+from .output import Output
 
 Bits = Literal[16, 24]
 
 _UNKNOWN = 0xFFFFFFFF
-_LONGEST = 0x7FFF0000  # sizes from here on mean "unknown" to the programs that write pipes
+_UNKNOWN_FROM = 0x7FFF0000  # sizes from here on mean "unknown" to programs that write pipes
+_HEADER_BYTES = 44
+_LONGEST = _UNKNOWN - 1 - (_HEADER_BYTES - 8)  # bytes of samples that RIFF's 32 bits can say
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _ENCODINGS = {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32), (_FLOAT, 64)}
 _MAX_CHUNK = 1 << 20  # of chunks before the samples: tags and the like
@@ -73,7 +77,7 @@ def read_header(file: BinaryIO) -> WavHeader:
     if fields is None or not fields[1] or not fields[2]:
         raise AudioError("a WAV stream without a format")
     tag, channels, rate, bits = fields
-    return WavHeader(channels, rate, (tag, bits), None if size >= _LONGEST else size)
+    return WavHeader(channels, rate, (tag, bits), None if size >= _UNKNOWN_FROM else size)
 
 
 def read_exactly(file: BinaryIO, size: int) -> bytes:
@@ -103,26 +107,34 @@ def decode_samples(data: bytes, header: WavHeader) -> NDArray[np.float32]:
 
 
 class WavWriter:
-    """Writes PCM; samples beyond [-1, 1] are clipped. Where the file can seek, `finish` fills in the sizes."""
+    """Writes PCM; samples beyond [-1, 1] are clipped. Leaving it fills in the sizes, if no error came before.
 
-    def __init__(self, file: BinaryIO, sample_rate: int, channels: int, bits: Bits = 16) -> None:
-        self._file, self._rate, self._channels, self._bits = file, sample_rate, channels, bits
-        self._data_bytes = 0
-        file.write(self._header(None))
+    What is written in place, or is longer than 32 bits can say (4 GiB), keeps "unknown".
+    """
+
+    def __init__(self, output: Output, sample_rate: int, channels: int, bits: Bits = 16) -> None:
+        self._output, self._rate, self._channels, self._bits = output, sample_rate, channels, bits
+        output.file.write(self._header(None))
+
+    def __enter__(self) -> WavWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None or self._output.in_place:
+            return
+        data_bytes = self._output.file.tell() - _HEADER_BYTES
+        if data_bytes <= _LONGEST:
+            self._output.file.seek(0)
+            self._output.file.write(self._header(data_bytes))
 
     def write(self, audio: NDArray[np.float32]) -> None:
         """Append audio [channels, samples]."""
         highest = (1 << (self._bits - 1)) - 1
         numbers = (np.clip(audio.T, -1, 1).astype(np.float64) * highest).round().astype("<i4")
         data = numbers.reshape(-1, 1).view(np.uint8)[:, : self._bits // 8].tobytes()  # the low bytes come first
-        self._file.write(data)
-        self._data_bytes += len(data)
-
-    def finish(self) -> None:
-        """Fill in the sizes; a pipe, or more than 4 GB, keeps "unknown"."""
-        if self._file.seekable() and self._data_bytes < _LONGEST:
-            self._file.seek(0)
-            self._file.write(self._header(self._data_bytes))
+        self._output.file.write(data)
 
     def _header(self, data_bytes: int | None) -> bytes:
         riff, data = (_UNKNOWN, _UNKNOWN) if data_bytes is None else (36 + data_bytes, data_bytes)

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files.audio import AudioReader, AudioWriter, Resampler, open_audio, written_format
-from ..files.output import check_free, open_output
+from ..files.audio import AUDIO_SUFFIXES, AudioReader, AudioWriter, Resampler, open_audio
+from ..files.output import open_output
 from ..files.wav import Bits
 
 
@@ -124,14 +124,10 @@ class FileSink:
 
     def __init__(self, path: str, codec_rate: int, *, channels: int = 1, bits: Bits = 16, force: bool = False) -> None:
         self.name = path
-        written_format(path)
-        if path != "-":
-            check_free(path, force=force)
         self._channels = channels
         with ExitStack() as stack:
-            output = stack.enter_context(open_output(path, force=force))
-            self._writer: AudioWriter | None = AudioWriter(output, codec_rate, channels, bits)
-            stack.callback(self._writer.abort)
+            output = stack.enter_context(open_output(path, force=force, suffixes=AUDIO_SUFFIXES))
+            self._writer: AudioWriter | None = stack.enter_context(AudioWriter(output, codec_rate, channels, bits))
             self._stack = stack.pop_all()
 
     def start(self) -> None:
@@ -159,6 +155,5 @@ class FileSink:
         """Complete the file."""
         if self._writer is None:
             return
-        writer, self._writer = self._writer, None
-        with self._stack:
-            writer.finish()
+        self._writer = None
+        self._stack.close()
