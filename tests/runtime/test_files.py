@@ -5,13 +5,20 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
+import stat
 import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from edgecodec.bitstream import Reader
+from edgecodec.files.output import open_output
+from edgecodec.files.wav import WavWriter
 from edgecodec.packets import PacketFormat
 
 
@@ -355,3 +362,169 @@ def test_loud_audio_is_clipped_not_wrapped(run, tiny: Path, tmp_path: Path) -> N
 
 def test_the_format_of_packets(codec) -> None:
     assert codec.packet_format(channels=2) == PacketFormat(2, 4)
+
+
+# --- outputs that are not ours: written in place
+
+
+EDGECODEC = str(Path(sys.executable).parent / "edgecodec")
+
+
+def shell(line: str, folder: Path, tiny: Path) -> subprocess.CompletedProcess[str]:
+    """A line of bash; EC and TINY stand for the command and the bundle."""
+    environment = {**os.environ, "EC": EDGECODEC, "TINY": str(tiny)}
+    command = ["bash", "-o", "pipefail", "-c", line]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def sounds(run, tiny: Path, tmp_path: Path, clip: Path) -> Path:
+    """A folder with clip.wav, coded.edgc and what it decodes to, decoded.wav."""
+    assert encode(run, tiny, clip, "coded.edgc").exit_code == 0
+    assert decode(run, tiny, "coded.edgc", "decoded.wav").exit_code == 0
+    return tmp_path
+
+
+def samples_of(data: bytes) -> bytes:
+    """The samples of WAV as edgecodec writes it, whatever its header says about lengths."""
+    assert data[:4] == b"RIFF" and data[36:40] == b"data"
+    return data[44:]
+
+
+@pytest.mark.parametrize("target", ["-", "-f /dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "-f links/to/stdout"])
+@pytest.mark.parametrize("redirection", ["> shared", ">> shared"])
+def test_a_shared_stdout_keeps_what_is_there(sounds: Path, tiny: Path, target: str, redirection: str) -> None:
+    (sounds / "links").mkdir()
+    (sounds / "links/to").symlink_to(".")
+    (sounds / "links/stdout").symlink_to("../fd1")
+    (sounds / "fd1").symlink_to("/dev/stdout")
+    (sounds / "shared").write_text("precious\n" if ">>" in redirection else "goes")
+    line = f'{{ echo before; "$EC" decode coded.edgc {target} --bundle "$TINY"; echo after; }} {redirection}'
+    done = shell(line, sounds, tiny)
+    assert done.returncode == 0, done.stderr
+    start = b"precious\nbefore\n" if ">>" in redirection else b"before\n"
+    written = (sounds / "shared").read_bytes()
+    decoded = samples_of((sounds / "decoded.wav").read_bytes())
+    assert written.startswith(start)
+    rest = samples_of(written[len(start) :])
+    assert rest.startswith(decoded)
+    assert rest[len(decoded) :].endswith(b"after\n") and b"RIFF" not in rest
+    assert Path("/dev/stdout").is_symlink() and (sounds / "fd1").is_symlink() and (sounds / "links/stdout").is_symlink()
+
+
+def test_descriptors_that_others_opened(sounds: Path, tiny: Path) -> None:
+    line = 'echo before > three; "$EC" decode coded.edgc /dev/fd/3 -f --bundle "$TINY" 3>> three'
+    done = shell(line, sounds, tiny)
+    assert done.returncode == 0, done.stderr
+    written = (sounds / "three").read_bytes()
+    assert written.startswith(b"before\nRIFF")
+    assert samples_of(written[7:]) == samples_of((sounds / "decoded.wav").read_bytes())
+    done = shell('"$EC" decode coded.edgc /dev/fd/9 -f --bundle "$TINY"', sounds, tiny)
+    assert done.returncode == 1
+    assert done.stderr == "edgecodec: /dev/fd/9: cannot write: Bad file descriptor\n"
+
+
+def test_a_descriptor_of_another_process_is_written_at_its_end(run, sounds: Path, tiny: Path) -> None:
+    with (sounds / "theirs").open("wb") as file:
+        file.write(b"before\n")
+        file.flush()
+        process = subprocess.Popen(["sleep", "60"], stdout=file)
+    try:
+        assert decode(run, tiny, "coded.edgc", f"/proc/{process.pid}/fd/1", "-f").exit_code == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert (sounds / "theirs").read_bytes().startswith(b"before\nRIFF")
+
+
+def test_devices_and_fifos_stay_what_they_are(run, sounds: Path, tiny: Path) -> None:
+    os.mkfifo(sounds / "fifo.flac")
+    (sounds / "null").symlink_to("/dev/null")
+    for target in ("/dev/null", "null"):
+        assert decode(run, tiny, "coded.edgc", target, "-f").exit_code == 0
+        assert encode(run, tiny, "clip.wav", target, "-f").exit_code == 0
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode) and (sounds / "null").is_symlink()
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit((sounds / "fifo.flac").read_bytes)
+        assert decode(run, tiny, "coded.edgc", "fifo.flac", "-f").exit_code == 0
+        assert samples_of(read.result(timeout=20)) == samples_of((sounds / "decoded.wav").read_bytes())
+    assert (sounds / "fifo.flac").is_fifo()
+
+
+def test_links_to_files_stay_links(run, sounds: Path, tiny: Path) -> None:
+    (sounds / "elsewhere").mkdir()
+    (sounds / "elsewhere/real.wav").write_text("precious")
+    (sounds / "link.wav").symlink_to("elsewhere/real.wav")
+    (sounds / "dangling.wav").symlink_to("elsewhere/new.wav")
+    (sounds / "loop.wav").symlink_to("loop.wav")
+    refused(decode(run, tiny, "coded.edgc", "link.wav"), "link.wav: exists")
+    refused(decode(run, tiny, "coded.edgc", "loop.wav", "-f"), "loop.wav: cannot write: a loop of links")
+    assert (sounds / "elsewhere/real.wav").read_text() == "precious"
+    assert decode(run, tiny, "coded.edgc", "link.wav", "-f").exit_code == 0
+    assert decode(run, tiny, "coded.edgc", "dangling.wav").exit_code == 0
+    expected = (sounds / "decoded.wav").read_bytes()
+    for link, file in (("link.wav", "real.wav"), ("dangling.wav", "new.wav")):
+        assert (sounds / link).is_symlink()
+        assert (sounds / "elsewhere" / file).read_bytes() == expected
+    assert sorted(path.name for path in (sounds / "elsewhere").iterdir()) == ["new.wav", "real.wav"]
+
+
+@pytest.mark.parametrize(
+    "command", ["encode - out.edgc", "roundtrip - out.wav", "decode - out.wav", "decode - - --strict"]
+)
+def test_an_input_that_breaks_is_said_of_the_input(sounds: Path, tiny: Path, command: str) -> None:
+    """A socket whose other end closes with something unread: what was sent is read, then comes an error."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b"never read")
+        source = "coded.edgc" if command.startswith("decode") else "clip.wav"
+        theirs.sendall((sounds / source).read_bytes()[:-50])
+        theirs.close()
+        done = subprocess.run(
+            [EDGECODEC, *command.split(), "--bundle", str(tiny)],
+            cwd=sounds, stdin=ours, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "edgecodec: standard input: cannot read: Connection reset by peer\n"
+    assert not list(sounds.glob("out.*")) and not list(sounds.glob(".edgecodec-*"))
+
+
+def test_a_file_that_breaks_is_said_of_the_file(run, sounds: Path, tiny: Path) -> None:
+    (sounds / "memory.edgc").symlink_to("/proc/self/mem")  # reading its first byte is an input/output error
+    refused(decode(run, tiny, "memory.edgc"), "memory.edgc: cannot read: Input/output error")
+    os.mkfifo(sounds / "fifo.wav")
+    data = (sounds / "clip.wav").read_bytes()
+    with ThreadPoolExecutor() as pool:
+        pool.submit((sounds / "fifo.wav").write_bytes, data[:9000])
+        refused(encode(run, tiny, "fifo.wav", "out.edgc"), "fifo.wav: truncated, 4478 of 8000")
+    assert not (sounds / "out.edgc").exists()
+
+
+def test_a_reader_that_goes_away_ends_a_command_in_silence(sounds: Path, tiny: Path, voice) -> None:
+    soundfile.write(sounds / "long.wav", np.tile(voice(8000), 60), 8000)
+    assert shell('"$EC" encode long.wav long.edgc --bundle "$TINY"', sounds, tiny).returncode == 0
+    os.mkfifo(sounds / "fifo")
+    for command in ("decode long.edgc -", "roundtrip long.wav -", "encode long.wav - -q 4", "decode long.edgc fifo"):
+        pipe = "> /dev/null & head -c 100 < fifo > /dev/null" if "fifo" in command else "| head -c 100 > /dev/null"
+        status = "wait $!; exit $?" if "fifo" in command else "exit ${PIPESTATUS[0]}"
+        done = shell(f'"$EC" {command} --bundle "$TINY" {pipe}; {status}', sounds, tiny)
+        assert (done.returncode, done.stderr) == (141, ""), command
+
+
+# --- WAV of more than two gigabytes
+
+
+@pytest.mark.parametrize(("gibibytes", "known"), [(2, True), (3, True), (4, False)])
+def test_the_length_of_a_long_wav(tmp_path: Path, gibibytes: int, known: bool) -> None:
+    """A sparse file: all but its ends is a hole that takes no disk."""
+    samples = (gibibytes << 30) // 2 + 1000
+    with open_output(str(tmp_path / "long.wav"), suffixes=[".wav"]) as output, WavWriter(output, 8000, 1) as writer:
+        writer.write(np.full((1, 1000), 0.5, np.float32))
+        output.file.seek(output.file.tell() + (gibibytes << 30) - 2000)
+        writer.write(np.full((1, 1000), -0.5, np.float32))
+    with (tmp_path / "long.wav").open("rb") as file:
+        riff, data = struct.unpack("<4xI32xI", file.read(44))
+    size = (tmp_path / "long.wav").stat().st_size
+    assert (riff, data) == ((size - 8, 2 * samples) if known else (0xFFFFFFFF, 0xFFFFFFFF))
+    if known:
+        assert soundfile.info(tmp_path / "long.wav").frames == samples

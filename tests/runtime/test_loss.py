@@ -302,11 +302,10 @@ def test_garbage_is_no_redundant_packet(data: bytes) -> None:
 def test_files_hold_no_redundancy(codec: Codec, packets: list[Packet], tmp_path: Path) -> None:
     header = Header(codec.fingerprint, "tiny", 8000, 16, 8000, 1, 4, 4, 1)
     for name, some in (("redundant", packets), ("plain", [plain(packet) for packet in packets])):
-        with (tmp_path / name).open("wb") as file:
-            with Writer(file, header) as writer:
-                for packet in some:
-                    writer.write(packet)
-                writer.samples = 3000
+        with (tmp_path / name).open("wb") as file, Writer(file, header) as writer:
+            for packet in some:
+                writer.write(packet)
+            writer.samples = 3000
     assert (tmp_path / "redundant").read_bytes() == (tmp_path / "plain").read_bytes()
     smuggled = header.to_bytes() + codec.packet_format().to_bytes(packets[1])
     (tmp_path / "smuggled").write_bytes(smuggled)
