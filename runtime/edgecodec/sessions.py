@@ -1,17 +1,24 @@
 """onnxruntime sessions of a bundle's graphs: device, options, and the check that graphs and manifest agree.
 
 onnxruntime is imported when the first session is made, so that `import edgecodec` stays light.
+
+CUDA needs onnxruntime-gpu. It fills the same folder as onnxruntime, which edgecodec itself asks for, and the one that
+was installed last wins. What works:
+
+    pip install 'edgecodec[gpu]'
+    pip install --force-reinstall --no-deps onnxruntime-gpu
 """
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .errors import BundleError, DeviceError
+from .errors import BundleError, DeviceError, EdgecodecError
 from .manifest import GRAPHS, Manifest
 
 if TYPE_CHECKING:
@@ -30,6 +37,8 @@ _BLOCK_FRAMES = 64  # frames times streams in one call: bounds memory, and is lo
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # An exhaustive search would time every new length; TF32 would change codes.
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+_NO_START = "CUDA was asked for, but onnxruntime could not start it"
+_REINSTALL = "pip install --force-reinstall --no-deps onnxruntime-gpu"
 
 
 class Sessions:
@@ -45,8 +54,13 @@ class Sessions:
             raise DeviceError(f"threads must be 1 or more, not {threads}")
         self.manifest = bundle.manifest
         self.device: Literal["cpu", "cuda"] = _choose(device)
-        self._sessions = {name: self._session(bundle, name, threads) for name in GRAPHS}
-        self._check_runs(bundle)
+        try:
+            self._start(bundle, threads)
+        except EdgecodecError:  # onnxruntime lists CUDA wherever it was built with it
+            if device != "auto" or self.device == "cpu":
+                raise
+            self.device = "cpu"
+            self._start(bundle, threads)
         self.silence = self._silence()  # latents [1, 1, D]
 
     def encode(
@@ -124,9 +138,13 @@ class Sessions:
             raise graph_failed(graph, error) from None
         return outputs
 
-    def _session(self, bundle: Bundle, name: str, threads: int) -> Any:
-        import onnxruntime as ort
+    def _start(self, bundle: Bundle, threads: int) -> None:
+        """Make the sessions on the device that was chosen, and try them."""
+        self._sessions = {name: self._session(bundle, name, threads, self.device) for name in GRAPHS}
+        self._check_runs(bundle)
 
+    def _session(self, bundle: Bundle, name: str, threads: int, device: str) -> Any:
+        ort = _onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -134,16 +152,18 @@ class Sessions:
         options.log_severity_level = 4  # what goes wrong is raised, or checked below
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        providers: list[Any] = [(_CUDA, _CUDA_OPTIONS), _CPU] if self.device == "cuda" else [_CPU]
+        providers: list[Any] = [(_CUDA, _CUDA_OPTIONS), _CPU] if device == "cuda" else [_CPU]
         where = bundle.path / getattr(bundle.manifest.graphs, name).file
         try:
-            session = ort.InferenceSession(bundle.graphs[name], options, providers=providers)
+            # Its own fallback to the CPU prints to standard output.
+            session = ort.InferenceSession(bundle.graphs[name], options, providers=providers, enable_fallback=0)
         except Exception as error:  # onnxruntime's errors share no base of their own
+            if device == "cuda":
+                self._session(bundle, name, threads, "cpu")  # refuses the graph, if that is what is wrong
+                raise DeviceError(f"{_NO_START}: {_one_line(error)}") from None
             raise BundleError(f"{where}: onnxruntime refuses the graph: {_one_line(error)}") from None
-        if self.device == "cuda" and session.get_providers()[0] != _CUDA:
-            raise DeviceError(
-                "CUDA was asked for, but onnxruntime could not start it; check the CUDA and cuDNN libraries"
-            )
+        if device == "cuda" and session.get_providers()[0] != _CUDA:
+            raise DeviceError(f"{_NO_START}; check the CUDA and cuDNN libraries")
         _check_signature(session, name, bundle.manifest, str(where))
         return session
 
@@ -186,13 +206,32 @@ def _choose(device: str) -> Literal["cpu", "cuda"]:
         return "cpu"
     if device not in ("cuda", "auto"):
         raise DeviceError(f"unknown device {device!r}: choose cpu, cuda or auto")
-    import onnxruntime as ort
-
-    if _CUDA in ort.get_available_providers():
+    if _CUDA in _onnxruntime().get_available_providers():
         return "cuda"
     if device == "auto":
         return "cpu"
-    raise DeviceError("CUDA was asked for, but this onnxruntime has none: pip install 'edgecodec[gpu]'")
+    if _is_installed("onnxruntime-gpu"):
+        raise DeviceError(f"CUDA was asked for, but onnxruntime lies over onnxruntime-gpu: {_REINSTALL}")
+    raise DeviceError(
+        f"CUDA was asked for, but this onnxruntime has none: pip install 'edgecodec[gpu]', then {_REINSTALL}"
+    )
+
+
+def _onnxruntime() -> Any:
+    import onnxruntime
+
+    if not hasattr(onnxruntime, "InferenceSession"):  # one of two packages was uninstalled, with files of both
+        package = "onnxruntime-gpu" if _is_installed("onnxruntime-gpu") else "onnxruntime"
+        raise DeviceError(f"onnxruntime is not complete: pip install --force-reinstall --no-deps {package}")
+    return onnxruntime
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _check_signature(session: onnxruntime.InferenceSession, name: str, m: Manifest, where: str) -> None:

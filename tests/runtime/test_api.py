@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 import time
@@ -101,5 +103,53 @@ def test_cuda_that_is_not_there_is_an_error(tiny: Path) -> None:
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
-    with pytest.raises(edgecodec.DeviceError, match=r"pip install 'edgecodec\[gpu\]'"):
+    with pytest.raises(edgecodec.DeviceError, match=r"pip install 'edgecodec\[gpu\]', then pip install --force"):
         edgecodec.load(tiny, device="cuda")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider':UserWarning")
+def test_cuda_that_is_listed_and_cannot_start(
+    tiny: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], voice
+) -> None:
+    """As with onnxruntime-gpu where the libraries of CUDA are not: it says that it has CUDA, and starts without."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(edgecodec.DeviceError, match="could not start it"):
+        edgecodec.load(tiny, device="cuda")
+    codec = edgecodec.load(tiny, device="auto")
+    assert codec.device == "cpu"
+    assert (codec.encode(voice(100)) == edgecodec.load(tiny).encode(voice(100))).all()
+    spoil(bundle)
+    for device in ("cpu", "auto"):
+        with pytest.raises(edgecodec.BundleError, match="refuses the graph"):
+            edgecodec.load(bundle, device=device)
+    assert capfd.readouterr().out == ""
+
+
+def spoil(bundle: Path) -> None:
+    """Put something into a bundle that is no graph, and a manifest that vouches for it."""
+    (bundle / "decoder.onnx").write_bytes(b"no graph")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["graphs"]["decoder"] |= {"sha256": hashlib.sha256(b"no graph").hexdigest(), "bytes": 8}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_onnxruntime_over_onnxruntime_gpu_is_said(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both packages are listed as installed; the folder that they share holds the one without CUDA."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    listed = tmp_path / "onnxruntime_gpu-1.31.1.dist-info"
+    listed.mkdir()
+    (listed / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.31.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(edgecodec.DeviceError, match="over onnxruntime-gpu: pip install --force-reinstall --no-deps"):
+        edgecodec.load(tiny, device="cuda")
+    assert edgecodec.load(tiny, device="auto").device == "cpu"
+    monkeypatch.delattr(onnxruntime, "InferenceSession")  # what is left when one of the two is uninstalled
+    with pytest.raises(edgecodec.DeviceError, match=r"not complete: pip install .* onnxruntime-gpu"):
+        edgecodec.load(tiny)
