@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import edgecodec
+import msgspec
 import numpy as np
 import torch
 from edgecodec.errors import CheckpointError, DataError, ExportError
@@ -99,7 +100,7 @@ def _finish(request: Request, manifest: Manifest, model: CodecModel, folder: Pat
     codec = edgecodec.load(folder)
     golden = _write_golden(codec, _loudest(audio, round(GOLDEN_SECONDS * manifest.sample_rate)), folder)
     rows = request.score(codec) if request.score else []
-    manifest = dataclasses.replace(manifest, golden=golden, parity=parity.facts(), quality=rows)
+    manifest = msgspec.structs.replace(manifest, golden=golden, parity=parity.facts(), quality=rows)
     _write_manifest(manifest, folder)
     (folder / "MODEL_CARD.md").write_text(model_card(manifest, request.notes), encoding="utf-8")
     (folder / "LICENSE").write_bytes(request.license.read_bytes() if request.license else _own_license())

@@ -12,6 +12,7 @@ from typing import Any
 from edgecodec import Manifest
 from edgecodec.errors import ExportError
 from edgecodec.evaluation.score_tables import markdown, mean_cells
+from edgecodec.manifest import GRAPHS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -119,7 +120,7 @@ def _sizes(m: Manifest) -> Iterator[str]:
         macs = getattr(m.macs_per_second, part) / 1e6
         note = f" at {m.quantizer.max_stages} stages" if part == "quantizer" else ""
         yield f"| {part} | {getattr(m.parameters, part):,} | {macs:,.0f}{note} |"
-    total = sum(getattr(m.graphs, f.name).bytes for f in fields(m.graphs))
+    total = sum(getattr(m.graphs, name).bytes for name in GRAPHS)
     yield ""
     yield f"The four graphs take {total / 1e6:.1f} MB. {_ARITHMETIC.get(m.precision, m.precision)}"
 

@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, cast, get_type_hints
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import BitrateError, BitstreamError, BundleError
 
 FORMAT_VERSION = 1
-DEFAULT_BITRATE = 6.0  # kbps
 GRAPHS = ("encoder", "quantizer_encode", "quantizer_decode", "decoder")
+DEFAULT_BITRATE = 6.0  # kbps
+
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+_State = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
+_Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
 
-def _bounds(low: int, high: int) -> Any:
-    return field(metadata={"bounds": (low, high)})
-
-
-@dataclass(frozen=True)
-class QuantizerFacts:
+class QuantizerFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Kind (`rvq`, `vq`, `pq`, `gumbel`), entries per codebook, and stages trained."""
 
-    kind: str
-    codebook_size: int = _bounds(2, 65536)
-    max_stages: int = _bounds(1, 128)
+    kind: _Text
+    codebook_size: Annotated[int, msgspec.Meta(ge=2, le=65536)]
+    max_stages: Annotated[int, msgspec.Meta(ge=1, le=128)]
 
     @property
     def code_bits(self) -> int:
@@ -40,42 +38,37 @@ class QuantizerFacts:
         return (self.codebook_size - 1).bit_length()
 
 
-@dataclass(frozen=True)
-class StateSizes:
+class StateSizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Floats that each graph carries from call to call, per stream."""
 
-    encoder: int = _bounds(0, 1 << 24)
-    decoder: int = _bounds(0, 1 << 24)
+    encoder: _State
+    decoder: _State
 
 
-@dataclass(frozen=True)
-class Latency:
+class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Samples: `buffering` until a frame is full, `algorithmic` by which decoded audio lags behind the input."""
 
-    buffering: int = _bounds(1, 1 << 16)
-    algorithmic: int = _bounds(0, 1 << 20)
+    buffering: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+    algorithmic: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
 
 
-@dataclass(frozen=True)
-class PartSizes:
+class PartSizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One number for each part of the codec: parameters, or multiply-accumulates per second of audio."""
 
-    encoder: int = _bounds(0, 1 << 50)
-    decoder: int = _bounds(0, 1 << 50)
-    quantizer: int = _bounds(0, 1 << 50)
+    encoder: _Size
+    decoder: _Size
+    quantizer: _Size
 
 
-@dataclass(frozen=True)
-class FileEntry:
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of the bundle: plain name, SHA-256 in hex, and bytes."""
 
-    file: str
-    sha256: str
-    bytes: int = _bounds(1, 256 << 20)
+    file: _Text
+    sha256: _Text
+    bytes: Annotated[int, msgspec.Meta(ge=1, le=256 << 20)]
 
 
-@dataclass(frozen=True)
-class GraphFiles:
+class GraphFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The four graphs."""
 
     encoder: FileEntry
@@ -84,33 +77,32 @@ class GraphFiles:
     decoder: FileEntry
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """The contract between an export and every runtime; `manifest.json` holds these keys and no others.
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The contract between an export and every runtime; `manifest.json` holds these keys, in this order, and no others.
 
     `parity` (measured differences between training and graphs), `quality` (table rows), `training` (data, licences)
     and `tools` (versions) are for people: any JSON.
     """
 
-    name: str
-    architecture: str
-    sample_rate: int = _bounds(1000, 768_000)
-    frame_size: int = _bounds(1, 1 << 16)
-    latent_dim: int = _bounds(1, 1 << 14)
+    format_version: Annotated[int, msgspec.Meta(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION
+    name: _Text
+    architecture: _Text
+    sample_rate: Annotated[int, msgspec.Meta(ge=1000, le=768_000)]
+    frame_size: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+    latent_dim: Annotated[int, msgspec.Meta(ge=1, le=1 << 14)]
     quantizer: QuantizerFacts
     state: StateSizes
     latency: Latency
     parameters: PartSizes
     macs_per_second: PartSizes
-    opset: int = _bounds(1, 1000)
-    precision: str
+    opset: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    precision: _Text
     graphs: GraphFiles
     golden: FileEntry
     parity: dict[str, Any]
     quality: list[Any]
     training: dict[str, Any]
     tools: dict[str, Any]
-    format_version: int = field(default=FORMAT_VERSION, metadata={"bounds": (1, FORMAT_VERSION)})
 
     @property
     def frame_rate(self) -> float:
@@ -186,51 +178,29 @@ class Manifest:
             BundleError: not JSON, a newer format, missing or unknown keys, a wrong type, or a number out of range.
         """
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"the manifest is not JSON: {error}") from None
-        if not isinstance(data, dict):
-            raise BundleError("the manifest is not a JSON object")
-        version = data.get("format_version")
-        if type(version) is int and version > FORMAT_VERSION:
-            raise BundleError(
-                f"the bundle has format {version}, this edgecodec reads up to {FORMAT_VERSION}: upgrade edgecodec"
-            )
-        if "format_version" not in data:
-            raise BundleError("the manifest lacks format_version")
-        return cast(Manifest, _read(cls, data, ""))
+            version = msgspec.json.decode(text, type=_Version).format_version
+            if version > FORMAT_VERSION:
+                raise BundleError(
+                    f"the bundle has format {version}, this edgecodec reads up to {FORMAT_VERSION}: upgrade edgecodec"
+                )
+            return msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _refused(error) from None
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
-        data = asdict(self)
-        return json.dumps({"format_version": data.pop("format_version"), **data}, indent=1, allow_nan=False) + "\n"
+        return json.dumps(self, indent=1, allow_nan=False, default=msgspec.structs.asdict) + "\n"
 
 
-def _read(kind: type[Any], data: Mapping[str, Any], where: str) -> object:
-    """Build the dataclass `kind` of a JSON object found at `where`."""
-    names = {f.name for f in fields(kind)}
-    for problem, keys in (("lacks", names - data.keys()), ("has unknown key", data.keys() - names)):
-        if keys:
-            listed = ", ".join(where + key[:60] for key in sorted(keys)[:5])
-            raise BundleError(f"the manifest {problem} {listed}")
-    hints = get_type_hints(kind)
-    values = {f.name: _value(hints[f.name], data[f.name], where + f.name, f.metadata) for f in fields(kind)}
-    return kind(**values)
+class _Version(msgspec.Struct):
+    """What a manifest of any format says; its other keys are not looked at."""
+
+    format_version: int
 
 
-def _value(hint: Any, value: Any, where: str, metadata: Mapping[str, Any]) -> object:
-    if is_dataclass(hint):
-        hint, build = dict, cast(type[Any], hint)
-    else:
-        hint, build = getattr(hint, "__origin__", hint), None
-    if type(value) is not hint:  # not isinstance: true is no number
-        raise BundleError(f"the manifest's {where} must be {hint.__name__}, not {type(value).__name__}")
-    if build is not None:
-        return _read(build, value, f"{where}.")
-    if hint is str and not 0 < len(value) <= 200:
-        raise BundleError(f"the manifest's {where} must have 1 to 200 characters")
-    if "bounds" in metadata:
-        low, high = metadata["bounds"]
-        if not low <= value <= high:
-            raise BundleError(f"the manifest's {where} is {value}, outside {low}..{high}")
-    return value
+def _refused(error: Exception) -> BundleError:
+    """Msgspec says "Expected `int` >= 1 - at `$.quantizer.max_stages`"."""
+    text = " ".join(str(error).replace("`", "").split())[:300]
+    text = "".join(character if character.isprintable() else "?" for character in text)  # keys may hold anything
+    what, _, where = text.rpartition(" - at $.") if " - at $." in text else (text, "", "")
+    return BundleError(f"the manifest's {where}: {what}" if where else f"the manifest: {what}")

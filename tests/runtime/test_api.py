@@ -45,10 +45,10 @@ def test_every_error_is_an_edgecodec_error() -> None:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import edgecodec", ("numpy", "onnxruntime", "soundfile", "soxr", "torch")),
+        ("import edgecodec", ("numpy", "onnxruntime", "soundfile", "soxr", "msgspec", "torch")),
         (
             "import edgecodec.commands.main",
-            ("numpy", "onnxruntime", "soundfile", "torch", "edgecodec_training", "rich"),
+            ("numpy", "onnxruntime", "soundfile", "msgspec", "torch", "edgecodec_training", "rich"),
         ),
         ("import edgecodec; edgecodec.load", ("onnxruntime", "soundfile", "soxr", "torch", "onnx", "scipy")),
         ("import edgecodec; edgecodec.load(sys.argv[1])", ("soundfile", "soxr", "torch", "onnx", "scipy")),

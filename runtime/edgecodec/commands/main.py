@@ -265,7 +265,7 @@ def _progress() -> Callable[[str, float, float | None], None]:
     bars: dict[str, tuple[Progress, float]] = {}
 
     def tell(what: str, done: float, of: float | None) -> None:
-        bar, before = bars.pop(what, None) or (Progress(what, of), 0.0)
+        bar, before = bars[what] if what in bars else (Progress(what, of), 0.0)
         bar.advance(done - before)
         bars[what] = bar, done
 
