@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
@@ -10,15 +9,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "tests" / "audio" / "speech_ro.flac"
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
-    [built] = out.glob("*.whl")
-    return built
 
 
 @pytest.fixture(scope="module")
