@@ -6,16 +6,30 @@
 
 Streams come from `codec.encoder_stream()` and `codec.decoder_stream()`. All errors are `EdgecodecError`s.
 
-Names are imported when they are first used: the command line passes through here too, and answers `--help` without
-numpy.
+All but errors are imported when they are first used: the command line passes through here too, and answers `--help`
+without numpy.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .errors import (
+    AudioError,
+    BitrateError,
+    BitstreamError,
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    EdgecodecError,
+    ExportError,
+    NetworkError,
+    StalledError,
+)
+
 if TYPE_CHECKING:
     from .codec import Codec, load
-    from .errors import AudioError, BitrateError, BitstreamError, BundleError, DeviceError, EdgecodecError
     from .manifest import Manifest
     from .packets import Packet, PacketFormat
     from .stream import DecoderStatistics, DecoderStream, EncoderStream
@@ -27,22 +41,27 @@ __all__ = [
     "BitrateError",
     "BitstreamError",
     "BundleError",
+    "CheckpointError",
     "Codec",
+    "ConfigError",
+    "DataError",
     "DecoderStatistics",
     "DecoderStream",
     "DeviceError",
     "EdgecodecError",
     "EncoderStream",
+    "ExportError",
     "Manifest",
+    "NetworkError",
     "Packet",
     "PacketFormat",
+    "StalledError",
     "__version__",
     "load",
 ]
 
 _MODULES = {
     "codec": ("Codec", "load"),
-    "errors": ("AudioError", "BitrateError", "BitstreamError", "BundleError", "DeviceError", "EdgecodecError"),
     "manifest": ("Manifest",),
     "packets": ("Packet", "PacketFormat"),
     "stream": ("DecoderStatistics", "DecoderStream", "EncoderStream"),

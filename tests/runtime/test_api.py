@@ -19,15 +19,21 @@ def test_the_public_names_are_these() -> None:
         "BitrateError",
         "BitstreamError",
         "BundleError",
+        "CheckpointError",
         "Codec",
+        "ConfigError",
+        "DataError",
         "DecoderStatistics",
         "DecoderStream",
         "DeviceError",
         "EdgecodecError",
         "EncoderStream",
+        "ExportError",
         "Manifest",
+        "NetworkError",
         "Packet",
         "PacketFormat",
+        "StalledError",
         "__version__",
         "load",
     ]
@@ -36,9 +42,12 @@ def test_the_public_names_are_these() -> None:
         _ = edgecodec.nothing
 
 
-def test_every_error_is_an_edgecodec_error() -> None:
-    errors = [getattr(edgecodec, name) for name in edgecodec.__all__ if name.endswith("Error")]
-    assert all(issubclass(error, edgecodec.EdgecodecError) for error in errors)
+def test_the_whole_tree_of_errors_is_public() -> None:
+    def tree(error: type[Exception]) -> set[type[Exception]]:
+        return {error}.union(*(tree(child) for child in error.__subclasses__()))
+
+    public = {getattr(edgecodec, name) for name in edgecodec.__all__ if name.endswith("Error")}
+    assert {error for error in tree(edgecodec.EdgecodecError) if error.__module__ == "edgecodec.errors"} == public
     assert issubclass(edgecodec.BitrateError, ValueError)
 
 
