@@ -1,8 +1,8 @@
 """edgecodec: neural audio codecs on the device.
 
     codec = edgecodec.load("speech")
-    codes = codec.encode(audio, bitrate=6.0)
-    audio = codec.decode(codes)
+    codes = codec.encode(audio, bitrate=6.0)  # [T], [C, T] or [B, C, T] to [B * C, stages, frames]
+    audio = codec.decode(codes)  # [B * C, 1, samples]
 
 Streams come from `codec.encoder_stream()` and `codec.decoder_stream()`. All errors are `EdgecodecError`s.
 

@@ -108,7 +108,8 @@ class Codec:
             stages: or the stage count, 1..max_stages. With neither: 6 kbps where possible, else all stages.
 
         Returns:
-            Codes [B * C, n_stages, frames]; the last frames see zeros after the end.
+            Codes int64 [B * C, n_stages, frames], the C channels of the first clip first; the last frames see zeros
+            after the end.
 
         Raises:
             AudioError: no samples, a wrong shape, or samples that are not finite.
@@ -127,7 +128,8 @@ class Codec:
         """Decode whole clips.
 
         Args:
-            codes: integers [B, n, T], n in 1..max_stages, each in 0..codebook_size - 1.
+            codes: integers [B, n_stages, T], n_stages in 1..max_stages, each in 0..codebook_size - 1. B counts channels
+                of clips, as `encode` returns them.
             samples: the clip's length, where it is known; else all that the codes hold.
 
         Returns:
