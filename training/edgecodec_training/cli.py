@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from .run import Progress
+    from .training_loop import Progress
 
 
 def train(
@@ -47,8 +47,8 @@ def train(
     from .checkpoint import latest, load_checkpoint
     from .config import load_config, override
     from .distributed import on_first_rank
-    from .run import Leg
-    from .run import train as run
+    from .training_loop import Leg
+    from .training_loop import train as run
 
     torch.set_num_threads(threads)
     if device.startswith("cuda") and not torch.cuda.is_available():

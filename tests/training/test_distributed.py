@@ -12,14 +12,14 @@ import torch
 from edgecodec_training.checkpoint import load_checkpoint
 from edgecodec_training.config import Config, override
 from edgecodec_training.distributed import Ranks
-from edgecodec_training.run import AGREE_EVERY
+from edgecodec_training.training_loop import AGREE_EVERY
 from safetensors.torch import load_file
 from torch import Tensor
 
 WriteConfig = Callable[[Config, Path], None]
 Call = Callable[..., list[str]]
 States = Callable[[Config, int], tuple[dict[str, Tensor], list[dict[str, Tensor]]]]
-WORKER = Path(__file__).with_name("one_rank.py")
+WORKER = Path(__file__).with_name("rank_worker.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 

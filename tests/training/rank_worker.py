@@ -1,6 +1,6 @@
 """One process of a run, alone or started by torchrun: trains a few steps and writes all that it holds.
 
-python one_rank.py CONFIG DATA OUT STEPS
+python rank_worker.py CONFIG DATA OUT STEPS
 """
 
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from edgecodec_training.checkpoint import contiguous_state
 from edgecodec_training.config import load_config
-from edgecodec_training.train import Trainer
+from edgecodec_training.trainer import Trainer
 from safetensors.torch import save_file
 
 config, data, out, steps = sys.argv[1:]

@@ -8,7 +8,7 @@ import soundfile
 from edgecodec.errors import DataError
 from edgecodec.evaluation.clips import validation_clips
 from edgecodec.evaluation.measures import MEASURES
-from edgecodec_training.evaluate import evaluate
+from edgecodec_training.validation import evaluate
 
 AUDIO = Path(__file__).parents[1] / "audio"
 

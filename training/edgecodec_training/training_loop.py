@@ -28,9 +28,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .checkpoint import Checkpoint, step_name
 from .config import Config
-from .evaluate import evaluate
+from .validation import evaluate
 from .ledger import LegEntry, draw
-from .train import Trainer
+from .trainer import Trainer
 
 VALIDATION_CLIPS = 8
 VALIDATION_SECONDS = 4
