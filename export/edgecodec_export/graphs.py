@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from edgecodec_training.layers import Causal
+from edgecodec_training.causal import Causal
 from onnx import GraphProto, ModelProto, checker, helper
 from torch import Tensor
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from edgecodec_training.layers import FrameBlock
+from edgecodec_training.convolutions import FrameBlock
 from edgecodec_training.model import CodecModel
 from edgecodec_training.quantizers import LookupTables
 from numpy.typing import NDArray

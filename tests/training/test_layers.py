@@ -2,14 +2,11 @@
 
 import pytest
 import torch
-from edgecodec_training.layers import (
-    CausalConv,
-    CausalUpsample,
-    Chain,
-    FrameBlocks,
+from edgecodec_training.causal import Chain
+from edgecodec_training.convolutions import CausalConv, CausalUpsample, FrameBlocks, ResidualUnit
+from edgecodec_training.lapped_transform import (
     LappedAnalysis,
     LappedSynthesis,
-    ResidualUnit,
     band_hats,
     compand,
     expand,

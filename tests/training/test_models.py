@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from edgecodec_training.config import ModelConfig, from_dict
-from edgecodec_training.layers import LappedAnalysis, compand
+from edgecodec_training.lapped_transform import LappedAnalysis, compand
 from edgecodec_training.model import CodecModel, macs_per_second, parameter_count
 
 TINY = {

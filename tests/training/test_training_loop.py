@@ -19,8 +19,8 @@ from edgecodec_training.checkpoint import build_model, load_checkpoint
 from edgecodec_training.cli import train as train_command
 from edgecodec_training.config import Config
 from edgecodec_training.discriminators import DiscriminatorConfig
-from edgecodec_training.training_loop import Leg, train
 from edgecodec_training.trainer import Trainer, learning_rate
+from edgecodec_training.training_loop import Leg, train
 from typer.testing import CliRunner
 
 WriteConfig = Callable[[Config, Path], None]

@@ -30,17 +30,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import (
-    Causal,
-    FrameBlocks,
-    LappedAnalysis,
-    LappedSynthesis,
-    band_hats,
-    compand,
-    expand,
-    pad_to,
-    pseudo_power,
-)
+from .causal import Causal
+from .convolutions import FrameBlocks
+from .lapped_transform import LappedAnalysis, LappedSynthesis, band_hats, compand, expand, pad_to, pseudo_power
 
 NOISE_SPREAD = 2.0  # radians of noise phase per unit of latents: frames that differ at all get other noise
 QUIET, LOUDEST = -7.0, 1.0  # logarithm of the coefficients that noise begins with (-61 dB), and may reach

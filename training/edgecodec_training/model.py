@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .causal import Causal
 from .config import ModelConfig
 from .edge import EdgeDecoder, EdgeEncoder
-from .layers import Causal
 from .quantizers import Quantized, build_quantizer
 from .seanet import SeanetDecoder, SeanetEncoder
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .layers import ACTIVATIONS, Causal, CausalConv, CausalUpsample, Chain, FrameBlocks, ResidualUnit
+from .causal import Causal, Chain
+from .convolutions import ACTIVATIONS, CausalConv, CausalUpsample, FrameBlocks, ResidualUnit
 
 
 @dataclass(frozen=True)

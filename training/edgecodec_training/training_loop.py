@@ -28,9 +28,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .checkpoint import Checkpoint, step_name
 from .config import Config
-from .validation import evaluate
 from .ledger import LegEntry, draw
 from .trainer import Trainer
+from .validation import evaluate
 
 VALIDATION_CLIPS = 8
 VALIDATION_SECONDS = 4
