@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 import torch
 from edgecodec.errors import ExportError
+from edgecodec_training.codebook_search import LookupTables
 from edgecodec_training.model import CodecModel
-from edgecodec_training.quantizers import LookupTables, Quantizer, QuantizerConfig
+from edgecodec_training.quantizer import Quantizer, QuantizerConfig
 from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import Tensor

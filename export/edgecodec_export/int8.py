@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from edgecodec_training.codebook_search import LookupTables
 from edgecodec_training.convolutions import FrameBlock
 from edgecodec_training.model import CodecModel
-from edgecodec_training.quantizers import LookupTables
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn

@@ -23,7 +23,8 @@ from edgecodec_export.fp16 import store_fp16
 from edgecodec_export.int8 import Int8Linear, int8_tables
 from edgecodec_export.quantizer_graphs import QuantizerTables, quantizer_decode_graph, quantizer_encode_graph
 from edgecodec_training.model import CodecModel
-from edgecodec_training.quantizers import QuantizerConfig, build_quantizer
+from edgecodec_training.quantizer import QuantizerConfig
+from edgecodec_training.quantizers import build_quantizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper

@@ -12,7 +12,8 @@ import pytest
 import torch
 from edgecodec_export.convert import quantizer_tables
 from edgecodec_export.quantizer_graphs import quantizer_decode_graph, quantizer_encode_graph
-from edgecodec_training.quantizers import Quantizer, QuantizerConfig, build_quantizer
+from edgecodec_training.quantizer import Quantizer, QuantizerConfig
+from edgecodec_training.quantizers import build_quantizer
 from vector_quantize_pytorch import ResidualVQ as OracleRVQ
 
 Graphs = Callable[[Quantizer], tuple[Callable[..., Any], Callable[..., Any]]]

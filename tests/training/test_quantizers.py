@@ -4,7 +4,9 @@ import itertools
 
 import pytest
 import torch
-from edgecodec_training.quantizers import Codebook, Quantizer, QuantizerConfig, build_quantizer
+from edgecodec_training.codebook_learning import Codebook
+from edgecodec_training.quantizer import Quantizer, QuantizerConfig
+from edgecodec_training.quantizers import build_quantizer
 
 KINDS = {
     "rvq, ema": QuantizerConfig(codebook_size=16, max_stages=4, dropout_stages=(1, 4)),
@@ -29,12 +31,12 @@ def fitted(name: str, dim: int = 8) -> Quantizer:
 
 def test_ema_moves_an_entry_by_hand() -> None:
     """c <- 0.99 c + 0.01 mean: entry (1, 0) chosen by (2, 0) and (2, 2) goes to (1.01, 0.01); the other stays."""
-    book = Codebook(QuantizerConfig(codebook_size=2, max_stages=1, dropout_stages=(1,), decay=0.99), 2)
+    book = Codebook(2, 2, decay=0.99)
     book.vectors.copy_(torch.tensor([[1.0, 0.0], [-9.0, -9.0]]))
     x = torch.tensor([[2.0, 0.0], [2.0, 2.0]])
     codes = book.search(x)
     assert codes.tolist() == [0, 0]
-    book.follow(x, codes)
+    book.ema_update(x, codes)
     expected = torch.tensor([[0.99 * 1.0 + 0.01 * 2.0, 0.99 * 0.0 + 0.01 * 1.0], [-9.0, -9.0]])
     torch.testing.assert_close(book.vectors, expected, rtol=0, atol=1e-7)
 
@@ -42,12 +44,12 @@ def test_ema_moves_an_entry_by_hand() -> None:
 def test_dead_entries_restart_and_come_alive() -> None:
     """An entry that nothing chooses restarts at a vector of the batch, and is chosen from then on."""
     torch.manual_seed(0)
-    book = Codebook(QuantizerConfig(codebook_size=4, max_stages=1, dropout_stages=(1,), decay=0.9), 2)
+    book = Codebook(4, 2, decay=0.9)
     centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
     x = centres.repeat(50, 1) + 0.1 * torch.randn(200, 2)
     book.vectors.copy_(torch.tensor([[5.0, 5.0], [900.0, 900.0], [901.0, 900.0], [902.0, 900.0]]))
     for _ in range(100):
-        book.follow(x, book.search(x))
+        book.ema_update(x, book.search(x))
     assert len(book.search(x).unique()) == 4
     assert (book.vectors.abs() < 20).all()
 
@@ -56,7 +58,7 @@ def test_kmeans_finds_the_clusters() -> None:
     torch.manual_seed(0)
     centres = 10 * torch.randn(4, 3)
     x = centres.repeat_interleave(100, dim=0) + 0.01 * torch.randn(400, 3)
-    book = Codebook(QuantizerConfig(codebook_size=16, max_stages=1, dropout_stages=(1,)), 3)
+    book = Codebook(16, 3)
     book.fit(x)
     assert (x - book.vectors[book.search(x)]).square().sum(1).mean() < 1e-2
 

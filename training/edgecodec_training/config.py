@@ -19,7 +19,7 @@ from .data import DataConfig
 from .discriminators import DiscriminatorConfig
 from .edge import EdgeConfig
 from .losses import LossConfig
-from .quantizers import QuantizerConfig
+from .quantizer import QuantizerConfig
 from .seanet import SeanetConfig
 
 if sys.version_info >= (3, 11):

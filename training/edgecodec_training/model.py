@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from .causal import Causal
 from .config import ModelConfig
 from .edge import EdgeDecoder, EdgeEncoder
-from .quantizers import Quantized, build_quantizer
+from .quantizer import Quantized
+from .quantizers import build_quantizer
 from .seanet import SeanetDecoder, SeanetEncoder
 
 

@@ -1,160 +1,22 @@
-"""Vector quantizers: residual (RVQ), plain (VQ), product (PQ) and Gumbel-softmax, behind one interface.
+"""The kinds of quantizers, and how each learns: residual (RVQ), plain (VQ), product (PQ) and Gumbel-softmax.
 
-At inference all of them are one thing, stages of a scored lookup (`LookupTables`): stage i picks the entry with
-the highest score of what earlier stages left over, and subtracts that entry's vector. `encode`, `decode` and the
-exported ONNX graphs run this form; the kinds differ in how they learn, which is `forward`.
-
-The nearest entry of one stage is not always the one that later stages complete best. A plain RVQ therefore follows
-several paths at once, and keeps the one whose sum ends nearest: the M-best search of multi-stage VQ (LeBlanc et al.
-1993, Efficient search and design procedures for robust multi-stage VQ of LPC parameters at 4 kb/s). It costs the
-encoder a few more lookups, and the decoder nothing.
+A kind is its `forward`. At inference all of them are one thing, stages of a scored lookup (see `codebook_search`). The
+steps by which one codebook learns are in `codebook_learning`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .codebook_learning import Codebook
+from .codebook_search import LookupTables, search
 from .distributed import ALONE, Ranks
-
-Kind = Literal["rvq", "vq", "pq", "gumbel"]
-Learning = Literal["ema", "gradient"]
-
-
-@dataclass(frozen=True)
-class QuantizerConfig:
-    """How latents become codes.
-
-    `code_dim`: dimension of the code vectors, with learned projections per stage as in DAC; 0 = the latents' own, as
-    in EnCodec. `normalized`: look up by cosine. `learning`: codebooks follow the data by EMA with `decay`, or learn by
-    gradient (codebook loss). `commitment`: weight of the pull of latents towards their codes. `dropout_stages`: stage
-    counts drawn per clip in training, so that each count is usable. `restart_below`: an entry used less than this
-    fraction of the mean use restarts at a random vector of the batch. `temperature`: Gumbel-softmax, (first, last,
-    steps) of a geometric schedule. `paths`: how many paths the search for codes keeps after the first, second, …
-    stage, and one after those not named (plain RVQ in the latents' own dimension; other kinds keep one).
-    """
-
-    kind: Kind = "rvq"
-    codebook_size: int = 1024
-    max_stages: int = 16
-    code_dim: int = 0
-    normalized: bool = False
-    learning: Learning = "ema"
-    decay: float = 0.99
-    commitment: float = 0.25
-    dropout_stages: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16)
-    restart_below: float = 0.05
-    temperature: tuple[float, float, int] = (2.0, 0.5, 20_000)
-    paths: tuple[int, ...] = (3, 3, 3, 2, 2)
-
-    def __post_init__(self) -> None:
-        if self.kind == "vq" and self.max_stages != 1:
-            raise ValueError(f"a vq quantizer has one stage, not max_stages = {self.max_stages}")
-        if any(not 1 <= n <= self.max_stages for n in self.dropout_stages):
-            raise ValueError(f"dropout_stages {self.dropout_stages} must lie in 1..max_stages = {self.max_stages}")
-        if any(n < 1 for n in self.paths):
-            raise ValueError(f"paths must be at least 1, got {self.paths}")
-
-
-class LookupTables(NamedTuple):
-    """The inference form of a quantizer: S stages, K entries, latents of D, code vectors of d dimensions.
-
-    Where `paths` are kept (see `QuantizerConfig`), the score of an entry is half of what it takes off the squared
-    error, so that scores add up along a path.
-    """
-
-    project: Tensor | None  # [S, D, d], None when d == D and there is nothing to project
-    score: Tensor  # [S, d, K]
-    bias: Tensor  # [S, K]
-    table: Tensor  # [S, K, D]
-    paths: tuple[int, ...] = ()
-
-    def kept(self) -> list[int]:
-        """How many paths there are after each stage: no more than there can be."""
-        stages, entries, _ = self.table.shape
-        counts = [1]
-        for wanted in (*self.paths, *[1] * stages)[:stages]:
-            counts.append(min(wanted, counts[-1] * entries))
-        return counts[1:]
-
-    def macs(self) -> int:
-        """Multiply-accumulates of one frame's search, all stages: a lookup for each path that reaches a stage."""
-        lookup = self.score[0].numel() + (0 if self.project is None else self.project[0].numel())
-        return lookup * sum([1, *self.kept()[:-1]])
-
-
-class Quantized(NamedTuple):
-    """What `forward` returns: the quantized latents, all codes, losses, and the distortion after each stage."""
-
-    quantized: Tensor  # [B, T, D], differentiable (straight-through or soft)
-    codes: Tensor  # [B, max_stages, T]
-    losses: dict[str, Tensor]  # already weighted
-    distortion: Tensor  # [max_stages], energy left after each stage / energy of the latents
-
-
-class Quantizer(nn.Module):
-    """Interface and the inference form shared by all kinds."""
-
-    def __init__(self, config: QuantizerConfig, latent_dim: int) -> None:
-        super().__init__()
-        self.config = config
-        self.latent_dim = latent_dim
-        self.max_stages = config.max_stages
-
-    def tables(self) -> LookupTables:
-        """The inference form of the present weights."""
-        raise NotImplementedError
-
-    def initialise(self, latents: Tensor, ranks: Ranks = ALONE) -> None:
-        """Fit the codebooks to latents `[N, D]` of every rank before the first step (k-means, stage by stage)."""
-        raise NotImplementedError
-
-    def forward(self, latents: Tensor, n_stages: Tensor) -> Quantized:
-        """Quantize latents `[B, T, D]` for training, clip b with its own stage count `n_stages[b]`."""
-        raise NotImplementedError
-
-    def update(self, ranks: Ranks = ALONE) -> None:
-        """Let EMA codebooks follow the batch that `forward` last saw on all ranks; nothing for gradient codebooks."""
-
-    @torch.no_grad()
-    def encode(self, latents: Tensor, n_stages: int) -> Tensor:
-        """Codes `[B, n_stages, T]` of latents `[B, T, D]`, by the inference form."""
-        if not 1 <= n_stages <= self.max_stages:
-            raise ValueError(f"n_stages must be in 1..{self.max_stages}, got {n_stages}")
-        tables = self.tables()
-        return search(tables, latents, tables.kept()[:n_stages])
-
-    @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Latents `[B, T, D]` of codes `[B, n_stages, T]`."""
-        table = self.tables().table
-        return sum(
-            (table[stage][codes[:, stage]] for stage in range(codes.shape[1])),
-            start=torch.zeros((), device=codes.device),
-        )
-
-
-@torch.no_grad()
-def search(tables: LookupTables, latents: Tensor, kept: Sequence[int]) -> Tensor:
-    """Codes `[B, stages, T]` of latents `[B, T, D]`: those of the best path, of `kept[i]` kept after stage i."""
-    residual = latents.reshape(-1, 1, latents.shape[2])  # [N, paths, D], N = B * T
-    merit = residual[..., :1] * 0  # [N, paths, 1], sum of the scores along each path
-    codes = residual[..., :0].long()  # [N, paths, stages so far]
-    for stage, paths in enumerate(kept):
-        query = residual if tables.project is None else residual @ tables.project[stage]
-        scores = merit + query @ tables.score[stage] + tables.bias[stage]  # [N, paths, K]
-        best = scores.flatten(1).topk(paths)
-        path, entry = best.indices // scores.shape[2], best.indices % scores.shape[2]
-        along = path[:, :, None]
-        codes = torch.cat([codes.take_along_dim(along, dim=1), entry[:, :, None]], dim=2)
-        residual = residual.take_along_dim(along, dim=1) - tables.table[stage][entry]
-        merit = best.values[:, :, None]
-    return codes[:, 0].T.reshape(len(kept), *latents.shape[:2]).transpose(0, 1)
+from .quantizer import Quantized, Quantizer, QuantizerConfig
 
 
 def build_quantizer(config: QuantizerConfig, latent_dim: int) -> Quantizer:
@@ -166,77 +28,15 @@ def build_quantizer(config: QuantizerConfig, latent_dim: int) -> Quantizer:
     return ResidualVQ(config, latent_dim)
 
 
-class Codebook(nn.Module):
-    """K vectors of d dimensions: nearest-entry search, and the two ways to learn."""
-
-    vectors: Tensor  # [K, d]
-    use: Tensor  # [K], running mean of hits a batch
-
-    def __init__(self, config: QuantizerConfig, dim: int) -> None:
-        super().__init__()
-        self.config = config
-        vectors = torch.randn(config.codebook_size, dim) / dim**0.5
-        if config.learning == "ema":
-            self.register_buffer("vectors", vectors)
-        else:
-            self.vectors = nn.Parameter(vectors)
-        self.register_buffer("use", torch.ones(config.codebook_size))
-
-    def entries(self) -> Tensor:
-        """The vectors that codes stand for: `[K, d]`, of unit length when normalized."""
-        return F.normalize(self.vectors, dim=1) if self.config.normalized else self.vectors
-
-    def scoring(self) -> tuple[Tensor, Tensor]:
-        """`score [d, K], bias [K]` whose argmax is the nearest entry (argmax of x.c - |c|^2 / 2, or of the cosine)."""
-        entries = self.entries()
-        bias = torch.zeros_like(entries[:, 0]) if self.config.normalized else -0.5 * entries.square().sum(dim=1)
-        return entries.T, bias
-
-    @torch.no_grad()
-    def search(self, x: Tensor) -> Tensor:
-        """Index of the nearest entry for vectors `[N, d]`."""
-        score, bias = self.scoring()
-        return torch.addmm(bias, x, score).argmax(dim=1)
-
-    @torch.no_grad()
-    def fit(self, x: Tensor, ranks: Ranks = ALONE, iterations: int = 10) -> None:
-        """K-means on `[N, d]` of every rank, started from random members; clusters that empty restart at others."""
-        if self.config.normalized:
-            x = F.normalize(x, dim=1)
-        k, n = self.config.codebook_size, len(x) * ranks.count
-        self.vectors.copy_(ranks.rows(x, _random(n, k, x.device) if n < k else torch.randperm(n, device=x.device)[:k]))
-        for _ in range(iterations):
-            mean, hits = self._means(x, self.search(x), ranks)
-            self.vectors.copy_(torch.where(hits[:, None] > 0, mean, ranks.rows(x, _random(n, k, x.device))))
-        self.use.fill_(1.0)
-
-    @torch.no_grad()
-    def follow(self, x: Tensor, codes: Tensor, ranks: Ranks = ALONE) -> None:
-        """Move entries towards the vectors `[N, d]` (of every rank) that chose them, and restart dead ones.
-
-        c <- decay * c + (1 - decay) * mean of its vectors, for every entry that was hit (VQ-VAE, van den Oord et al.
-        2017, appendix A.1, in the form without a running count: there is no second buffer to forget at a restart).
-        """
-        mean, hits = self._means(x, codes, ranks)
-        decay, n = self.config.decay, len(x) * ranks.count
-        if self.config.learning == "ema":
-            self.vectors.copy_(torch.where(hits[:, None] > 0, decay * self.vectors + (1 - decay) * mean, self.vectors))
-        self.use.mul_(decay).add_(hits * (self.config.codebook_size / max(n, 1)), alpha=1 - decay)
-        dead = (self.use < self.config.restart_below).nonzero().squeeze(1)
-        if len(dead):
-            self.vectors[dead] = ranks.rows(x, _random(n, len(dead), x.device))
-            self.use[dead] = 1.0
-
-    def _means(self, x: Tensor, codes: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
-        """Per entry, the mean `[K, d]` of the vectors that chose it, and how many `[K]` did."""
-        ones = F.pad(x, (0, 1), value=1.0)
-        sums = ranks.sum(x.new_zeros(self.config.codebook_size, ones.shape[1]).index_add_(0, codes, ones))
-        total, hits = sums[:, :-1], sums[:, -1]
-        return total / hits.clamp(min=1)[:, None], hits
-
-
-def _random(below: int, count: int, device: torch.device) -> Tensor:
-    return torch.randint(below, (count,), device=device)
+def _codebook(config: QuantizerConfig, dim: int) -> Codebook:
+    return Codebook(
+        config.codebook_size,
+        dim,
+        learning=config.learning,
+        normalized=config.normalized,
+        decay=config.decay,
+        restart_below=config.restart_below,
+    )
 
 
 class CodebookQuantizer(Quantizer):
@@ -244,14 +44,14 @@ class CodebookQuantizer(Quantizer):
 
     def __init__(self, config: QuantizerConfig, latent_dim: int, code_dim: int) -> None:
         super().__init__(config, latent_dim)
-        books = nn.ModuleList(Codebook(config, code_dim) for _ in range(config.max_stages))
+        books = nn.ModuleList(_codebook(config, code_dim) for _ in range(config.max_stages))
         self.codebooks = cast("Sequence[Codebook]", books)
         self._seen: list[tuple[Tensor, Tensor]] = []  # per stage: vectors [N, d] and the codes they chose
 
     def update(self, ranks: Ranks = ALONE) -> None:
         """See `Quantizer.update`."""
         for book, (x, codes) in zip(self.codebooks, self._seen, strict=True):
-            book.follow(x, codes, ranks)
+            book.ema_update(x, codes, ranks)
         self._seen = []
 
 
@@ -272,8 +72,8 @@ class ResidualVQ(CodebookQuantizer):
         super().__init__(config, latent_dim, dim)
         self.projected = config.code_dim > 0
         if self.projected:
-            self.enter = _projections(config, latent_dim, dim)
-            self.leave = _projections(config, dim, latent_dim)
+            self.project_in = _projections(config, latent_dim, dim)
+            self.project_out = _projections(config, dim, latent_dim)
 
     def tables(self) -> LookupTables:
         """See `Quantizer.tables`."""
@@ -281,8 +81,8 @@ class ResidualVQ(CodebookQuantizer):
         table = [book.entries() for book in self.codebooks]
         project = None
         if self.projected:
-            project = torch.stack([layer.weight.T for layer in self.enter])
-            table = [leave(entries) for leave, entries in zip(self.leave, table, strict=True)]
+            project = torch.stack([layer.weight.T for layer in self.project_in])
+            table = [layer(entries) for layer, entries in zip(self.project_out, table, strict=True)]
         return LookupTables(
             project,
             torch.stack([s for s, _ in scoring]),
@@ -298,8 +98,8 @@ class ResidualVQ(CodebookQuantizer):
         for stage, book in enumerate(self.codebooks):
             if self.projected:
                 directions = torch.linalg.eigh(ranks.sum(residual.T @ residual))[1][:, -book.vectors.shape[1] :]
-                self.enter[stage].weight.copy_(directions.T)
-                self.leave[stage].weight.copy_(directions)
+                self.project_in[stage].weight.copy_(directions.T)
+                self.project_out[stage].weight.copy_(directions)
                 query = residual @ directions
                 book.fit(query, ranks)
                 residual = residual - book.entries()[book.search(query)] @ directions.T
@@ -317,7 +117,7 @@ class ResidualVQ(CodebookQuantizer):
         self._seen = []
         for stage, book in enumerate(self.codebooks):
             active = (n_stages > stage)[:, None, None].to(latents)
-            query = self.enter[stage](residual) if self.projected else residual
+            query = self.project_in[stage](residual) if self.projected else residual
             if self.config.normalized:
                 query = F.normalize(query, dim=2)
             code = codes[:, stage].flatten()
@@ -326,7 +126,7 @@ class ResidualVQ(CodebookQuantizer):
             commitment = commitment + (active * (query - entry.detach()).square()).mean()
             codebook = codebook + (active * (query.detach() - entry).square()).mean()
             if self.projected:
-                entry = self.leave[stage](query + (entry - query).detach())
+                entry = self.project_out[stage](query + (entry - query).detach())
             quantized = quantized + active * entry
             residual = residual - (entry if self.projected else entry.detach())
             left.append(residual.detach().square().mean())
@@ -435,7 +235,7 @@ class GumbelRVQ(Quantizer):
     def initialise(self, latents: Tensor, ranks: Ranks = ALONE) -> None:
         """See `Quantizer.initialise`: k-means tables, and logits that choose the nearest entry."""
         residual = latents
-        book = Codebook(self.config, self.latent_dim).to(latents.device)
+        book = _codebook(self.config, self.latent_dim).to(latents.device)
         for stage in range(self.max_stages):
             book.fit(residual, ranks)
             sharpness = 1.0 / ranks.mean(residual.square().sum(dim=1).mean()).clamp(min=1e-12)
