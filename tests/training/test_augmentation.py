@@ -10,7 +10,7 @@ from edgecodec.errors import ConfigError
 from edgecodec.evaluation.clips import Clip, find_clips
 from edgecodec_training.augmentation import Augmentation, mix
 from edgecodec_training.config import Config, from_dict
-from edgecodec_training.data import Batches, DataConfig
+from edgecodec_training.data import Batches, BatchSpec, DataConfig
 
 SPEECH_ONLY = {"speech": 1.0}
 
@@ -25,7 +25,7 @@ def clips(speech_folder: Path, tmp_path: Path) -> list[Clip]:
 
 def batches(clips: list[Clip], **changes: object) -> Batches:
     config = DataConfig(**({"kind_weights": SPEECH_ONLY, "gain_db": (0.0, 0.0)} | changes))  # type: ignore[arg-type]
-    return Batches(clips, config, sample_rate=16_000, samples=4800, batch_size=4, seed=1)
+    return Batches(clips, config, BatchSpec(sample_rate=16_000, samples=4800, batch_size=4, seed=1))
 
 
 def snr_db(speech: np.ndarray, noise: np.ndarray) -> np.ndarray:

@@ -1,18 +1,20 @@
 """Training audio: what is found, how it is drawn, and that a batch depends on (seed, step) alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from edgecodec.errors import DataError
+from edgecodec.errors import ConfigError, DataError
 from edgecodec.evaluation.clips import find_clips
-from edgecodec_training.data import Batches, DataConfig, Prefetched
+from edgecodec_training.data import Batches, BatchSpec, DataConfig, Prefetched
+
+SPEC = BatchSpec(sample_rate=16_000, samples=4800, batch_size=3, seed=1)
+DEFAULT = DataConfig()
 
 
-def batches(sources: list[Path], **changes: object) -> Batches:
-    settings = {"sample_rate": 16_000, "samples": 4800, "batch_size": 3, "seed": 1} | changes
-    config = settings.pop("config", DataConfig())
-    return Batches(find_clips(sources, 16_000), config, **settings)  # type: ignore[arg-type]
+def batches(sources: list[Path], config: DataConfig = DEFAULT, **changes: int) -> Batches:
+    return Batches(find_clips(sources, 16_000), config, replace(SPEC, **changes))
 
 
 def test_folders_and_shards_are_found(speech_folder: Path, shard: Path) -> None:
@@ -96,5 +98,5 @@ def test_ranks_share_out_one_batch(shard: Path) -> None:
     for ranks in (2, 3):
         parts = [batches([shard], batch_size=6, rank=rank, ranks=ranks) for rank in range(ranks)]
         assert np.array_equal(np.concatenate([part[4] for part in parts]), whole[4])
-    with pytest.raises(ValueError, match="batch of 6 cannot be split evenly over 4"):
+    with pytest.raises(ConfigError, match="batch_size = 6 cannot be split evenly over 4 processes"):
         batches([shard], batch_size=6, ranks=4)

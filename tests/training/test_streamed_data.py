@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from edgecodec.errors import DataError
+from edgecodec.errors import ConfigError, DataError
 from edgecodec.evaluation.clips import find_clips
-from edgecodec_training import streamed_data as streams
-from edgecodec_training.data import Batches, DataConfig, Prefetched
-from edgecodec_training.shards import HEADER_BYTES, MEMBER_BYTES, expand, open_shard, read_samples
-from edgecodec_training.streamed_data import BatchSource, StreamedBatches, open_batches
+from edgecodec_training import stream_reader
+from edgecodec_training.data import Batches, BatchSource, BatchSpec, DataConfig, Prefetched
+from edgecodec_training.shards import HEADER_BYTES, MEMBER_BYTES, expand_braces, open_shard, read_samples
+from edgecodec_training.streamed_data import StreamedBatches, open_batches
 
 RATE = 16_000
+SPEC = BatchSpec(sample_rate=RATE, samples=4800, batch_size=4, seed=1)
 PLAIN = DataConfig(shuffle_minutes=0.5, noise_chance=0.0, gain_db=(0.0, 0.0))
 
 
@@ -47,9 +48,10 @@ def level(value: float, seconds: float = 2.0) -> bytes:
     return audio_file(np.full(round(seconds * RATE), value), RATE)
 
 
-def stream(shards: list[str | Path], config: DataConfig = PLAIN, **changes: int) -> StreamedBatches:
-    settings = {"sample_rate": RATE, "samples": 4800, "batch_size": 4, "seed": 1} | changes
-    return StreamedBatches([str(shard) for shard in shards], config, **settings)
+def stream(
+    shards: list[str | Path], config: DataConfig = PLAIN, first_step: int = 0, **changes: int
+) -> StreamedBatches:
+    return StreamedBatches([str(shard) for shard in shards], config, replace(SPEC, **changes), first_step=first_step)
 
 
 def levels(batches: BatchSource, count: int) -> np.ndarray:
@@ -126,7 +128,7 @@ def serve() -> Iterator[object]:
 def test_a_pattern_of_urls_is_streamed(corpus: Path, serve: type[Server]) -> None:
     server = serve(corpus)
     batches = open_batches(
-        [server.url + "/shard-{0..5}.tar"], DataConfig(), sample_rate=24_000, samples=9600, batch_size=4, seed=0
+        [server.url + "/shard-{0..5}.tar"], DataConfig(), BatchSpec(sample_rate=24_000, samples=9600, batch_size=4)
     )
     assert isinstance(batches, StreamedBatches)
     with closing(batches):
@@ -162,7 +164,7 @@ def test_an_object_store_is_streamed(corpus: Path, monkeypatch: pytest.MonkeyPat
         store.mkdir("speech")
         for path in corpus.iterdir():
             store.put(str(path), f"speech/{path.name}")
-        remote, local = (stream(expand(place + "/shard-{0..5}.tar")) for place in ("s3://speech", str(corpus)))
+        remote, local = (stream(expand_braces(place + "/shard-{0..5}.tar")) for place in ("s3://speech", str(corpus)))
         with closing(remote), closing(local):
             for step in range(3):
                 assert np.array_equal(remote[step], local[step])
@@ -173,9 +175,9 @@ def test_an_object_store_is_streamed(corpus: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_commands_are_streamed_and_must_succeed(corpus: Path) -> None:
-    shards = expand(f"pipe:cat {corpus}/shard-{{0..5}}.tar")
+    shards = expand_braces(f"pipe:cat {corpus}/shard-{{0..5}}.tar")
     assert len(shards) == 6
-    with closing(stream(shards)) as piped, closing(stream(expand(f"{corpus}/shard-{{0..5}}.tar"))) as local:
+    with closing(stream(shards)) as piped, closing(stream(expand_braces(f"{corpus}/shard-{{0..5}}.tar"))) as local:
         assert np.array_equal(piped[0], local[0])
     for command, message in (
         ("exit 3", "pipe:exit 3: .*status 3"),
@@ -196,7 +198,7 @@ def test_memory_is_bounded(corpus: Path) -> None:
         for step in range(100):
             batches[step]
             held.append(batches.buffered_seconds)
-            buffer = batches._readers[0].buffer
+            buffer = batches.readers[0].buffer
             assert buffer.held <= 30 * RATE
     assert max(held) <= 30.0 and np.median(held) > 10.0
 
@@ -217,7 +219,7 @@ def test_noise_counts_into_the_bound_and_is_mixed_in(tmp_path: Path) -> None:
     with closing(stream([shard], config)) as batches:
         middle = np.concatenate([batches[step][:, 0, 2400] for step in range(50)])
         assert batches.buffered_seconds <= 24.0
-        assert 1 <= len(batches._readers[0].buffer.noises) <= 2  # an eighth of 24 s
+        assert 1 <= len(batches.readers[0].buffer.noises) <= 2  # an eighth of 24 s
     assert (middle > 0).all()  # only speech is drawn
     assert np.median(middle) == pytest.approx(0.25 - 0.125, abs=0.02)  # with noise 6 dB below it
 
@@ -240,7 +242,7 @@ def test_ranks_read_different_shards_and_together_all(corpus: Path, serve: type[
     parts, config = [], DataConfig(shuffle_minutes=10.0)
     for rank in range(2):
         server = serve(corpus)
-        with closing(stream(expand(server.url + "/shard-{0..5}.tar"), config, rank=rank, ranks=2)) as batches:
+        with closing(stream(expand_braces(server.url + "/shard-{0..5}.tar"), config, rank=rank, ranks=2)) as batches:
             assert batches[0].shape == (2, 1, 4800)
         parts.append(server.asked[:3])
     assert sorted(parts[0] + parts[1]) == [f"/shard-{i}.tar" for i in range(6)]
@@ -254,7 +256,7 @@ def test_ranks_share_the_samples_of_shards_that_are_too_few(tmp_path: Path) -> N
         with closing(stream([shard], rank=rank, ranks=2)) as batches:
             parts.append(set(levels(batches, 30)))
     assert parts == [set(np.float32(values[0::2])), set(np.float32(values[1::2]))]
-    with pytest.raises(ValueError, match="batch of 4 cannot be split evenly over 3"):
+    with pytest.raises(ConfigError, match="batch_size = 4 cannot be split evenly over 3"):
         stream([shard], ranks=3)
 
 
@@ -275,8 +277,7 @@ def test_clips_are_drawn_as_indexed_ones_are(tmp_path: Path) -> None:
         gain_db=(0.0, 0.0),
         shuffle_minutes=0.5,
     )
-    settings = {"sample_rate": RATE, "samples": 4800, "batch_size": 4, "seed": 1}
-    indexed = levels(Batches(find_clips([shard], RATE), config, **settings), 500)
+    indexed = levels(Batches(find_clips([shard], RATE), config, SPEC), 500)
     with closing(stream([shard], config)) as batches:
         streamed = levels(batches, 500)
     expected = {"full": 4, "long": 8, "narrow": 2, "music": 2, "no": 0}  # of 16
@@ -309,7 +310,7 @@ def test_what_cannot_be_read_is_skipped_and_counted(tmp_path: Path, caplog: pyte
     cut.write_bytes(whole.read_bytes()[:3000])
     with caplog.at_level(logging.WARNING), closing(stream([whole, cut, tmp_path / "missing.tar"], seed=1)) as batches:
         assert set(levels(batches, 60)) == {np.float32(0.5)}
-        reader = batches._readers[0]
+        reader = batches.readers[0]
         assert reader.skipped >= 13
     counts = [int(re.findall(r"skipped (\d+) unreadable", message)[0]) for message in caplog.messages]
     assert counts[:4] == [1, 2, 4, 8] and all(count & (count - 1) == 0 for count in counts)
@@ -368,14 +369,14 @@ def test_a_stream_that_gives_nothing_ends(tmp_path: Path, members: dict[str, byt
 def test_a_run_survives_shards_that_are_gone_but_not_all(
     tmp_path: Path, serve: type[Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(stream_reader, "LONGEST_PAUSE", 0.01)
     write_shard(tmp_path / "shard-11.tar", {f"{i}.flac": level(0.5) for i in range(50)})  # the first, with these seeds
     server = serve(tmp_path)
-    with closing(stream(expand(server.url + "/shard-{05..14}.tar"), seed=13)) as batches:
+    with closing(stream(expand_braces(server.url + "/shard-{05..14}.tar"), seed=13)) as batches:
         assert set(levels(batches, 200)) == {np.float32(0.5)}
-        assert batches._readers[0].skipped >= 9
+        assert batches.readers[0].skipped >= 9
     message = r"20 shards in a row gave nothing, the last: .*404"
-    shards = expand(server.url + "/shard-{00..39}.tar")
+    shards = expand_braces(server.url + "/shard-{00..39}.tar")
     with closing(stream(shards, seed=0)) as batches, pytest.raises(DataError, match=message):
         levels(batches, 200)
 
@@ -395,39 +396,38 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path, serve: type[Server]) -> 
 
 
 def test_sources_choose_between_index_and_stream(corpus: Path, speech_folder: Path, serve: type[Server]) -> None:
-    settings = {"sample_rate": RATE, "samples": 4800, "batch_size": 4, "seed": 1}
     pattern = f"{corpus}/shard-{{0..5}}.tar"
-    indexed = open_batches([pattern, speech_folder], DataConfig(), **settings)
+    indexed = open_batches([pattern, speech_folder], DataConfig(), SPEC)
     assert isinstance(indexed, Batches) and len(indexed.clips) == 33
-    ahead = open_batches([pattern], DataConfig(threads=2), **settings, rank=1, ranks=2)
+    ahead = open_batches([pattern], DataConfig(threads=2), replace(SPEC, rank=1, ranks=2))
     assert isinstance(ahead, Prefetched) and ahead[0].shape == (2, 1, 4800)
     with pytest.raises(DataError, match=r"no such file or folder: .*shard-6\.tar"):
-        open_batches([f"{corpus}/shard-{{0..6}}.tar"], DataConfig(), **settings)
+        open_batches([f"{corpus}/shard-{{0..6}}.tar"], DataConfig(), SPEC)
     server = serve(corpus)
     url = f"{server.url}/shard-0.tar"
-    mixed = open_batches([url, pattern], PLAIN, **settings)
+    mixed = open_batches([url, pattern], PLAIN, SPEC)
     assert isinstance(mixed, StreamedBatches)
     with closing(mixed):
         assert mixed[0].shape == (4, 1, 4800)
     with pytest.raises(DataError, match="only tar shards can be streamed"):
-        open_batches([url, speech_folder], PLAIN, **settings)
+        open_batches([url, speech_folder], PLAIN, SPEC)
 
 
 def test_braces_are_those_of_a_shell(tmp_path: Path) -> None:
-    assert expand("https://x/a-{08..11}.tar") == [f"https://x/a-{i:02d}.tar" for i in range(8, 12)]
-    assert expand("{a,b}/{0..1}.tar") == ["a/0.tar", "a/1.tar", "b/0.tar", "b/1.tar"]
-    assert expand("pipe:awk '{print}' x") == ["pipe:awk '{print}' x"]
+    assert expand_braces("https://x/a-{08..11}.tar") == [f"https://x/a-{i:02d}.tar" for i in range(8, 12)]
+    assert expand_braces("{a,b}/{0..1}.tar") == ["a/0.tar", "a/1.tar", "b/0.tar", "b/1.tar"]
+    assert expand_braces("pipe:awk '{print}' x") == ["pipe:awk '{print}' x"]
     literal = tmp_path / "a{0,1}.tar"
     literal.touch()
-    assert expand(literal) == [str(literal)]
+    assert expand_braces(literal) == [str(literal)]
     with pytest.raises(DataError, match="brace"):
-        expand("shard-{0..1.tar")
+        expand_braces("shard-{0..1.tar")
 
 
 def test_a_stream_that_is_dropped_stops_reading(corpus: Path) -> None:
     batches = stream(sorted(corpus.iterdir()), replace(PLAIN, threads=2))
     batches[0]
-    threads = list(batches._readers)
+    threads = list(batches.readers)
     del batches
     for thread in threads:
         thread.join(10)

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Protocol
 
 import numpy as np
-from edgecodec.errors import DataError
+from edgecodec.errors import ConfigError, DataError
 from edgecodec.evaluation.clips import Clip
 from numpy.typing import NDArray
 
@@ -60,7 +60,7 @@ class DataConfig:
         """What makes crops of `samples` samples."""
         return Augmentation(samples, self.gain_db, self.noise_chance, self.noise_snr_db)
 
-    def worth(self, seconds: float, bandwidth: float, sample_rate: int) -> float:
+    def draw_weight(self, seconds: float, bandwidth: float, sample_rate: int) -> float:
         """Seconds that a clip counts for when clips are drawn, before the weight of its kind."""
         fullness = min(2 * bandwidth / sample_rate, 1.0) ** self.bandwidth_power
         return float(fullness * min(seconds, self.longest_seconds))
@@ -71,6 +71,40 @@ def as_int16(audio: NDArray[np.float32]) -> NDArray[np.int16]:
     return np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16)
 
 
+@dataclass(frozen=True)
+class BatchSpec:
+    """What a batch is: `batch_size` crops of `samples` samples at `sample_rate` Hz, split evenly over the `ranks`.
+
+    Several processes train on one batch: each of `ranks` takes `batch_size / ranks` rows of it, the first rank the
+    first rows, so that a step hears the same on any number of them. All that is random comes from `seed`.
+
+    Raises:
+        ConfigError: the batch cannot be split evenly.
+    """
+
+    sample_rate: int
+    samples: int
+    batch_size: int
+    seed: int = 0
+    rank: int = 0
+    ranks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.ranks:
+            raise ConfigError(f"run.batch_size = {self.batch_size} cannot be split evenly over {self.ranks} processes")
+
+    @property
+    def seconds(self) -> float:
+        """Of one crop."""
+        return self.samples / self.sample_rate
+
+    @property
+    def rows(self) -> range:
+        """The rows of the batch that this rank takes."""
+        share = self.batch_size // self.ranks
+        return range(self.rank * share, (self.rank + 1) * share)
+
+
 class BatchSource(Protocol):
     """Where a training loop takes its batches from."""
 
@@ -79,34 +113,17 @@ class BatchSource(Protocol):
 
 
 class Batches:
-    """Random crops of clips; `batches[step]` is the batch of that step, whatever was asked before.
+    """Random crops of clips; `batches[step]` is the batch of that step, whatever was asked before."""
 
-    Several processes train on one batch: each of `ranks` takes `batch_size / ranks` rows of it, the first rank the
-    first rows, so that a step hears the same on any number of them.
-    """
-
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        config: DataConfig,
-        *,
-        sample_rate: int,
-        samples: int,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        self.clips, self.config = clips, config
-        self.sample_rate, self.seed = sample_rate, seed
-        self.rows = rows_of(rank, ranks, batch_size)
-        self.augment = config.augmentation(samples)
-        worth = np.array([config.worth(clip.seconds, clip.bandwidth, sample_rate) for clip in clips])
-        chances = worth * [config.kind_weights.get(clip.kind, 0.0) for clip in clips]
+    def __init__(self, clips: Sequence[Clip], config: DataConfig, spec: BatchSpec) -> None:
+        self.clips, self.config, self.spec = clips, config, spec
+        self.augment = config.augmentation(spec.samples)
+        weights = np.array([config.draw_weight(clip.seconds, clip.bandwidth, spec.sample_rate) for clip in clips])
+        chances = weights * [config.kind_weights.get(clip.kind, 0.0) for clip in clips]
         if not chances.sum() > 0:
             raise DataError("every clip has weight 0: check data.kind_weights")
         self.cumulative = np.cumsum(chances / chances.sum())
-        noises = worth * [clip.kind in NOISE_KINDS for clip in clips]
+        noises = weights * [clip.kind in NOISE_KINDS for clip in clips]
         self.noise_cumulative = np.cumsum(noises / noises.sum()) if noises.sum() > 0 else None
         self._cache: OrderedDict[int, NDArray[np.int16]] = OrderedDict()
         self._cached = 0
@@ -114,10 +131,10 @@ class Batches:
 
     def __getitem__(self, step: int) -> NDArray[np.float32]:
         """Audio `[batch_size / ranks, 1, samples]` of one step."""
-        return np.stack([self._crop(step, row) for row in self.rows])[:, None]
+        return np.stack([self._crop(step, row) for row in self.spec.rows])[:, None]
 
     def _crop(self, step: int, row: int) -> NDArray[np.float32]:
-        random = np.random.default_rng([self.seed, step, 0, row])  # stage counts take [seed, step, 1]
+        random = np.random.default_rng([self.spec.seed, step, 0, row])  # stage counts take [seed, step, 1]
         index = _draw(self.cumulative, random)
 
         def noise() -> NDArray[np.int16]:
@@ -132,26 +149,14 @@ class Batches:
             if index in self._cache:
                 self._cache.move_to_end(index)
                 return self._cache[index]
-        audio = as_int16(self.clips[index].read(self.sample_rate))
+        audio = as_int16(self.clips[index].read(self.spec.sample_rate))
         with self._lock:
             if index not in self._cache:  # another thread may have been here
                 self._cache[index] = audio
                 self._cached += len(audio)
-            while self._cached > self.config.cache_hours * 3600 * self.sample_rate and len(self._cache) > 1:
+            while self._cached > self.config.cache_hours * 3600 * self.spec.sample_rate and len(self._cache) > 1:
                 self._cached -= len(self._cache.popitem(last=False)[1])
         return audio
-
-
-def rows_of(rank: int, ranks: int, batch_size: int) -> range:
-    """The rows of a batch that one of `ranks` processes takes.
-
-    Raises:
-        ValueError: the batch cannot be shared out evenly.
-    """
-    if batch_size % ranks or not 0 <= rank < ranks:
-        raise ValueError(f"a batch of {batch_size} cannot be split evenly over {ranks} processes (this is {rank})")
-    share = batch_size // ranks
-    return range(rank * share, (rank + 1) * share)
 
 
 def _draw(cumulative: NDArray[np.float64], random: np.random.Generator) -> int:

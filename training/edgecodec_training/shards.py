@@ -54,7 +54,7 @@ class Sample:
     note: bytes | None
 
 
-def expand(source: str | Path) -> list[str]:
+def expand_braces(source: str | Path) -> list[str]:
     """The shards that a pattern stands for: `{000..127}` and `{train,extra}` as in a shell; what exists is itself."""
     name = str(source)
     if "{" not in name or Path(name).exists():

@@ -2,7 +2,7 @@
 
 Everything random in a step comes from (seed, step), so a resumed run repeats an uninterrupted one to the bit on a CPU.
 Reconstruction comes first; from `discriminators.start_step` on the discriminators judge too. Several processes make one
-run (see `ranks`): each takes its rows of the batch, and gradients and codebooks follow all of them.
+run (see `distributed`): each takes its rows of the batch, and gradients and codebooks follow all of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from edgecodec.errors import ConfigError
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
@@ -20,6 +19,7 @@ from torch.optim import AdamW
 from .balancer import Balancer
 from .checkpoint import Checkpoint, contiguous_state, put_weights
 from .config import Config, OptimizerConfig
+from .data import BatchSpec
 from .discriminators import Discriminators
 from .distributed import Ranks, launch
 from .ledger import LegEntry
@@ -50,10 +50,7 @@ class Trainer:
         self.config = config
         self.fabric = launch(device, mixed_precision=config.run.mixed_precision)
         self.ranks, self.device = Ranks.of(self.fabric), self.fabric.device
-        if config.run.batch_size % self.ranks.count:
-            raise ConfigError(
-                f"run.batch_size = {config.run.batch_size} cannot be split evenly over {self.ranks.count} processes"
-            )
+        spec = self._batch_spec()
         torch.manual_seed(config.run.seed)
         self.model = CodecModel(config.model).to(self.device)
         self.average = CodecModel(config.model).to(self.device).requires_grad_(False)
@@ -73,18 +70,7 @@ class Trainer:
             if judges.used
             else None
         )
-        hop = config.model.frame_size
-        self.batches = open_batches(
-            data,
-            config.data,
-            sample_rate=config.model.sample_rate,
-            samples=hop * max(1, round(config.run.clip_seconds * config.model.sample_rate / hop)),
-            batch_size=config.run.batch_size,
-            seed=config.run.seed,
-            rank=self.ranks.rank,
-            ranks=self.ranks.count,
-            first_step=0 if start is None else start.step,
-        )
+        self.batches = open_batches(data, config.data, spec, first_step=0 if start is None else start.step)
         self.step = 0
         self.updates = 0  # of this optimizer: fewer than steps where a leg began from weights alone
         self.ledger: list[LegEntry] = []
@@ -96,6 +82,19 @@ class Trainer:
             self.model.encoder.compile()
             self.model.decoder.compile()
             self.discriminators.compile()
+
+    def _batch_spec(self) -> BatchSpec:
+        """Crops of whole frames; a ConfigError where they cannot be split over the ranks."""
+        model, run = self.config.model, self.config.run
+        frames = max(1, round(run.clip_seconds * model.sample_rate / model.frame_size))
+        return BatchSpec(
+            model.sample_rate,
+            frames * model.frame_size,
+            run.batch_size,
+            seed=run.seed,
+            rank=self.ranks.rank,
+            ranks=self.ranks.count,
+        )
 
     @torch.no_grad()
     def _fit_codebooks(self) -> None:
@@ -133,7 +132,7 @@ class Trainer:
         measures["optimizer/gradient_norm"] = clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
         self.optimizer.step()
         self.model.quantizer.update(self.ranks)
-        self._follow_average()
+        self._update_average()
         self.step += 1
         self.updates += 1
 
@@ -171,7 +170,7 @@ class Trainer:
             gradient.copy_(mean.view_as(gradient))
 
     @torch.no_grad()
-    def _follow_average(self) -> None:
+    def _update_average(self) -> None:
         """Average of weights and codebooks over the last 1 / (1 - ema_decay) steps (shorter at the start)."""
         decay = min(self.config.optimizer.ema_decay, (1 + self.step) / (10 + self.step))
         for mean, now in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
