@@ -1,4 +1,4 @@
-"""Discriminators and the balancer: finite gradients, both losses, and that judging can be learned."""
+"""Discriminators and the balancer: finite gradients, both losses, and that they learn."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_equal_audio_has_equal_features(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["stft", "period", "band"])
-def test_judges_learn_to_tell_noise_from_tones(name: str) -> None:
+def test_discriminators_learn_to_tell_noise_from_tones(name: str) -> None:
     discriminators = build(name)
     optimizer = torch.optim.AdamW(discriminators.parameters(), lr=2e-3)
     tones = 0.3 * torch.sin(torch.arange(4000)[None, None] * torch.tensor([0.1, 0.37])[:, None, None])

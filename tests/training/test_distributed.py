@@ -75,8 +75,8 @@ def test_two_processes_train_as_one_with_the_joined_batch(code_dim: int, tiny_co
 
 
 def test_two_processes_share_discriminators_and_balancer(tiny_config: Config, states: States) -> None:
-    judges = ["discriminators.start_step=1", "discriminators.stft_windows=[256]", "discriminators.channels=4"]
-    config = override(tiny_config, [*judges, "loss.balanced=true", "run.batch_size=4"])
+    changes = ["discriminators.start_step=1", "discriminators.stft_windows=[256]", "discriminators.channels=4"]
+    config = override(tiny_config, [*changes, "loss.balanced=true", "run.batch_size=4"])
     _, (first, second) = states(config, 4)
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), f"{name} differs between the ranks"

@@ -8,10 +8,21 @@ import pytest
 import soundfile
 import torch
 from edgecodec.evaluation.measures import mel_filters, pesq_wb
+from edgecodec_training.config import Config
 from edgecodec_training.disturbance import Disturbance
-from edgecodec_training.losses import LossConfig, ReconstructionLoss, Spectrum
+from edgecodec_training.losses import TERMS, LossConfig, ReconstructionLoss, Spectrum
 
 CLIP = Path(__file__).parents[1] / "audio" / "speech_ro.flac"
+
+
+def test_every_term_has_a_weight_and_every_weight_a_term() -> None:
+    weights = {name: float(2**i) for i, name in enumerate(TERMS)}
+    audio, decoded = (0.1 * torch.randn(2, 2, 1, 9600)).unbind()
+    unit = ReconstructionLoss(LossConfig(**dict.fromkeys(TERMS, 1.0)), 24_000)(audio, decoded)
+    weighted = ReconstructionLoss(LossConfig(**weights), 24_000)(audio, decoded)
+    assert weighted == {name: weights[name] * unit[name] for name in unit}
+    assert set(weighted) == set(LossConfig().weights) == set(TERMS)
+    assert Config().shares == LossConfig().weights | {"adversarial": 1.0, "features": 2.0}
 
 
 def test_equal_signals_cost_nothing() -> None:

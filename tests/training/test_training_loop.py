@@ -31,9 +31,9 @@ app.command()(train_command)
 @pytest.fixture
 def adversarial(tiny_config: Config) -> Config:
     """The tiny configuration with a discriminator from step 3 on, and balanced losses."""
-    judges = DiscriminatorConfig(start_step=3, stft_windows=(256,), periods=(3,), channels=4)
+    discriminators = DiscriminatorConfig(start_step=3, stft_windows=(256,), periods=(3,), channels=4)
     loss = dataclasses.replace(tiny_config.loss, balanced=True)
-    return dataclasses.replace(tiny_config, discriminators=judges, loss=loss)
+    return dataclasses.replace(tiny_config, discriminators=discriminators, loss=loss)
 
 
 @pytest.mark.parametrize("kind", ["tiny_config", "adversarial"])

@@ -98,12 +98,7 @@ class Config:
     @property
     def shares(self) -> dict[str, float]:
         """The weights of all losses on the decoded audio, as the balancer's shares."""
-        loss, judges = self.loss, self.discriminators
-        names = ("waveform", "stft", "mel", "loudness", "disturbance")
-        return {name: getattr(loss, name) for name in names} | {
-            "adversarial": judges.adversarial,
-            "features": judges.features,
-        }
+        return self.loss.weights | self.discriminators.weights
 
 
 def load_config(name: str | Path) -> Config:

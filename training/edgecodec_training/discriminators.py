@@ -19,7 +19,7 @@ BANDS = ((0.0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Which discriminators judge, how large they are, and from when on.
+    """Which discriminators there are, how large they are, and from which step on they train.
 
     `stft_windows`: EnCodec's complex STFT discriminators; `periods`: HiFi-GAN's; `band_windows`: DAC's, five bands an
     STFT. An empty list leaves a kind out; all empty, or `start_step` never reached, is training without. `stride`
@@ -39,13 +39,18 @@ class DiscriminatorConfig:
     features: float = 2.0
 
     @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each loss that the codec learns from them."""
+        return {"adversarial": self.adversarial, "features": self.features}
+
+    @property
     def used(self) -> bool:
         """Whether there is anything to train."""
         return self.start_step >= 0 and bool(self.stft_windows or self.periods or self.band_windows)
 
 
-class Judged(NamedTuple):
-    """What one discriminator says of a batch."""
+class Opinion(NamedTuple):
+    """What one discriminator says of a batch: a map of scores, and the feature maps on the way there."""
 
     scores: Tensor
     features: list[Tensor]
@@ -64,12 +69,12 @@ def _spectrum(audio: Tensor, window: Tensor) -> Tensor:
     return spectrum.permute(0, 3, 1, 2)
 
 
-def _run(layers: nn.ModuleList, last: nn.Module, x: Tensor) -> Judged:
+def _run(layers: nn.ModuleList, last: nn.Module, x: Tensor) -> Opinion:
     features = []
     for layer in layers:
         x = F.leaky_relu(layer(x), 0.2)
         features.append(x)
-    return Judged(last(x), features)
+    return Opinion(last(x), features)
 
 
 class SpectrumDiscriminator(nn.Module):
@@ -88,7 +93,7 @@ class SpectrumDiscriminator(nn.Module):
         self.layers.append(_conv(channels, channels, (3, 3), padding=(1, 1)))
         self.last = _conv(channels, 1, (3, 3), padding=(1, 1))
 
-    def forward(self, audio: Tensor) -> list[Judged]:
+    def forward(self, audio: Tensor) -> list[Opinion]:
         """See the module."""
         return [_run(self.layers, self.last, _spectrum(audio, self.window))]
 
@@ -104,7 +109,7 @@ class PeriodDiscriminator(nn.Module):
         self.layers.append(_conv(widths[-1], widths[-1], (5, 1), padding=(2, 0)))
         self.last = _conv(widths[-1], 1, (3, 1), padding=(1, 0))
 
-    def forward(self, audio: Tensor) -> list[Judged]:
+    def forward(self, audio: Tensor) -> list[Opinion]:
         """See the module."""
         padded = F.pad(audio, (0, -audio.shape[2] % self.period), mode="reflect")
         return [_run(self.layers, self.last, padded.reshape(len(audio), 1, -1, self.period))]
@@ -131,8 +136,8 @@ class BandDiscriminator(nn.Module):
         layers.append(_conv(channels, channels, (3, 3), padding=(1, 1)))
         return layers
 
-    def forward(self, audio: Tensor) -> list[Judged]:
-        """See the module; the five bands are judged together."""
+    def forward(self, audio: Tensor) -> list[Opinion]:
+        """See the module; the five bands are scored together."""
         spectrum = _spectrum(audio, self.window)
         features: list[Tensor] = []
         for layers, (low, high) in zip(self.bands, self.edges, strict=True):
@@ -141,24 +146,23 @@ class BandDiscriminator(nn.Module):
                 x = F.leaky_relu(layer(x), 0.2)
                 features.append(x)
         depth = len(features) // len(BANDS)
-        return [Judged(self.last(torch.cat(features[depth - 1 :: depth], dim=3)), features)]
+        return [Opinion(self.last(torch.cat(features[depth - 1 :: depth], dim=3)), features)]
 
 
-class Discriminators(nn.Module):
+class Discriminators(nn.ModuleList):
     """All discriminators of a configuration, and the losses for both sides."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.judges = nn.ModuleList(
+        super().__init__(
             [SpectrumDiscriminator(w, config.channels, config.stride) for w in config.stft_windows]
             + [PeriodDiscriminator(p, config.channels) for p in config.periods]
             + [BandDiscriminator(w, config.channels) for w in config.band_windows]
         )
+        self.config = config
 
-    def forward(self, audio: Tensor) -> list[Judged]:
+    def forward(self, audio: Tensor) -> list[Opinion]:
         """What every discriminator says of audio `[B, 1, samples]`."""
-        return [judged for judge in self.judges for judged in judge(audio)]
+        return [opinion for discriminator in self for opinion in discriminator(audio)]
 
     def own_loss(self, real: Tensor, decoded: Tensor) -> Tensor:
         """What the discriminators minimise: real audio up, decoded audio down."""
@@ -180,7 +184,5 @@ class Discriminators(nn.Module):
             adversarial.append((1 - fake.scores).square().mean() if lsgan else -fake.scores.mean())
             for a, b in zip(truth.features, fake.features, strict=True):
                 features.append((a - b).abs().mean() / a.abs().mean().clamp(min=1e-6))
-        return {
-            "adversarial": self.config.adversarial * torch.stack(adversarial).mean(),
-            "features": self.config.features * torch.stack(features).mean(),
-        }
+        losses = {"adversarial": torch.stack(adversarial).mean(), "features": torch.stack(features).mean()}
+        return {name: weight * losses[name] for name, weight in self.config.weights.items()}

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from .disturbance import Disturbance
 
+TERMS = ("waveform", "stft", "mel", "loudness", "disturbance")  # each has its weight in `LossConfig`, by this name
 LOUDNESS_POWER = 0.46  # of magnitudes: 0.23 of intensities
 LOUDNESS_FLOOR = 1e-5  # magnitude, -94 dB of full scale: keeps the slope finite
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the terms, windows in samples (hop = window / 4), and where the log-mel floors.
+    """Weights of the `TERMS`, windows in samples (hop = window / 4), and where the log-mel floors.
 
     `loudness_windows` are some of the `mel_windows`. A weight of 0 leaves `disturbance` out.
 
@@ -44,6 +45,11 @@ class LossConfig:
         if not set(self.loudness_windows) <= set(self.mel_windows):
             raise ValueError(f"loudness_windows {self.loudness_windows} must be among mel_windows {self.mel_windows}")
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each term."""
+        return {name: getattr(self, name) for name in TERMS}
+
 
 class Spectrum(nn.Module):
     """Complex STFT with a Hann window and hop = window / 4, scaled so that a full-scale sine has magnitude 1/2."""
@@ -62,8 +68,23 @@ class Spectrum(nn.Module):
         return spectrum
 
 
+class MelBands(nn.Module):
+    """Triangular filters over the bins of a spectrum: `[B, frames, window / 2 + 1]` to `[B, frames, bands]`."""
+
+    filters: Tensor  # [window / 2 + 1, bands]
+
+    def __init__(self, bands: int, window: int, sample_rate: int) -> None:
+        super().__init__()
+        filters = torch.from_numpy(mel_filters(bands, window, sample_rate)).float()
+        self.register_buffer("filters", filters, persistent=False)
+
+    def forward(self, magnitudes: Tensor) -> Tensor:
+        """See the class."""
+        return magnitudes @ self.filters
+
+
 class ReconstructionLoss(nn.Module):
-    """The weighted terms between a target and a decoded signal `[B, 1, samples]`.
+    """The weighted `TERMS` between a target and a decoded signal `[B, 1, samples]`.
 
     `mel`: L1 of log-mel spectra at several windows, as in DAC (arXiv:2306.06546), section 3.4, floored.
     `loudness`: L1 of the loudness in mel bands, (intensity)^0.23 after Zwicker & Fastl, Psychoacoustics, section 8.1:
@@ -79,13 +100,16 @@ class ReconstructionLoss(nn.Module):
         self.disturbance = Disturbance(sample_rate) if config.disturbance else None
         sizes = sorted({*config.stft_windows, *config.mel_windows})
         self.spectra = nn.ModuleDict({str(size): Spectrum(size) for size in sizes})
-        for window, bands in zip(config.mel_windows, config.mel_bands, strict=True):
-            filters = torch.from_numpy(mel_filters(bands, window, sample_rate)).float()
-            self.register_buffer(f"mel_{window}", filters, persistent=False)
+        self.mel_bands = nn.ModuleDict(
+            {
+                str(window): MelBands(bands, window, sample_rate)
+                for window, bands in zip(config.mel_windows, config.mel_bands, strict=True)
+            }
+        )
 
     def forward(self, target: Tensor, decoded: Tensor) -> dict[str, Tensor]:
-        """Weighted terms by name."""
-        config = self.config
+        """Weighted terms by name; `disturbance` only where it has a weight."""
+        config, weights = self.config, self.config.weights
         x, y = target.squeeze(1), decoded.squeeze(1)
         terms = {"waveform": (x - y).abs().mean()}
         zero = x.new_zeros(())
@@ -97,8 +121,7 @@ class ReconstructionLoss(nn.Module):
             if size in config.stft_windows:
                 terms["stft"] = terms["stft"] + self._compressed(fx, fy, px, py)
             if size in config.mel_windows:
-                filters = getattr(self, f"mel_{size}")
-                mx, my = (p.sqrt() @ filters for p in (px, py))
+                mx, my = (self.mel_bands[name](p.sqrt()) for p in (px, py))
                 lx, ly = (torch.log10(m + config.mel_floor) for m in (mx, my))
                 terms["mel"] = terms["mel"] + (lx - ly).abs().mean()
                 if size in config.loudness_windows:
@@ -106,7 +129,7 @@ class ReconstructionLoss(nn.Module):
                     terms["loudness"] = terms["loudness"] + difference.abs().mean()
         if self.disturbance is not None:
             terms["disturbance"] = self.disturbance(x, y)
-        return {name: getattr(config, name) * term for name, term in terms.items()}
+        return {name: weights[name] * term for name, term in terms.items()}
 
     def _compressed(self, fx: Tensor, fy: Tensor, px: Tensor, py: Tensor) -> Tensor:
         """Distance of |f|^c and of |f|^c e^{i phase}."""

@@ -1,7 +1,7 @@
 """The training loop: reads from top to bottom.
 
 Everything random in a step comes from (seed, step), so a resumed run repeats an uninterrupted one to the bit on a CPU.
-Reconstruction comes first; from `discriminators.start_step` on the discriminators judge too. Several processes make one
+Reconstruction comes first; from `discriminators.start_step` on the discriminators train too. Several processes make one
 run (see `distributed`): each takes its rows of the batch, and gradients and codebooks follow all of them.
 """
 
@@ -57,7 +57,7 @@ class Trainer:
         self.discriminators = Discriminators(config.discriminators).to(self.device)
         self.loss = ReconstructionLoss(config.loss, config.model.sample_rate).to(self.device)
         self.balancer = Balancer(config.shares, self.ranks) if config.loss.balanced else None
-        codec, judges = config.optimizer, config.discriminators
+        codec, other = config.optimizer, config.discriminators
         self.optimizer = AdamW(
             self.model.parameters(),
             lr=codec.learning_rate,
@@ -65,9 +65,9 @@ class Trainer:
             weight_decay=codec.weight_decay,
             fused=True,
         )
-        self.judges_optimizer = (
-            AdamW(self.discriminators.parameters(), lr=judges.learning_rate, betas=judges.betas, fused=True)
-            if judges.used
+        self.discriminator_optimizer = (
+            AdamW(self.discriminators.parameters(), lr=other.learning_rate, betas=other.betas, fused=True)
+            if other.used
             else None
         )
         self.batches = open_batches(data, config.data, spec, first_step=0 if start is None else start.step)
@@ -121,8 +121,8 @@ class Trainer:
         real, fake = audio[..., : audio.shape[2] - latency], decoded[..., latency:].float()
         terms = self.loss(real, fake)
         measures: dict[str, Tensor] = {}
-        if self.judges_optimizer is not None and self.step >= config.discriminators.start_step:
-            measures["loss/discriminators"] = self._train_discriminators(self.judges_optimizer, real, fake)
+        if self.discriminator_optimizer is not None and self.step >= config.discriminators.start_step:
+            measures["loss/discriminators"] = self._train_discriminators(self.discriminator_optimizer, real, fake)
             with self.fabric.autocast():
                 terms |= self.discriminators.codec_losses(real, fake)
 
@@ -187,9 +187,11 @@ class Trainer:
         training = {f"model.{name}": tensor for name, tensor in contiguous_state(self.model).items()}
         training["updates"] = torch.tensor(self.updates)
         training |= _moments("codec", self.optimizer, self.model)
-        if self.judges_optimizer is not None:
-            training |= {f"judges.{name}": tensor for name, tensor in contiguous_state(self.discriminators).items()}
-            training |= _moments("judges", self.judges_optimizer, self.discriminators)
+        if self.discriminator_optimizer is not None:
+            training |= {
+                f"discriminators.{name}": tensor for name, tensor in contiguous_state(self.discriminators).items()
+            }
+            training |= _moments("discriminators", self.discriminator_optimizer, self.discriminators)
         if self.balancer is not None:
             training |= {f"balancer.{name}": norm.detach().cpu() for name, norm in self.balancer.norms.items()}
         return Checkpoint(self.step, self.config, self.ledger, contiguous_state(self.average), training)
@@ -203,10 +205,10 @@ class Trainer:
         self.updates = int(start.training["updates"])
         put_weights(self.model, _below("model.", start.training))
         _restore_moments("codec", self.optimizer, self.model, start.training)
-        judges = _below("judges.", start.training)
-        if self.judges_optimizer is not None and judges:
-            put_weights(self.discriminators, judges)
-            _restore_moments("judges", self.judges_optimizer, self.discriminators, start.training)
+        weights = _below("discriminators.", start.training)
+        if self.discriminator_optimizer is not None and weights:
+            put_weights(self.discriminators, weights)
+            _restore_moments("discriminators", self.discriminator_optimizer, self.discriminators, start.training)
         if self.balancer is not None:
             norms = _below("balancer.", start.training)
             self.balancer.norms = {name: norm.to(self.device) for name, norm in norms.items()}
