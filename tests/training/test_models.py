@@ -1,9 +1,11 @@
 """The architectures: shapes, streaming, latency, budgets, and where `edge` starts from."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
+from edgecodec_training.architectures import ARCHITECTURES, Name
 from edgecodec_training.config import ModelConfig, from_dict
 from edgecodec_training.lapped_transform import LappedAnalysis, compand
 from edgecodec_training.model import CodecModel, macs_per_second, parameter_count
@@ -41,6 +43,12 @@ def tiny(name: str, *, shaken: bool = True) -> CodecModel:
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.1)
     return model.eval()
+
+
+def test_every_architecture_has_a_name_and_a_configuration() -> None:
+    assert tuple(ARCHITECTURES) == get_args(Name)
+    assert all(hasattr(ModelConfig(), name) for name in ARCHITECTURES)
+    assert {name: tiny(name).algorithmic_latency for name in TINY} == {"edge": 40, "seanet": 0, "hybrid": 0}
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -19,6 +19,7 @@ class Causal(nn.Module):
     """A layer whose output up to now depends on its input up to now, and on a packed state `[B, state_size]`."""
 
     state_size: int = 0
+    latency: int = 0  # samples of audio by which an encoder's or decoder's output is late
 
     def zero_state(self, batch: int) -> Tensor:
         """The state before the first sample, `[batch, state_size]`, on the device of the parameters."""

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from edgecodec.errors import ConfigError
 
+from . import architectures
 from .data import DataConfig
 from .discriminators import DiscriminatorConfig
 from .edge import EdgeConfig
@@ -34,7 +35,7 @@ T = TypeVar("T")
 class ModelConfig:
     """What the codec is: this part travels with a checkpoint and decides its shapes."""
 
-    architecture: Literal["edge", "seanet"] = "edge"
+    architecture: architectures.Name = "edge"
     sample_rate: int = 24_000
     frame_size: int = 320
     latent_dim: int = 80

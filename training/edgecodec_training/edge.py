@@ -106,7 +106,7 @@ class EdgeDecoder(Causal):
 
     def __init__(self, config: EdgeConfig, frame_size: int, latent_dim: int) -> None:
         super().__init__()
-        self.frame_size = frame_size
+        self.frame_size = self.latency = frame_size  # of the transform's overlap
         waveform = min(config.waveform_bins, frame_size)
         self.skip = _identity_linear(latent_dim, waveform)
         self.embed = nn.Linear(latent_dim, config.channels)

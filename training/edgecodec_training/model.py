@@ -1,4 +1,4 @@
-"""The codec: encoder, quantizer and decoder of one configuration, with the facts that an export states about them."""
+"""The codec: encoder, quantizer and decoder of one configuration, and what an export states of their size and work."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .architectures import ARCHITECTURES
 from .causal import Causal
+from .codebook_learning import Codebook
 from .config import ModelConfig
-from .edge import EdgeDecoder, EdgeEncoder
 from .quantizer import Quantized
 from .quantizers import build_quantizer
-from .seanet import SeanetDecoder, SeanetEncoder
 
 
 class Decoded(NamedTuple):
@@ -31,15 +31,16 @@ class CodecModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        if config.architecture == "edge":
-            self.encoder = EdgeEncoder(config.edge, config.frame_size, config.latent_dim)
-            self.decoder = EdgeDecoder(config.edge, config.frame_size, config.latent_dim)
-            self.algorithmic_latency = config.frame_size  # the overlap of the transform
-        else:
-            self.encoder = SeanetEncoder(config.seanet, config.frame_size, config.latent_dim)
-            self.decoder = SeanetDecoder(config.seanet, config.frame_size, config.latent_dim)
-            self.algorithmic_latency = 0
+        architecture = ARCHITECTURES[config.architecture]
+        sizes = getattr(config, config.architecture)
+        self.encoder = architecture.encoder(sizes, config.frame_size, config.latent_dim)
+        self.decoder = architecture.decoder(sizes, config.frame_size, config.latent_dim)
         self.quantizer = build_quantizer(config.quantizer, config.latent_dim)
+
+    @property
+    def algorithmic_latency(self) -> int:
+        """Samples by which decoded audio is late."""
+        return self.encoder.latency + self.decoder.latency
 
     def encode_latents(self, audio: Tensor) -> Tensor:
         """Latents `[B, T, D]` of whole clips `[B, 1, frame_size * T]`."""
@@ -68,9 +69,9 @@ class CodecModel(nn.Module):
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Learned numbers in a part: parameters, and EMA codebooks (buffers named `vectors`)."""
-    books = sum(b.numel() for name, b in module.named_buffers() if name.endswith("vectors"))
-    return sum(p.numel() for p in module.parameters()) + books
+    """Learned numbers in a part: parameters, and codebooks, which are buffers where they learn by EMA."""
+    books = {book.vectors for book in module.modules() if isinstance(book, Codebook)}
+    return sum(tensor.numel() for tensor in {*module.parameters(), *books})
 
 
 @torch.no_grad()
