@@ -87,8 +87,8 @@ def test_noise_too_faint_to_be_more_than_rounding_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"noise_chance": 1.5}, "noise_chance must be between 0 and 1"),
-        ({"noise_chance": float("nan")}, "noise_chance must be between 0 and 1"),
+        ({"noise_chance": 1.5}, "data.noise_chance: expected float <= 1"),
+        ({"noise_chance": float("nan")}, "data.noise_chance: expected float >= 0"),
         ({"noise_snr_db": [30, 5]}, "noise_snr_db must be"),
         ({"gain_db": [0, float("inf")]}, "gain_db must be"),
     ],

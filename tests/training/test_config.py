@@ -1,13 +1,16 @@
 """Configurations: shipped ones load, and every mistake names its key."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
 import pytest
 from edgecodec.errors import ConfigError
-from edgecodec_training.config import Config, from_dict, load_config, override
+from edgecodec_training.config import Config, ModelConfig, from_dict, load_config, override
 from edgecodec_training.model import CodecModel
+
+CHECKPOINT = Path(__file__).parents[2] / "models" / "checkpoints" / "speech"
 
 
 @pytest.mark.parametrize("name", ["edge", "edge-gpu", "seanet"])
@@ -27,20 +30,33 @@ def test_a_configuration_survives_the_round_trip() -> None:
     ("toml", "message"),
     [
         ("[model]\nlatents = 3", "unknown key model.latents; known here: .*latent_dim"),
-        ("[model]\nlatent_dim = 'wide'", "model.latent_dim must be int, got 'wide'"),
-        ("[model]\nlatent_dim = true", "model.latent_dim must be int, got True"),
-        ("[model]\narchitecture = 'wavenet'", "model.architecture must be one of .*'edge'"),
+        ("[models]\nlatents = 3", "unknown key models; known here: data, .*model, "),
+        ("[model]\nlatent_dim = 'wide'", "model.latent_dim: expected int, got str"),
+        ("[model]\nlatent_dim = true", "model.latent_dim: expected int, got bool"),
+        ("[model]\nlatent_dim = 8.0", "model.latent_dim: expected int, got float"),
+        ("[model]\narchitecture = 'wavenet'", "model.architecture: must be one of edge, seanet, got 'wavenet'"),
+        ("[model.seanet]\nactivation = 'relu'", "model.seanet.activation: must be one of silu, leaky_relu, "),
         ("[model.quantizer]\ndropout_stages = [40]", "dropout_stages .* must lie in 1..max_stages = 16"),
-        ("[optimizer]\nbetas = [0.9]", "optimizer.betas must have 2 values, got 1"),
-        ("[data.kind_weights]\nspeech = 'much'", "data.kind_weights.speech must be float"),
-        ("model = 3", "model must be a table"),
+        ("[model.quantizer]\ndropout_stages = []", "dropout_stages: expected a list of length >= 1"),
+        ("[model.quantizer]\npaths = [3, 0]", r"model.quantizer.paths\[1\]: expected int >= 1"),
+        ("[optimizer]\nbetas = [0.9]", "optimizer.betas: expected a list of length 2, got 1"),
+        ("[optimizer]\nbetas = [0.9, 1.0]", r"optimizer.betas\[1\]: expected float < 1"),
+        ("[optimizer]\nlearning_rate = nan", "optimizer.learning_rate: expected float >= 0"),
+        ("[data.kind_weights]\nspeech = 'much'", "data.kind_weights.*: expected float, got str"),
+        ("[run]\nsteps = 0", "run.steps: expected int >= 1"),
+        ("[run]\nbatch_size = 0", "run.batch_size: expected int >= 1"),
+        ("[run]\nvalidate_every = 0", "run.validate_every: expected int >= 1"),
+        ("[run]\nseed = -1", "run.seed: expected int >= 0"),
+        ("[run]\nclip_seconds = -0.5", "run.clip_seconds: expected float > 0"),
+        ("model = 3", "model: expected a table, got int"),
         ("[model", "not valid TOML"),
     ],
 )
 def test_mistakes_name_their_key(tmp_path: Path, toml: str, message: str) -> None:
     (tmp_path / "c.toml").write_text(toml)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as refusal:
         load_config(tmp_path / "c.toml")
+    assert "\n" not in str(refusal.value)
 
 
 def test_unknown_names_list_the_known() -> None:
@@ -50,6 +66,36 @@ def test_unknown_names_list_the_known() -> None:
         load_config("wavenet")
     with pytest.raises(ConfigError, match="cannot read configuration"):
         load_config("missing.toml")
+
+
+def test_a_binary_file_is_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"cannot read configuration .*c\.toml"):
+        load_config(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frame_size": 321}, "the lapped transform needs an even frame_size, not 321"),
+        ({"architecture": "seanet", "frame_size": 321}, "patch x strides = 320, but frame_size is 321"),
+        ({"quantizer": {"kind": "pq"}, "latent_dim": 81}, "pq splits latent_dim 81 into max_stages 16 equal slices"),
+    ],
+)
+def test_parts_that_do_not_fit_are_configuration_errors(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CodecModel(from_dict(ModelConfig, changes))
+
+
+def test_checkpoints_before_a_key_was_added_load(tmp_path: Path) -> None:
+    """`loss.disturbance` came later than the shipped checkpoint."""
+    values = json.loads((CHECKPOINT / "checkpoint.json").read_text())["config"]
+    assert "disturbance" not in values["loss"]
+    config = from_dict(Config, values)
+    assert config.loss.disturbance == 0
+    written = json.loads(json.dumps(dataclasses.asdict(config)))
+    written["loss"].pop("disturbance")
+    assert written == values
 
 
 def test_values_are_changed_by_dotted_key() -> None:
@@ -66,7 +112,7 @@ def test_values_are_changed_by_dotted_key() -> None:
         ("run.batch_size", "cannot set 'run.batch_size'"),
         ("run.batch_size.x=1", "cannot set 'run.batch_size.x=1'"),
         ("run.batch_size=many", "'many' is no TOML value"),
-        ("run.batch_size=1.5", "run.batch_size must be int"),
+        ("run.batch_size=1.5", "run.batch_size: expected int, got float"),
     ],
 )
 def test_a_wrong_setting_says_so(setting: str, message: str) -> None:

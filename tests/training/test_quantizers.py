@@ -191,8 +191,6 @@ def test_impossible_settings_are_refused() -> None:
         QuantizerConfig(kind="vq", max_stages=2, dropout_stages=(1,))
     with pytest.raises(ValueError, match=r"must lie in 1\.\.max_stages"):
         QuantizerConfig(max_stages=4)
-    with pytest.raises(ValueError, match="paths must be at least 1"):
-        QuantizerConfig(paths=(3, 0))
     with pytest.raises(ValueError, match="equal slices"):
         build_quantizer(QuantizerConfig(kind="pq", max_stages=3, dropout_stages=(1,)), 8)
     with pytest.raises(ValueError, match=r"n_stages must be in 1\.\.4, got 5"):

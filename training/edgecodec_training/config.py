@@ -1,8 +1,10 @@
-"""Configuration: frozen dataclasses beside the code they configure, loaded from TOML; unknown keys are errors."""
+"""Configuration: frozen dataclasses beside the code they configure, loaded from TOML; unknown keys are errors.
+
+Types and ranges (see `ranges`) are checked by msgspec.
+"""
 
 from __future__ import annotations
 
-import collections.abc
 import dataclasses
 import importlib.resources
 import math
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import msgspec
 from edgecodec.errors import ConfigError
 
 from . import architectures
@@ -21,6 +24,7 @@ from .discriminators import DiscriminatorConfig
 from .edge import EdgeConfig
 from .losses import LossConfig
 from .quantizer import QuantizerConfig
+from .ranges import Count, Decay, Natural, NotNegative, Positive
 from .seanet import SeanetConfig
 
 if sys.version_info >= (3, 11):
@@ -36,9 +40,9 @@ class ModelConfig:
     """What the codec is: this part travels with a checkpoint and decides its shapes."""
 
     architecture: architectures.Name = "edge"
-    sample_rate: int = 24_000
-    frame_size: int = 320
-    latent_dim: int = 80
+    sample_rate: Count = 24_000
+    frame_size: Count = 320
+    latent_dim: Count = 80
     edge: EdgeConfig = field(default_factory=EdgeConfig)
     seanet: SeanetConfig = field(default_factory=SeanetConfig)
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
@@ -57,13 +61,13 @@ class ModelConfig:
 class OptimizerConfig:
     """AdamW with linear warm-up, constant rate, and a linear decay over the last `decay_steps` of the run."""
 
-    learning_rate: float = 1e-3
-    warmup_steps: int = 500
-    decay_steps: int = 6_000
-    betas: tuple[float, float] = (0.8, 0.99)
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
+    learning_rate: NotNegative = 1e-3
+    warmup_steps: Natural = 500
+    decay_steps: Natural = 6_000
+    betas: tuple[Decay, Decay] = (0.8, 0.99)
+    weight_decay: NotNegative = 0.0
+    clip_norm: Positive = 1.0
+    ema_decay: Decay = 0.999
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,16 @@ class RunConfig:
     A step takes `batch_size` crops of `clip_seconds`, split evenly over the processes of the run.
     """
 
-    seed: int = 0
-    steps: int = 200_000
-    batch_size: int = 4
-    clip_seconds: float = 0.8
-    codebook_seconds: float = 400.0
+    seed: Natural = 0
+    steps: Count = 200_000
+    batch_size: Count = 4
+    clip_seconds: Positive = 0.8
+    codebook_seconds: Positive = 400.0
     mixed_precision: bool = False  # bfloat16 in the networks; losses and codebooks stay float32
     compiled: bool = False  # torch.compile: minutes at the start, faster steps on a GPU
-    log_every: int = 50
-    validate_every: int = 2000
-    save_minutes: float = 5.0
+    log_every: Count = 50
+    validate_every: Count = 2000
+    save_minutes: NotNegative = 5.0
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,8 @@ def load_config(name: str | Path) -> Config:
     else:
         try:
             text = path.read_text()
-        except OSError as error:
-            raise ConfigError(f"cannot read configuration {path}: {error.strerror}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read configuration {path}: {error}") from None
     try:
         return from_dict(Config, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -140,45 +144,30 @@ def override(config: Config, settings: Sequence[str]) -> Config:
     return from_dict(Config, values)
 
 
-def from_dict(kind: type[T], values: dict[str, Any], where: str = "") -> T:
-    """Build a configuration dataclass from plain values, nested tables included; unknown keys are errors."""
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ConfigError(f"unknown key {where}{unknown[0]}; known here: {', '.join(sorted(hints))}")
-    built = {key: _convert(hints[key], value, where + key) for key, value in values.items()}
+def from_dict(kind: type[T], values: dict[str, Any]) -> T:
+    """Build a configuration dataclass from plain values, nested tables included.
+
+    Raises:
+        ConfigError: a key that does not exist, a value of another type, or out of its range; in one line.
+    """
+    _check_names(kind, values)
     try:
-        return kind(**built)
-    except ValueError as error:
-        raise ConfigError(f"{where.rstrip('.') or 'configuration'}: {error}") from None
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        key = where.strip(".`") or "the configuration"
+        what = what.replace("`object`", "a table").replace("`array`", "a list").replace("`", "")
+        raise ConfigError(f"{key}: {what[0].lower()}{what[1:]}") from None
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} must be a table")
-        return from_dict(hint, value, where + ".")
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        if value not in typing.get_args(hint):
-            raise ConfigError(f"{where} must be one of {typing.get_args(hint)}, got {value!r}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} must be a list, got {value!r}")
-        kinds = typing.get_args(hint)
-        if kinds[-1] is Ellipsis:
-            kinds = (kinds[0],) * len(value)
-        if len(kinds) != len(value):
-            raise ConfigError(f"{where} must have {len(kinds)} values, got {len(value)}")
-        return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
-    if origin is collections.abc.Mapping:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} must be a table")
-        inner = typing.get_args(hint)[1]
-        return {key: _convert(inner, item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
-    return value
+def _check_names(kind: type, values: dict[str, Any], where: str = "") -> None:
+    """Refuse unknown keys and choices, and list the known: msgspec drops the ones, and does not list the others."""
+    hints = typing.get_type_hints(kind)
+    for key, value in values.items():
+        hint = hints.get(key)
+        if hint is None:
+            raise ConfigError(f"unknown key {where}{key}; known here: {', '.join(sorted(hints))}")
+        if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+            raise ConfigError(f"{where}{key}: must be one of {', '.join(typing.get_args(hint))}, got {value!r}")
+        if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+            _check_names(typing.cast(type, hint), value, f"{where}{key}.")

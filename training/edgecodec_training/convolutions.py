@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from .causal import Causal, Chain
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+Activation = Literal["silu", "leaky_relu", "elu", "gelu"]
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
     "elu": nn.ELU,
@@ -78,7 +80,7 @@ class ResidualUnit(Causal):
     SoundStream (Zeghidour et al. 2021, arXiv:2107.03312), section III-A.
     """
 
-    def __init__(self, channels: int, *, kernel: int = 3, dilation: int = 1, activation: str = "silu") -> None:
+    def __init__(self, channels: int, *, kernel: int = 3, dilation: int = 1, activation: Activation = "silu") -> None:
         super().__init__()
         make = ACTIVATIONS[activation]
         self.chain = Chain(

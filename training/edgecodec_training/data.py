@@ -20,6 +20,7 @@ from edgecodec.evaluation.clips import Clip
 from numpy.typing import NDArray
 
 from .augmentation import Augmentation
+from .ranges import Fraction, Natural, NotNegative, Positive
 
 NOISE_KINDS = {"noise", "music"}  # what is mixed into speech
 
@@ -36,25 +37,21 @@ class DataConfig:
     asked for; a stream has at least one). In memory stay `cache_hours` of decoded audio, of a stream `shuffle_minutes`.
     """
 
-    kind_weights: Mapping[str, float] = field(default_factory=lambda: {"speech": 1.0, "music": 1.0, "noise": 1.0})
-    bandwidth_power: float = 1.0
-    longest_seconds: float = 10.0
-    noise_chance: float = 0.15
+    kind_weights: Mapping[str, NotNegative] = field(default_factory=lambda: {"speech": 1.0, "music": 1.0, "noise": 1.0})
+    bandwidth_power: NotNegative = 1.0
+    longest_seconds: Positive = 10.0
+    noise_chance: Fraction = 0.15
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
     gain_db: tuple[float, float] = (-10.0, 6.0)
-    cache_hours: float = 12.0
-    shuffle_minutes: float = 30.0
-    threads: int = 0
+    cache_hours: NotNegative = 12.0
+    shuffle_minutes: Positive = 30.0
+    threads: Natural = 0
 
     def __post_init__(self) -> None:
         for name in ("gain_db", "noise_snr_db"):
             low, high = getattr(self, name)
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
                 raise ValueError(f"{name} must be (low, high), got {(low, high)}")
-        if not 0 <= self.noise_chance <= 1:
-            raise ValueError(f"noise_chance must be between 0 and 1, got {self.noise_chance}")
-        if not self.shuffle_minutes > 0:
-            raise ValueError(f"shuffle_minutes must be more than 0, got {self.shuffle_minutes}")
 
     def augmentation(self, samples: int) -> Augmentation:
         """What makes crops of `samples` samples."""

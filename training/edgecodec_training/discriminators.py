@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+
+from .ranges import Count, Decay, NotNegative, Window
 
 BANDS = ((0.0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 
@@ -26,17 +29,17 @@ class DiscriminatorConfig:
     widens the first layer's step over frequency: 2 halves the work. `loss`: hinge, or least squares.
     """
 
-    start_step: int = -1
-    stft_windows: tuple[int, ...] = (512, 1024, 2048)
-    periods: tuple[int, ...] = ()
-    band_windows: tuple[int, ...] = ()
-    channels: int = 16
-    stride: int = 1
-    learning_rate: float = 3e-4
-    betas: tuple[float, float] = (0.5, 0.9)
+    start_step: Annotated[int, Meta(ge=-1)] = -1
+    stft_windows: tuple[Window, ...] = (512, 1024, 2048)
+    periods: tuple[Count, ...] = ()
+    band_windows: tuple[Window, ...] = ()
+    channels: Count = 16
+    stride: Count = 1
+    learning_rate: NotNegative = 3e-4
+    betas: tuple[Decay, Decay] = (0.5, 0.9)
     loss: Literal["hinge", "lsgan"] = "hinge"
-    adversarial: float = 1.0
-    features: float = 2.0
+    adversarial: NotNegative = 1.0
+    features: NotNegative = 2.0
 
     @property
     def weights(self) -> dict[str, float]:

@@ -25,14 +25,17 @@ After MDCTCodec (Jiang et al. 2024, arXiv:2411.00464) and StreamCodec (Jiang et 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from msgspec import Meta
 from torch import Tensor, nn
 
 from .causal import Causal
 from .convolutions import FrameBlocks
 from .lapped_transform import LappedAnalysis, LappedSynthesis, band_hats, compand, expand, pad_to, pseudo_power
+from .ranges import Count
 
 NOISE_SPREAD = 2.0  # radians of noise phase per unit of latents: frames that differ at all get other noise
 QUIET, LOUDEST = -7.0, 1.0  # logarithm of the coefficients that noise begins with (-61 dB), and may reach
@@ -46,13 +49,13 @@ class EdgeConfig:
     shapes noise in `noise_bands` bands over all of them.
     """
 
-    channels: int = 224
-    encoder_blocks: int = 3
-    decoder_blocks: int = 4
-    expansion: int = 3
-    kernel: int = 7
-    waveform_bins: int = 96
-    noise_bands: int = 32
+    channels: Count = 224
+    encoder_blocks: Count = 3
+    decoder_blocks: Count = 4
+    expansion: Count = 3
+    kernel: Annotated[int, Meta(ge=2)] = 7
+    waveform_bins: Count = 96
+    noise_bands: Count = 32
 
 
 def _frame_blocks(config: EdgeConfig, blocks: int) -> FrameBlocks:

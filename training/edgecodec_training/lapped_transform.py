@@ -6,6 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from edgecodec.errors import ConfigError
 from torch import Tensor
 
 from .causal import Causal
@@ -34,7 +35,7 @@ def folded_mdct(frame_size: int) -> tuple[Tensor, Tensor]:
         are the inverse.
     """
     if frame_size % 2:
-        raise ValueError(f"the lapped transform needs an even frame_size, not {frame_size}")
+        raise ConfigError(f"the lapped transform needs an even frame_size, not {frame_size}")
     half = frame_size // 2
     angle = math.pi * (torch.arange(half, dtype=torch.float64) + 0.5) / (2 * frame_size)
     basis = dct4(frame_size)

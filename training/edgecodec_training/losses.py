@@ -9,6 +9,7 @@ from edgecodec.evaluation.measures import mel_filters
 from torch import Tensor, nn
 
 from .disturbance import Disturbance
+from .ranges import Count, NotNegative, Positive, Window
 
 TERMS = ("waveform", "stft", "mel", "loudness", "disturbance")  # each has its weight in `LossConfig`, by this name
 LOUDNESS_POWER = 0.46  # of magnitudes: 0.23 of intensities
@@ -26,17 +27,17 @@ class LossConfig:
     the discriminators' losses too, are shares of the gradient at the decoded audio (see `balancer`).
     """
 
-    waveform: float = 5.0
-    stft: float = 20.0
-    mel: float = 1.0
-    loudness: float = 20.0
-    disturbance: float = 0.0
-    stft_windows: tuple[int, ...] = (512, 1024)
-    mel_windows: tuple[int, ...] = (256, 512, 1024, 2048)
-    mel_bands: tuple[int, ...] = (24, 48, 80, 120)
-    mel_floor: float = 1e-4
-    loudness_windows: tuple[int, ...] = (512, 1024)
-    compression: float = 0.3
+    waveform: NotNegative = 5.0
+    stft: NotNegative = 20.0
+    mel: NotNegative = 1.0
+    loudness: NotNegative = 20.0
+    disturbance: NotNegative = 0.0
+    stft_windows: tuple[Window, ...] = (512, 1024)
+    mel_windows: tuple[Window, ...] = (256, 512, 1024, 2048)
+    mel_bands: tuple[Count, ...] = (24, 48, 80, 120)
+    mel_floor: Positive = 1e-4
+    loudness_windows: tuple[Window, ...] = (512, 1024)
+    compression: Positive = 0.3
     balanced: bool = False
 
     def __post_init__(self) -> None:

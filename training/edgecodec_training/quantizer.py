@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from .codebook_learning import Learning
 from .codebook_search import LookupTables, look_up, search
 from .distributed import ALONE, Ranks
+from .ranges import Count, Decay, Natural, NotNegative, Positive
 
 Kind = Literal["rvq", "vq", "pq", "gumbel"]
 
@@ -29,25 +31,23 @@ class QuantizerConfig:
     """
 
     kind: Kind = "rvq"
-    codebook_size: int = 1024
-    max_stages: int = 16
-    code_dim: int = 0
+    codebook_size: Annotated[int, Meta(ge=2)] = 1024
+    max_stages: Count = 16
+    code_dim: Natural = 0
     normalized: bool = False
     learning: Learning = "ema"
-    decay: float = 0.99
-    commitment: float = 0.25
-    dropout_stages: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16)
-    restart_below: float = 0.05
-    temperature: tuple[float, float, int] = (2.0, 0.5, 20_000)
-    paths: tuple[int, ...] = (3, 3, 3, 2, 2)
+    decay: Decay = 0.99
+    commitment: NotNegative = 0.25
+    dropout_stages: Annotated[tuple[Count, ...], Meta(min_length=1)] = (1, 2, 3, 4, 6, 8, 12, 16)
+    restart_below: NotNegative = 0.05
+    temperature: tuple[Positive, Positive, Count] = (2.0, 0.5, 20_000)
+    paths: tuple[Count, ...] = (3, 3, 3, 2, 2)
 
     def __post_init__(self) -> None:
         if self.kind == "vq" and self.max_stages != 1:
             raise ValueError(f"a vq quantizer has one stage, not max_stages = {self.max_stages}")
-        if any(not 1 <= n <= self.max_stages for n in self.dropout_stages):
+        if any(n > self.max_stages for n in self.dropout_stages):
             raise ValueError(f"dropout_stages {self.dropout_stages} must lie in 1..max_stages = {self.max_stages}")
-        if any(n < 1 for n in self.paths):
-            raise ValueError(f"paths must be at least 1, got {self.paths}")
 
 
 class Quantized(NamedTuple):

@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from edgecodec.errors import ConfigError
 from torch import Tensor, nn
 
 from .codebook_learning import Codebook
@@ -154,7 +155,7 @@ class ProductVQ(CodebookQuantizer):
 
     def __init__(self, config: QuantizerConfig, latent_dim: int) -> None:
         if latent_dim % config.max_stages or config.code_dim:
-            raise ValueError(f"pq splits latent_dim {latent_dim} into max_stages {config.max_stages} equal slices")
+            raise ConfigError(f"pq splits latent_dim {latent_dim} into max_stages {config.max_stages} equal slices")
         super().__init__(config, latent_dim, latent_dim // config.max_stages)
         self.width = latent_dim // config.max_stages
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from edgecodec.errors import ConfigError
 from torch import Tensor, nn
 
 from .causal import Causal, Chain
-from .convolutions import ACTIVATIONS, CausalConv, CausalUpsample, FrameBlocks, ResidualUnit
+from .convolutions import ACTIVATIONS, Activation, CausalConv, CausalUpsample, FrameBlocks, ResidualUnit
+from .ranges import Count, Natural
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,13 @@ class SeanetConfig:
     `residual_units` of growing dilation (3**i) before each stride; `blocks` ConvNeXt blocks at the frame rate.
     """
 
-    channels: int = 16
-    strides: tuple[int, ...] = (2, 4, 5, 8)
-    patch: int = 1
-    kernel: int = 7
-    residual_units: int = 1
-    blocks: int = 0
-    activation: str = "silu"
+    channels: Count = 16
+    strides: tuple[Count, ...] = (2, 4, 5, 8)
+    patch: Count = 1
+    kernel: Count = 7
+    residual_units: Natural = 1
+    blocks: Natural = 0
+    activation: Activation = "silu"
 
 
 class _FrameBlocks(Causal):
@@ -51,7 +53,7 @@ class _FrameBlocks(Causal):
 def _check(config: SeanetConfig, frame_size: int) -> None:
     product = config.patch * math.prod(config.strides)
     if product != frame_size:
-        raise ValueError(f"patch x strides = {product}, but frame_size is {frame_size}")
+        raise ConfigError(f"model.seanet: patch x strides = {product}, but frame_size is {frame_size}")
 
 
 def _residual_units(config: SeanetConfig, channels: int) -> list[nn.Module]:
