@@ -1,5 +1,6 @@
 """Training audio: what is found, how it is drawn, and that a batch depends on (seed, step) alone."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,8 +90,23 @@ def test_unusable_audio_is_named(tmp_path: Path, shard: Path) -> None:
     (tmp_path / "cut.tar").write_bytes(shard.read_bytes()[:700])
     with pytest.raises(DataError, match=r"cut\.tar"):
         find_clips([tmp_path], 16_000)
+    (tmp_path / "cut.tar").unlink()
+    (tmp_path / "folder.tar").mkdir()
+    with pytest.raises(DataError, match=r"folder\.tar: Is a directory"):
+        find_clips([tmp_path], 16_000)
     with pytest.raises(DataError, match="every clip has weight 0"):
         batches([shard], config=DataConfig(kind_weights={}))
+
+
+def test_a_file_that_goes_during_training_is_named(speech_folder: Path, tmp_path: Path) -> None:
+    shutil.copy(speech_folder / "a.wav", tmp_path)
+    found = batches([tmp_path])
+    (tmp_path / "a.wav").unlink()
+    with pytest.raises(DataError, match=r"a\.wav: No such file"):
+        found[0]
+    (tmp_path / "a.wav").write_bytes(b"no longer audio")
+    with pytest.raises(DataError, match=r"a\.wav: a\.wav: "):
+        found[0]
 
 
 def test_ranks_share_out_one_batch(shard: Path) -> None:

@@ -1,4 +1,4 @@
-"""The table of an evaluation in training, and which clips it is made on."""
+"""The table of a validation in training, and which clips it is made on."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import soundfile
 from edgecodec.errors import DataError
 from edgecodec.evaluation.clips import validation_clips
 from edgecodec.evaluation.measures import MEASURES
-from edgecodec_training.validation import evaluate
+from edgecodec_training.validation import validate
 
 AUDIO = Path(__file__).parents[1] / "audio"
 
@@ -23,7 +23,7 @@ def test_a_table_has_a_row_for_every_stage_count(speech: np.ndarray) -> None:
     def noisy(clip: np.ndarray, stages: int) -> np.ndarray:
         return clip + np.random.default_rng(0).standard_normal(len(clip)).astype(np.float32) * 0.1 / 4**stages
 
-    rows = evaluate(noisy, [speech, speech[:30_000]], [1, 2], 24_000)
+    rows = validate(noisy, [speech, speech[:30_000]], [1, 2], 24_000)
     assert [row["stages"] for row in rows] == [1, 2]
     assert all(set(row) == {"stages", *MEASURES} for row in rows)
     assert rows[1]["si_sdr"] > rows[0]["si_sdr"]
@@ -39,3 +39,11 @@ def test_the_manifest_says_what_is_speech(tmp_path: Path, speech: np.ndarray) ->
     assert [clip.name for clip in validation_clips(tmp_path, 24_000, limit=1)] == ["a.wav"]
     with pytest.raises(DataError, match="no noise clips"):
         validation_clips(tmp_path, 24_000, kind="noise")
+
+
+@pytest.mark.parametrize("text", ["", "name,kind\na.wav,speech\n", "\xff,file,kind\n"])
+def test_a_manifest_that_is_none_is_named(tmp_path: Path, speech: np.ndarray, text: str) -> None:
+    soundfile.write(tmp_path / "a.wav", speech, 24_000)
+    (tmp_path / "manifest.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"manifest\.csv: "):
+        validation_clips(tmp_path, 24_000)

@@ -42,20 +42,25 @@ class Checkpoint:
     training: dict[str, Tensor] | None
 
     def save(self, folder: Path) -> Path:
-        """Write `folder/step-…` beside a temporary name, then rename; older steps go once the new one stands."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write `folder/step-…` beside a temporary name, then rename; older steps go once the new one stands.
+
+        Raises:
+            CheckpointError: it could not be written; what stood there before still does.
+        """
         final = folder / step_name(self.step)
         partial = folder / f".{final.name}.{os.getpid()}.tmp"
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
         try:
+            partial.mkdir(parents=True)
             _save_parts(self.weights, partial, "weights")
             if self.training is not None:
                 _save_parts(self.training, partial, "training")
-            facts = {"step": self.step, "config": dataclasses.asdict(self.config), "ledger": to_json(self.ledger)}
-            (partial / "checkpoint.json").write_text(json.dumps(facts, indent=1) + "\n")
+            description = {"step": self.step, "config": dataclasses.asdict(self.config), "ledger": to_json(self.ledger)}
+            (partial / "checkpoint.json").write_text(json.dumps(description, indent=1) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"cannot write {final}: {error}") from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         for older in folder.glob("step-*"):
@@ -103,18 +108,22 @@ def latest(folder: Path) -> Path | None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint folder, or the newest one of a run's folder."""
+    """Read a checkpoint folder, or the newest one of a run's folder.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged or of another version; the message names it.
+    """
     found = latest(folder)
     if found is None:
         raise CheckpointError(f"no checkpoint in {folder}: expected step-*/checkpoint.json")
     try:
-        facts = json.loads((found / "checkpoint.json").read_text())
-        config = from_dict(Config, facts["config"])
+        description = json.loads((found / "checkpoint.json").read_text())
+        config = from_dict(Config, description["config"])
         weights = _load_parts(found, "weights")
         if weights is None:
             raise FileNotFoundError("weights.safetensors is missing")
-        ledger = from_json(facts["ledger"])
-        return Checkpoint(int(facts["step"]), config, ledger, weights, _load_parts(found, "training"))
+        ledger = from_json(description["ledger"])
+        return Checkpoint(int(description["step"]), config, ledger, weights, _load_parts(found, "training"))
     except (OSError, KeyError, TypeError, ValueError, CheckpointError, SafetensorError) as error:
         raise CheckpointError(f"{found}: not a usable checkpoint: {error}") from None
 

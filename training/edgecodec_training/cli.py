@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from .training_loop import Progress
+    from .training_loop import Status
 
 
 def train(
@@ -28,10 +28,12 @@ def train(
     ] = None,
     start: Annotated[Path | None, typer.Option(help="Begin from the weights of this checkpoint, in a new run.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT where it stopped.")] = False,
-    steps: Annotated[int, typer.Option(help="Train up to this step instead of the configured one.")] = 0,
-    minutes: Annotated[float, typer.Option(help="Stop after so many minutes (0: when the steps are done).")] = 0.0,
+    steps: Annotated[int, typer.Option(min=0, help="Train up to this step instead of the configured one.")] = 0,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Stop after so many minutes (0: when the steps are done).")
+    ] = 0.0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads of torch; more than one rarely pays.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch; more than one rarely pays.")] = 1,
 ) -> None:
     """Train a codec.
 
@@ -42,55 +44,43 @@ def train(
     import dataclasses
 
     import torch
-    from edgecodec.errors import CheckpointError, ConfigError, DataError
+    from edgecodec.errors import ConfigError
 
     from .checkpoint import latest, load_checkpoint
     from .config import load_config, override
     from .distributed import on_first_rank
-    from .training_loop import Leg
-    from .training_loop import train as run
+    from .training_loop import Leg, train_leg
 
     torch.set_num_threads(threads)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        _fail("this torch sees no CUDA device: train with --device cpu", code=2)
+    checkpoint = None
+    if resume:
+        checkpoint = load_checkpoint(out)
+        if checkpoint.training is None:
+            raise ConfigError(f"{out}: a checkpoint without optimizer state cannot be resumed: use --start {out}")
+        chosen = checkpoint.config
+    elif out.exists() and (latest(out) is not None or not out.is_dir()):
+        what = "holds a run: go on with --resume, or" if out.is_dir() else "is no folder:"
+        raise ConfigError(f"{out} {what} choose another --out")
+    else:
+        chosen = load_config(config)
+        if start is not None:
+            checkpoint = load_checkpoint(start)
+            checkpoint.training = None
+            chosen = dataclasses.replace(chosen, model=checkpoint.config.model)
+    changes = [*(settings or ()), *([f"run.steps={steps}"] if steps else ())]
+    leg = Leg(data, out, valid, device, minutes)
     try:
-        checkpoint = None
-        if resume:
-            checkpoint = load_checkpoint(out)
-            if checkpoint.training is None:
-                _fail(
-                    f"{out}: a checkpoint without optimizer state cannot be resumed: use --start {out}",
-                    code=2,
-                )
-            chosen = checkpoint.config
-        elif out.exists() and latest(out) is not None:
-            _fail(f"{out} holds a run: go on with --resume, or choose another --out", code=2)
-        else:
-            chosen = load_config(config)
-            if start is not None:
-                checkpoint = load_checkpoint(start)
-                checkpoint.training = None
-                chosen = dataclasses.replace(chosen, model=checkpoint.config.model)
-        changes = [*(settings or ()), *([f"run.steps={steps}"] if steps else ())]
-        leg = Leg(data, out, valid, device, minutes)
-        last = run(override(chosen, changes), leg, checkpoint, Display() if on_first_rank() else lambda progress: None)
-    except ConfigError as error:
-        _fail(str(error), code=2)
-    except (CheckpointError, DataError, OSError) as error:
-        _fail(str(error), code=1)
+        last = train_leg(
+            override(chosen, changes), leg, checkpoint, Display() if on_first_rank() else lambda status: None
+        )
     except KeyboardInterrupt:
         if not on_first_rank():
             raise typer.Exit(130) from None
         if latest(out) is None:
-            _fail("stopped before the first step: nothing to save", code=130)
-        _fail(f"stopped; the run is saved in {out}: go on with --resume", code=130)
+            raise KeyboardInterrupt("stopped before the first step: nothing to save") from None
+        raise KeyboardInterrupt(f"stopped; the run is saved in {out}: go on with --resume") from None
     if on_first_rank():
         print(f"checkpoint: {last}")
-
-
-def _fail(message: str, *, code: int) -> None:
-    print(f"edgecodec train: {message}", file=sys.stderr)
-    raise typer.Exit(code)
 
 
 class Display:
@@ -100,17 +90,17 @@ class Display:
         self.every = every
         self.last = 0.0
 
-    def __call__(self, progress: Progress) -> None:
-        """Show the progress."""
-        if progress.note:
-            print(f"{progress.note} …", flush=True)
+    def __call__(self, status: Status) -> None:
+        """Show the status."""
+        if status.note:
+            print(f"{status.note} …", flush=True)
             return
-        if progress.validation:
-            for row in progress.validation:
+        if status.validation:
+            for row in status.validation:
                 scores = "  ".join(f"{name} {value:.3f}" for name, value in row.items() if name != "stages")
-                print(f"step {progress.step}  {int(row['stages']):2d} stages: {scores}", flush=True)
+                print(f"step {status.step}  {int(row['stages']):2d} stages: {scores}", flush=True)
             return
-        line = _line(progress)
+        line = _line(status)
         if sys.stdout.isatty():
             print(f"\r\x1b[K{line}", end="", flush=True)
         elif time.monotonic() - self.last > self.every:
@@ -118,12 +108,12 @@ class Display:
             print(line, flush=True)
 
 
-def _line(progress: Progress) -> str:
-    measures = progress.measures
+def _line(status: Status) -> str:
+    measures = status.measures
     losses = "  ".join(f"{k[5:]} {v:.3f}" for k, v in measures.items() if k.startswith("loss/"))
     left = [f"{100 * v:.0f}" for k, v in measures.items() if k.startswith("distortion/")]
-    hours = (progress.steps - progress.step) * progress.seconds_per_step / 3600
+    hours = (status.steps - status.step) * status.seconds_per_step / 3600
     return (
-        f"step {progress.step}/{progress.steps}  {progress.seconds_per_step:.3f} s/step  {hours:.1f} h left  {losses}"
+        f"step {status.step}/{status.steps}  {status.seconds_per_step:.3f} s/step  {hours:.1f} h left  {losses}"
         f"  % left after each stage: {' '.join(left)}"
     )

@@ -150,7 +150,8 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
     Raises:
         ConfigError: a key that does not exist, a value of another type, or out of its range; in one line.
     """
-    _check_names(kind, values)
+    if isinstance(values, dict):  # what is no table, msgspec refuses
+        _check_names(kind, values)
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:

@@ -8,11 +8,13 @@ process holds the same weights without ever sending them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from edgecodec.errors import DeviceError
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -69,10 +71,19 @@ def launch(device: str = "cpu", *, mixed_precision: bool = False) -> Fabric:
     Args:
         device: `cpu`, `cuda` (under torchrun, each process takes the GPU of its local rank) or `cuda:N`.
         mixed_precision: bfloat16 where `Fabric.autocast` is entered.
+
+    Raises:
+        DeviceError: no such device, or none that this torch sees.
     """
     from lightning_fabric import Fabric
 
     kind, _, number = device.partition(":")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise DeviceError(f"no device {device!r}: cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("this torch sees no CUDA device: train with --device cpu")
+    if number and int(number) >= torch.cuda.device_count():
+        raise DeviceError(f"no {device}: this torch sees {torch.cuda.device_count()} CUDA devices, counted from 0")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     fabric = Fabric(
         accelerator=kind,

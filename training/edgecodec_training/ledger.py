@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-Scores = list[dict[str, float]]  # a row a stage count, see `evaluate`
+Scores = list[dict[str, float]]  # a row a stage count, see `validation`
 LOSSES_A_LEG = 200  # points; older ones are thinned to every second when there are more
 
 

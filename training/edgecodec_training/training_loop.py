@@ -1,10 +1,12 @@
-"""A run: legs of training in one folder, with its log, its checkpoints and its ledger.
+"""The training loop: steps until a leg of the run is over, and what is logged, validated and saved between them.
+
+A step is `Trainer.train_step`. A run is one folder, of all its legs:
 
     OUT/step-…/          the newest checkpoint, with the ledger of all legs (see `checkpoint`, `ledger`)
     OUT/ledger.png       losses and validation scores of all legs
-    OUT/tensorboard/     scalars, and decoded validation audio from the end of each leg
+    OUT/tensorboard/     scalars, and decoded validation clips from the end of each leg
 
-Of several processes, the first writes, validates and shows; the others only train.
+Of several processes, the first writes, validates and shows what happens; the others only train.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from .checkpoint import Checkpoint, step_name
 from .config import Config
 from .ledger import LegEntry, draw
 from .trainer import Trainer
-from .validation import evaluate
+from .validation import validate
 
 VALIDATION_CLIPS = 8
 VALIDATION_SECONDS = 4
@@ -53,8 +55,8 @@ class Leg:
 
 
 @dataclass
-class Progress:
-    """What a display shows: the last measures, a validation when there is a new one, or a note on what is going on."""
+class Status:
+    """What a display shows: the last measures, a validation when there is a new one, or a note on what goes on."""
 
     step: int = 0
     steps: int = 0
@@ -64,30 +66,40 @@ class Progress:
     note: str = ""
 
 
-Show = Callable[[Progress], None]
+Show = Callable[[Status], None]
 
 
-def train(config: Config, leg: Leg, start: Checkpoint | None = None, show: Show = lambda progress: None) -> Path:
+def train_leg(config: Config, leg: Leg, start: Checkpoint | None = None, show: Show = lambda status: None) -> Path:
     """Train until the steps or the minutes are over; returns the last checkpoint's folder.
 
     Ctrl-C and SIGTERM let the present step finish and save it.
 
+    Args:
+        config: of the model and the run.
+        leg: where and for how long.
+        start: go on from this checkpoint; without its training state, begin a new run with its weights.
+        show: told what happens.
+
     Raises:
-        KeyboardInterrupt: after saving, when one of them came.
+        ConfigError: values that do not fit each other.
+        DataError: nothing to train on, or a file that cannot be read.
+        DeviceError: no such device.
+        CheckpointError: `start` does not fit the configuration, or a checkpoint cannot be written.
+        KeyboardInterrupt: after saving, when a signal came.
     """
     begun = time.monotonic()
-    show(Progress(note="reading the data, fitting the codebooks" if start is None else "reading the data"))
+    show(Status(note="reading the data, fitting the codebooks" if start is None else "reading the data"))
     trainer = Trainer(config, leg.data, device=leg.device, start=start)
-    with _interruptions() as interrupted, _Run(trainer, leg, begun, show) as run:
-        while trainer.step < config.run.steps and not run.stops(interrupted):
-            run.step()
-        run.finish(score=not interrupted)
+    with _interruptions() as interrupted, _LegInProgress(trainer, leg, begun, show) as progress:
+        while trainer.step < config.run.steps and not progress.stops(interrupted):
+            progress.step()
+        progress.finish(score=not interrupted)
     if interrupted:
         raise KeyboardInterrupt
     return leg.out / step_name(trainer.step)
 
 
-class _Run:
+class _LegInProgress:
     """One leg in progress: steps, and what is logged, validated and saved on the way."""
 
     def __init__(self, trainer: Trainer, leg: Leg, begun: float, show: Show) -> None:
@@ -101,7 +113,7 @@ class _Run:
         trainer.ledger.append(self.entry)
         self.history: list[dict[str, Tensor]] = []
 
-    def __enter__(self) -> _Run:
+    def __enter__(self) -> _LegInProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,15 +136,15 @@ class _Run:
         if step % run.log_every == 0:
             self._log()
         if step % run.validate_every == 0:
-            self.validate()
+            self._validate()
         if time.monotonic() - self.saved > 60 * run.save_minutes:
             self.save()
 
     def finish(self, *, score: bool) -> None:
-        """The last checkpoint; then scores and sound of it, noted there too."""
+        """The last checkpoint; then its scores and decoded clips, noted there too."""
         self.save()
         if score and self.clips:
-            self.validate()
+            self._validate()
             self._listen()
             self.save()
 
@@ -148,20 +160,20 @@ class _Run:
             for name, value in measures.items():
                 self.board.add_scalar(name, value, step)
             per_step = (time.monotonic() - self.trained) / (step - self.entry.first_step)
-            self.show(Progress(step, self.config.run.steps, per_step, measures))
+            self.show(Status(step, self.config.run.steps, per_step, measures))
 
-    def validate(self) -> None:
+    def _validate(self) -> None:
         """Scores of the averaged model at 2, 4, 8 … stages."""
         step, model = self.trainer.step, self.config.model
         if self.board is None or not self.clips or step == self.validated:
             return
         self.validated = step
-        rows = evaluate(self._reconstruct, self.clips, self._stage_counts(), model.sample_rate)
+        rows = validate(self._reconstruct, self.clips, self._stage_counts(), model.sample_rate)
         for row in rows:
             for name in MEASURES:
                 self.board.add_scalar(f"{name}/{model.bitrate(int(row['stages'])):g}_kbps", row[name], step)
         self.entry.validations.append({"step": step, "scores": rows})
-        self.show(Progress(step, self.config.run.steps, validation=rows))
+        self.show(Status(step, self.config.run.steps, validation=rows))
 
     def _listen(self) -> None:
         """The first clips, decoded, to TensorBoard."""

@@ -1,4 +1,4 @@
-"""Evaluation of a codec in training: the mean of every measure, at several stage counts."""
+"""Validation of a codec in training: the mean of every measure, at several stage counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Reconstruct = Callable[[NDArray[np.float32], int], NDArray[np.float32]]  # [samples], n_stages -> [samples]
 
 
-def evaluate(
+def validate(
     reconstruct: Reconstruct,
     clips: Sequence[NDArray[np.float32]],
     stage_counts: Sequence[int],

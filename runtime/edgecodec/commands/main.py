@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from ..errors import BitrateError, EdgecodecError
+from ..errors import EdgecodecError
 from . import live as live_cli
 from .options import AsJson, Bitrate, Bundle, DeviceName, Force, Mono, Stages, device_name, load_codec
 
@@ -35,12 +35,10 @@ class _Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except BitrateError as error:
-            _fail(str(error), _USAGE)
         except EdgecodecError as error:
-            _fail(str(error), _FAILED)
-        except KeyboardInterrupt:
-            _fail("interrupted", _INTERRUPTED)
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt as error:
+            _fail(str(error) or "interrupted", _INTERRUPTED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more when it exits
             raise typer.Exit(_BROKEN_PIPE) from None  # in silence, as other programs end then

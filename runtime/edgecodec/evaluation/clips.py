@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -23,6 +24,17 @@ NOTE_BYTES = 1_000_000  # a JSON larger than this is no note on a clip
 MOST_CHANNELS, HIGHEST_RATE = 16, 768_000  # more is a damaged header, or one that asks for all memory
 
 
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever is wrong in reading a file becomes a DataError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    except (DataError, csv.Error, soundfile.LibsndfileError, tarfile.TarError, UnicodeError) as error:
+        raise DataError(f"{path}: {error}") from None
+
+
 @dataclass(frozen=True)
 class Clip:
     """Where one recording lies (a file, or a member of a tar shard) and what is known of it."""
@@ -36,14 +48,19 @@ class Clip:
     bandwidth: float  # Hz
 
     def read(self, sample_rate: int) -> NDArray[np.float32]:
-        """Decode, mix to mono and resample: float32 `[samples]`."""
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
-        try:
-            return decode(data, sample_rate).audio
-        except DataError as error:
-            raise DataError(f"{self.path}: {self.name}: {error}") from None
+        """Decode, mix to mono and resample: float32 `[samples]`.
+
+        Raises:
+            DataError: it cannot be read, or is not audio.
+        """
+        with _named(self.path):
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
+            try:
+                return decode(data, sample_rate).audio
+            except DataError as error:
+                raise DataError(f"{self.name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,7 @@ class Note:
         return cls(str(values.get("kind", "speech")), **numbers)
 
     def bandwidth(self, rate: float, sample_rate: int) -> float:
-        """Hz up to which a recording at `rate` has sound once it is at `sample_rate`."""
+        """Hz up to which a recording at `rate` has content once it is at `sample_rate`."""
         nyquist = min(rate, sample_rate) / 2
         return nyquist if self.bandwidth_hz is None else min(self.bandwidth_hz, nyquist)
 
@@ -136,7 +153,11 @@ def decode(
 
 
 def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
-    """All clips under folders, shards (`*.tar`) and single files, in a fixed order."""
+    """All clips under folders, shards (`*.tar`) and single files, in a fixed order.
+
+    Raises:
+        DataError: nothing there, or a file that cannot be read.
+    """
     clips: list[Clip] = []
     for source in sources:
         if source.is_dir():
@@ -155,28 +176,23 @@ def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
 
 
 def _file_clip(path: Path, sample_rate: int) -> Clip:
-    try:
-        info = soundfile.info(str(path))
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"{path}: {error}") from None
+    with _named(path):
+        info, size = soundfile.info(str(path)), path.stat().st_size
     bandwidth = min(info.samplerate, sample_rate) / 2
-    return Clip(path, 0, path.stat().st_size, path.name, info.duration, "speech", bandwidth)
+    return Clip(path, 0, size, path.name, info.duration, "speech", bandwidth)
 
 
 def _shard_clips(path: Path, sample_rate: int) -> Iterator[Clip]:
     """Pairs of `<key>.<audio suffix>` and `<key>.json`; the JSON is optional."""
     audio: dict[str, tarfile.TarInfo] = {}
     notes: dict[str, Note] = {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                key, suffix = split_name(member.name)
-                if suffix in SUFFIXES:
-                    audio[key] = member
-                elif suffix == ".json" and (file := tar.extractfile(member)) is not None:
-                    notes[key] = Note.parse(file.read(NOTE_BYTES + 1))
-    except (tarfile.TarError, DataError) as error:
-        raise DataError(f"{path}: {error}") from None
+    with _named(path), tarfile.open(path) as tar:
+        for member in tar:
+            key, suffix = split_name(member.name)
+            if suffix in SUFFIXES:
+                audio[key] = member
+            elif suffix == ".json" and (content := tar.extractfile(member)) is not None:
+                notes[key] = Note.parse(content.read(NOTE_BYTES + 1))
     for key, member in audio.items():
         note = notes.get(key, Note())
         seconds = 5.0 if note.seconds is None else note.seconds
@@ -195,12 +211,18 @@ def validation_clips(folder: Path, sample_rate: int, *, kind: str = "speech", li
 
     A `manifest.csv` in the folder with the columns `file` and `kind` says what kind each file is; without one, every
     file counts as speech.
+
+    Raises:
+        DataError: no such clips, or a file that cannot be read.
     """
     clips = find_clips([folder], sample_rate)
     manifest = folder / "manifest.csv"
     if manifest.exists():
-        with manifest.open(newline="") as file:
-            kinds = {str(folder / row["file"]): row["kind"] for row in csv.DictReader(file)}
+        with _named(manifest), manifest.open(newline="") as file:
+            rows = csv.DictReader(file)
+            if not {"file", "kind"} <= set(rows.fieldnames or ()):
+                raise DataError("no columns `file` and `kind` in its first line")
+            kinds = {str(folder / row["file"]): row["kind"] for row in rows}
         clips = [clip for clip in clips if kinds.get(str(clip.path), "speech") == kind]
     if not clips:
         raise DataError(f"no {kind} clips in {folder}")
