@@ -37,7 +37,7 @@ TINY = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config() -> Config:
     return from_dict(Config, TINY)
 
@@ -84,7 +84,7 @@ def _as_toml(values: dict[str, Any], where: str = "") -> str:
     return "\n".join([f"[{where[:-1]}]" if where else "", *lines, *tables])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_config() -> Callable[[Config, Path], None]:
     """`write_config(config, path)`: a TOML file that says the same."""
 
