@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,14 @@ def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(folder / "deep" / "b.flac", np.repeat(romanian, 2)[:, None].repeat(2, axis=1), 2 * rate)
     soundfile.write(folder / "deep" / "er" / "c.ogg", romanian[:rate], rate)
     (folder / "notes.txt").write_text("not audio")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_second(speech_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one recording of a second, which is soon scored."""
+    folder = tmp_path_factory.mktemp("valid")
+    shutil.copy(speech_folder / "deep" / "er" / "c.ogg", folder)
     return folder
 
 

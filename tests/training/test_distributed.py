@@ -2,7 +2,6 @@
 
 import os
 import runpy
-import shutil
 import subprocess
 import sys
 import time
@@ -99,13 +98,11 @@ def test_a_batch_that_cannot_be_split_is_refused(joined: Path) -> None:
 
 
 def test_the_command_under_torchrun_stops_at_one_step_and_goes_on(
-    tiny_config: Config, speech_folder: Path, tmp_path: Path, write_config: WriteConfig
+    tiny_config: Config, speech_folder: Path, one_second: Path, tmp_path: Path, write_config: WriteConfig
 ) -> None:
     """One set of lines and checkpoints, and a ledger that counts the audio of both; the run also goes on alone."""
     out, config = tmp_path / "run", tmp_path / "config.toml"
     write_config(tiny_config, config)
-    (tmp_path / "valid").mkdir()
-    shutil.copy(speech_folder / "deep" / "er" / "c.ogg", tmp_path / "valid")  # a second
     call = ["train", "--config", str(config), "--data", str(speech_folder), "--out", str(out)]
     command = [*TORCHRUN, "--no-python", str(Path(sys.executable).with_name("edgecodec")), *call]
     with started([*command, "--steps", "100000"]) as process:
@@ -117,7 +114,7 @@ def test_the_command_under_torchrun_stops_at_one_step_and_goes_on(
     assert output.count("reading the data") == 1, output
     stopped = load_checkpoint(out).step
     assert stopped % AGREE_EVERY == 0
-    with started([*command, "--resume", "--steps", str(stopped + 8), "--valid", str(tmp_path / "valid")]) as process:
+    with started([*command, "--resume", "--steps", str(stopped + 8), "--valid", str(one_second)]) as process:
         output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert output.count("checkpoint: ") == 1 and output.count("reading the data") == 1

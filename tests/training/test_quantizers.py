@@ -159,7 +159,7 @@ def test_learning_lowers_the_distortion(name: str) -> None:
     centres = 2 * torch.randn(12, 8)
     optimizer = torch.optim.Adam(list(quantizer.parameters()) or [torch.zeros(1, requires_grad=True)], lr=0.02)
     errors = []
-    for _ in range(150):
+    for _ in range(100):
         latents = centres[torch.randint(12, (4, 30))] + 0.1 * torch.randn(4, 30, 8)
         out = quantizer(latents, torch.full((4,), quantizer.max_stages))
         errors.append(float((out.quantized.detach() - latents).square().mean()))
