@@ -217,6 +217,14 @@ def test_damaged_checkpoints_are_refused(tiny_config: Config, speech_folder: Pat
         assert "\n" not in str(refusal.value)
 
 
+def test_training_state_that_nothing_would_take_up_is_refused(adversarial: Config, speech_folder: Path) -> None:
+    checkpoint = Trainer(adversarial, [speech_folder]).checkpoint()
+    assert checkpoint.training is not None
+    checkpoint.training["judges.0.last.bias"] = checkpoint.training.pop("discriminators.0.last.bias")
+    with pytest.raises(CheckpointError, match=r"of another version: judges\.0\.last\.bias"):
+        Trainer(adversarial, [speech_folder], start=checkpoint)
+
+
 def test_a_checkpoint_that_cannot_be_written_says_where(tiny_config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match=r"cannot write .*file/step-00000001"):

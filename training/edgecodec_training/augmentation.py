@@ -1,6 +1,6 @@
-"""Augmentation: a crop at a random place, now and then with other sound behind it, at a random level.
+"""Augmentation: a crop at a random place, now and then with noise or music behind it, at a random level.
 
-What comes out is both the input and the target of training: a codec reproduces what it hears, noise included.
+What comes out is both the input and the target of training: a codec reproduces its input, noise included.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class BatchSpec:
     """What a batch is: `batch_size` crops of `samples` samples at `sample_rate` Hz, split evenly over the `ranks`.
 
     Several processes train on one batch: each of `ranks` takes `batch_size / ranks` rows of it, the first rank the
-    first rows, so that a step hears the same on any number of them. All that is random comes from `seed`.
+    first rows, so that a step is the same on any number of them. All that is random comes from `seed`.
 
     Raises:
         ConfigError: the batch cannot be split evenly.

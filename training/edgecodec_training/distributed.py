@@ -1,7 +1,7 @@
 """The processes of a run, through Lightning Fabric: one, or as many as torchrun started, on one node or several.
 
 A run is the same run on any number of processes. A step's batch is drawn whole and split, rank 0 taking the first
-rows; gradients are averaged, and codebooks follow sums over all ranks (k-means, EMA, use, restart), so that every
+rows; gradients are averaged, and codebooks learn from sums over all ranks (k-means, EMA, use, restart), so that every
 process holds the same weights without ever sending them.
 """
 

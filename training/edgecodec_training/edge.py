@@ -10,7 +10,7 @@
              +-> noise -----------------------------^
 
 At the first step the networks add nothing, and the codec is a plain transform codec whose latents are the lowest
-MDCT coefficients, companded: it transmits sound before it has learned anything, which saves hours of training. The
+MDCT coefficients, companded: it transmits audio before it has learned anything, which saves hours of training. The
 window spans two frames, so the decoder answers one frame late (algorithmic latency `frame_size`).
 
 No bits are left for the waveform of the upper spectrum. A network that must make it of latents alone repeats a few

@@ -91,7 +91,7 @@ class ReconstructionLoss(nn.Module):
     `loudness`: L1 of the loudness in mel bands, (intensity)^0.23 after Zwicker & Fastl, Psychoacoustics, section 8.1:
     where log-mel spectra weigh every level alike, it weighs as PESQ (ITU-T P.862) does, and leaves silence alone.
     `stft`: squared error of magnitude-compressed complex spectra plus that of their magnitudes (Braun & Tashev 2021,
-    arXiv:2009.12286), which follows hearing better than plain spectra and still sees the phase.
+    arXiv:2009.12286), which agrees with ears better than plain spectra and still sees the phase.
     `disturbance`: that of PESQ, see `disturbance`.
     """
 

@@ -22,12 +22,12 @@ class QuantizerConfig:
     """How latents become codes.
 
     `code_dim`: dimension of the code vectors, with learned projections per stage as in DAC; 0 = the latents' own, as
-    in EnCodec. `normalized`: look up by cosine. `learning`: codebooks follow the data by EMA with `decay`, or learn by
-    gradient (codebook loss). `commitment`: weight of the pull of latents towards their codes. `dropout_stages`: stage
-    counts drawn per clip in training, so that each count is usable. `restart_below`: an entry used less than this
-    fraction of the mean use restarts at a random vector of the batch. `temperature`: Gumbel-softmax, (first, last,
-    steps) of a geometric schedule. `paths`: how many paths the search for codes keeps after the first, second, …
-    stage, and one after those not named (plain RVQ in the latents' own dimension; other kinds keep one).
+    in EnCodec. `normalized`: look up by cosine. `learning`: codebooks learn by EMA with `decay`, or by gradient
+    (codebook loss). `commitment`: weight of the pull of latents towards their codes. `dropout_stages`: stage counts
+    drawn per clip in training, so that each count is usable. `restart_below`: an entry used less than this fraction of
+    the mean use restarts at a random vector of the batch. `temperature`: Gumbel-softmax, (first, last, steps) of a
+    geometric schedule. `paths`: how many paths the search for codes keeps after the first, second, … stage, and one
+    after those not named (plain RVQ in the latents' own dimension; other kinds keep one).
     """
 
     kind: Kind = "rvq"
@@ -81,7 +81,7 @@ class Quantizer(nn.Module):
         raise NotImplementedError
 
     def update(self, ranks: Ranks = ALONE) -> None:
-        """Let EMA codebooks follow the batch that `forward` last saw on all ranks; nothing for gradient codebooks."""
+        """After a step: what no gradient teaches (EMA, restarts, schedules), from the batch that `forward` last saw."""
 
     @torch.no_grad()
     def encode(self, latents: Tensor, n_stages: int) -> Tensor:

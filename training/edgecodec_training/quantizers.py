@@ -41,7 +41,7 @@ def _codebook(config: QuantizerConfig, dim: int) -> Codebook:
 
 
 class CodebookQuantizer(Quantizer):
-    """What RVQ and PQ share: one codebook a stage, which follows or learns from what `forward` showed it."""
+    """What RVQ and PQ share: one codebook a stage, updated with the vectors that `forward` last showed it."""
 
     def __init__(self, config: QuantizerConfig, latent_dim: int, code_dim: int) -> None:
         super().__init__(config, latent_dim)

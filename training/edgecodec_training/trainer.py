@@ -1,8 +1,8 @@
-"""The training loop: reads from top to bottom.
+"""One step of training, in the order in which it happens (`Trainer.train_step`); `training_loop` repeats it.
 
 Everything random in a step comes from (seed, step), so a resumed run repeats an uninterrupted one to the bit on a CPU.
 Reconstruction comes first; from `discriminators.start_step` on the discriminators train too. Several processes make one
-run (see `distributed`): each takes its rows of the batch, and gradients and codebooks follow all of them.
+run (see `distributed`): each takes its rows of the batch, and gradients and codebooks are those of all rows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from edgecodec.errors import CheckpointError
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
@@ -26,6 +27,8 @@ from .ledger import LegEntry
 from .losses import ReconstructionLoss
 from .model import CodecModel
 from .streamed_data import open_batches
+
+TRAINING_STATE = ("model.", "discriminators.", "balancer.", "adam.codec.", "adam.discriminators.", "updates")
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int, updates: int) -> float:
@@ -202,6 +205,9 @@ class Trainer:
         if start.training is None:
             put_weights(self.model, start.weights)
             return
+        foreign = [name for name in start.training if not name.startswith(TRAINING_STATE)]
+        if foreign or "updates" not in start.training:
+            raise CheckpointError(f"training state of another version: {foreign[0] if foreign else 'no updates'}")
         self.updates = int(start.training["updates"])
         put_weights(self.model, _below("model.", start.training))
         _restore_moments("codec", self.optimizer, self.model, start.training)

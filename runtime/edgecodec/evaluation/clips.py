@@ -31,7 +31,9 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except (DataError, csv.Error, soundfile.LibsndfileError, tarfile.TarError, UnicodeError) as error:
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"{path}: {error.error_string}") from None  # its text has the path already
+    except (DataError, csv.Error, tarfile.TarError, UnicodeError) as error:
         raise DataError(f"{path}: {error}") from None
 
 
