@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from edgecodec_training.config import Config, from_dict
+
+torch.set_num_threads(1)  # more wait for each other on a busy machine, and take longer than one
 
 AUDIO = Path(__file__).parents[1] / "audio"
 
