@@ -61,10 +61,10 @@ def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def one_second(speech_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one recording of a second, which is soon scored."""
+def valid_folder(speech_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one recording of three seconds, which is soon scored."""
     folder = tmp_path_factory.mktemp("valid")
-    shutil.copy(speech_folder / "deep" / "er" / "c.ogg", folder)
+    shutil.copy(speech_folder / "a.wav", folder)
     return folder
 
 

@@ -98,7 +98,7 @@ def test_a_batch_that_cannot_be_split_is_refused(joined: Path) -> None:
 
 
 def test_the_command_under_torchrun_stops_at_one_step_and_goes_on(
-    tiny_config: Config, speech_folder: Path, one_second: Path, tmp_path: Path, write_config: WriteConfig
+    tiny_config: Config, speech_folder: Path, valid_folder: Path, tmp_path: Path, write_config: WriteConfig
 ) -> None:
     """One set of lines and checkpoints, and a ledger that counts the audio of both; the run also goes on alone."""
     out, config = tmp_path / "run", tmp_path / "config.toml"
@@ -114,7 +114,7 @@ def test_the_command_under_torchrun_stops_at_one_step_and_goes_on(
     assert output.count("reading the data") == 1, output
     stopped = load_checkpoint(out).step
     assert stopped % AGREE_EVERY == 0
-    with started([*command, "--resume", "--steps", str(stopped + 8), "--valid", str(one_second)]) as process:
+    with started([*command, "--resume", "--steps", str(stopped + 8), "--valid", str(valid_folder)]) as process:
         output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert output.count("checkpoint: ") == 1 and output.count("reading the data") == 1
