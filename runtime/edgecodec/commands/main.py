@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..evaluation.loss_simulation import LossReport, Scores
     from ..files.transcode import Report
 
-_INTERRUPTED, _FAILED, _USAGE, _BROKEN_PIPE = 130, 1, 2, 141
+_INTERRUPTED, _FAILED, _BROKEN_PIPE = 130, 1, 141
 
 
 class _Group(TyperGroup):
