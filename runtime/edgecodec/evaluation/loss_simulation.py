@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codec import Codec
-from ..concealment import GilbertModel
 from ..errors import AudioError
 from ..files.audio import AUDIO_SUFFIXES, AudioWriter, Resampler, open_audio
 from ..files.output import open_output
 from ..packets import Packet, PacketFormat
 from ..stream import DecoderStatistics
+from .packet_loss import GilbertModel
 
 _SCORING_RATE = 16_000  # Hz; PESQ-WB knows no other
 _SCORED_SECONDS = 10.0  # about; PESQ cannot hold more than 50 utterances at a time
