@@ -170,7 +170,8 @@ def simulate_loss(
     device: DeviceName = "cpu",
 ) -> None:
     """Send audio through a network that loses packets: hear and score the result."""
-    from ..evaluation.loss_simulation import scoring_lacks, simulate_file
+    from ..evaluation.loss_simulation import simulate_file
+    from ..evaluation.measures import scoring_lacks
     from ..evaluation.packet_loss import GilbertModel
 
     codec = load_codec(bundle, device)

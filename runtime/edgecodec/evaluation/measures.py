@@ -6,6 +6,7 @@ extra `eval`; they are NaN for a clip that they cannot score.
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ FLOOR = 1e-5  # of magnitudes before the logarithm; a full-scale sine has 1/2
 STFT_WINDOWS = (512, 1024, 2048)  # samples
 
 Function = Callable[[NDArray[Any], NDArray[Any], int], float]
+
+
+def scoring_lacks(*more: str) -> str | None:
+    """The first package that PESQ and ESTOI need, or of those named, that is not installed; None where all are."""
+    missing = (package for package in ("pesq", "pystoi", *more) if importlib.util.find_spec(package) is None)
+    return next(missing, None)
 
 
 def pesq_wb(reference: NDArray[Any], decoded: NDArray[Any], sample_rate: int) -> float:
