@@ -24,6 +24,7 @@ from edgecodec.errors import CheckpointError, DataError, ExportError
 from edgecodec.evaluation.clips import find_clips
 from edgecodec.golden import verify as verify_golden
 from edgecodec.manifest import FileEntry, GraphFiles, Latency, Manifest, PartSizes, QuantizerFacts, StateSizes
+from edgecodec.progress import Progress, silent
 from edgecodec_training.checkpoint import Checkpoint, build_model, load_checkpoint
 from edgecodec_training.model import CodecModel, macs_per_second, parameter_count
 from numpy.typing import NDArray
@@ -50,7 +51,6 @@ _TOOLS = ("edgecodec", "torch", "onnx", "onnxscript", "onnxruntime")
 
 Row = dict[str, Any]
 Score = Callable[[edgecodec.Codec], list[Row]]
-Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Request:
     license: Path | None = None
     score: Score | None = None
     force: bool = False
-    progress: Progress = lambda _task, _done, _of: None
+    progress: Progress = silent
 
 
 def export_bundle(request: Request) -> Manifest:

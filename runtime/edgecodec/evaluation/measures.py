@@ -34,7 +34,7 @@ def pesq_wb(reference: NDArray[Any], decoded: NDArray[Any], sample_rate: int) ->
     from pesq import PesqError, pesq
 
     x, y = _at_scoring_rate(reference, decoded, sample_rate)
-    if not x.any():
+    if not (x.any() and y.any()):
         return float("nan")
     try:
         return float(pesq(SCORING_RATE, x, y, "wb"))
