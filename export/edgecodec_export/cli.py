@@ -55,22 +55,27 @@ def export(
     clip: Annotated[Path | None, typer.Option(help="Audio file for golden vectors and verification.")] = None,
     license: Annotated[Path | None, typer.Option(help="LICENSE of the model; by default, edgecodec's own.")] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Replace a bundle that exists.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Report as JSON: folder, bytes, and the whole manifest.")
+    ] = False,
 ) -> None:
     """Export a checkpoint to a bundle, and verify it.
 
-    Example: edgecodec export runs/speech bundles/speech --precision fp16
+    Example: edgecodec export runs/speech bundles/speech --precision int8 --calibration audio/train
     """
     if (calibration is not None) != (precision is Numbers.int8):
         raise typer.BadParameter("goes with --precision int8, which needs it", param_hint="--calibration")
     import torch
+    from edgecodec.errors import ExportError
+    from edgecodec.evaluation.measures import scoring_lacks
     from edgecodec.evaluation.quality import measure, usual_stages
 
     from .assemble import Request, export_bundle
     from .model_card import Notes
 
     torch.set_num_threads(1)
-    if valid:
-        _check_scoring("--valid")
+    if valid and (package := scoring_lacks()):
+        raise ExportError(f"--valid needs {package}: pip install 'edgecodec[eval]'")
 
     def score(codec: Codec) -> list[dict[str, object]]:
         assert valid is not None
@@ -93,13 +98,16 @@ def export(
                 progress=progress,
             )
         )
+    size = sum(file.stat().st_size for file in bundle.iterdir())
+    if as_json:
+        print(json.dumps({"bundle": str(bundle), "bytes": size, "manifest": asdict(manifest)}, indent=1))
+        return
     p = manifest.parity
-    size = sum(file.stat().st_size for file in bundle.iterdir()) / 1e6
     print(
         f"verified: latents within {p['latents_error']:.1e} of torch, audio within {p['audio_error']:.1e}, "
         f"{p['codes_equal']:.2%} of codes equal; streamed codes are the whole clip's"
     )
-    print(f"bundle: {bundle} ({size:.1f} MB, {manifest.quantizer.max_stages} stages)")
+    print(f"bundle: {bundle} ({size / 1e6:.1f} MB, {manifest.quantizer.max_stages} stages)")
 
 
 def evaluate(

@@ -8,7 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from edgecodec_export.assemble import Request, export_bundle, synthetic_voice
+from edgecodec_export.assemble import Request, export_bundle
+from edgecodec_export.audio import synthetic_voice
 from edgecodec_export.convert import Converted, convert
 from edgecodec_training.checkpoint import Checkpoint, contiguous_state
 from edgecodec_training.config import Config, ModelConfig, from_dict

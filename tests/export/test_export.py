@@ -41,6 +41,8 @@ def test_bundle_holds_what_it_promises(bundle: Path) -> None:
     assert m.macs_per_second.quantizer == 200 * (1 + 3 + 3 + 3) * 32 * 8
     assert m.training["step"] == 7
     assert m.precision == "fp32"
+    for graph in graphs:
+        assert [(o.domain, o.version) for o in onnx.load(bundle / graph).opset_import] == [("", m.opset)], graph
     assert 0 <= m.parity["latents_error"] < 1e-4
     assert 0 <= m.parity["audio_error"] < 1e-5
     assert m.parity["codes_equal"] > 0.99
@@ -71,10 +73,13 @@ def test_whole_command(checkpoint: Path, tmp_path: Path) -> None:
     speech, rate = soundfile.read(AUDIO / "speech_es.flac")
     soundfile.write(clips / "a.wav", speech[: 2 * rate], rate)
     target = tmp_path / "deep" / "er"
-    result = invoke("export", checkpoint, target, "--precision", "fp16", "--valid", clips, "--notes", notes)
+    options = ("--precision", "fp16", "--valid", clips, "--notes", notes, "--json")
+    result = invoke("export", checkpoint, target, *options)
     assert result.exit_code == 0, result.output
-    assert "verified" in result.output
     manifest = json.loads((target / "manifest.json").read_text())
+    report = json.loads(result.stdout)
+    assert report["manifest"] == manifest
+    assert (report["bundle"], report["bytes"]) == (str(target), sum(f.stat().st_size for f in target.iterdir()))
     assert (manifest["name"], manifest["precision"]) == ("er", "fp16-storage")
     assert [(row["kind"], row["clips"], row["kbps"]) for row in manifest["quality"]] == [("speech", 1, 3.0)]
     card = (target / "MODEL_CARD.md").read_text()
