@@ -3,8 +3,12 @@
 import csv
 import io
 import json
+import os
+import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +17,15 @@ import numpy as np
 import pytest
 import soundfile
 from edgecodec.commands.main import app
+from edgecodec.errors import DataError
 from edgecodec.evaluation.codebook_use import codebook_use
-from edgecodec.evaluation.quality import Estimate, usual_stages
+from edgecodec.evaluation.quality import Estimate, measure, usual_stages
 from edgecodec.evaluation.score_tables import markdown, mean_cells
 from typer.testing import CliRunner
 
 AUDIO = Path(__file__).parents[1] / "audio"
+SPEECH = (AUDIO / "speech_ro.flac").read_bytes()
+EMPTY = b"RIFF$\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\xc0\x5d\0\0\x80\xbb\0\0\x02\0\x10\0data\0\0\0\0"
 
 
 def invoke(*args: object) -> Any:
@@ -61,8 +68,8 @@ def test_everything_is_in_the_json(tiny: Path, clips: Path) -> None:
     assert report["bundle"] == "tiny" and report["seconds"] == pytest.approx(4)
     [row] = report["rows"]
     assert {"pesq_wb", "estoi", "si_sdr", "mel_distance", "stft_distance"} <= set(row["measures"])
-    for measure in row["measures"].values():
-        assert measure["low"] <= measure["mean"] <= measure["high"] and measure["n"] == 2
+    for scores in row["measures"].values():
+        assert scores["low"] <= scores["mean"] <= scores["high"] and scores["n"] == 2
     uses = report["codebooks"]
     assert [use["stage"] for use in uses] == [1, 2, 3, 4]
     assert all(1 <= use["perplexity"] <= use["used"] <= use["size"] == 16 for use in uses)
@@ -127,10 +134,57 @@ def test_a_failed_evaluation_leaves_no_report(tiny: Path, clips: Path, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_folder(tiny: Path, tmp_path: Path) -> None:
-    result = invoke(tiny, "--data", tmp_path / "nowhere")
-    assert result.exit_code == 1
-    assert "nowhere" in result.output
+BAD_DATA = {
+    "a file that is no audio among others": ({"a.flac": SPEECH, "b.wav": b"hello"}, "b.wav: .*not recognised"),
+    "nothing": ({}, "no audio under"),
+    "no samples": ({"a.wav": EMPTY}, r"a\.wav: holds no samples"),
+    "a manifest of other columns": ({"a.flac": SPEECH, "manifest.csv": b"name\na.flac\n"}, "lacks the column file"),
+    "a manifest that is no text": ({"a.flac": SPEECH, "manifest.csv": b"\xff\xfe"}, r"manifest\.csv: no table"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_DATA)
+def test_data_that_cannot_be_scored(tiny: Path, tmp_path: Path, what: str) -> None:
+    files, message = BAD_DATA[what]
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    result = invoke(tiny, "--data", tmp_path, "-q", 1)
+    assert (result.exit_code, len(result.output.splitlines())) == (1, 1), result.output
+    assert re.search(message, result.output)
+
+
+def test_data_that_is_not_there_or_no_audio(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    for name, message in (("nowhere", "no such file or folder"), ("notes.txt", "not recognised")):
+        result = invoke(tiny, "--data", tmp_path / name)
+        assert (result.exit_code, len(result.output.splitlines())) == (1, 1)
+        assert name in result.output and message in result.output
+
+
+@pytest.fixture
+def locked_out() -> Iterator[Path]:
+    """A folder that everyone may enter; and whoever runs the test is no superuser."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        (Path(name) / "clips").mkdir()
+        (Path(name) / "clips" / "a.flac").write_bytes(SPEECH)
+        if user == 0:
+            os.chown(Path(name) / "clips", 65534, -1)
+            os.chown(Path(name) / "clips" / "a.flac", 65534, -1)
+            os.seteuid(65534)
+        yield Path(name) / "clips"
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("closed", ["clips", "clips/a.flac"])
+def test_data_without_permission(codec: edgecodec.Codec, locked_out: Path, closed: str) -> None:
+    (locked_out.parent / closed).chmod(0)
+    try:
+        with pytest.raises(DataError, match=f"{closed}: Permission denied"):
+            measure(codec, locked_out, [1])
+    finally:
+        (locked_out.parent / closed).chmod(0o700)
 
 
 def test_the_extra_eval_is_enough(clips: Path) -> None:

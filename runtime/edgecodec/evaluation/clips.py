@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
     clips: list[Clip] = []
     for source in sources:
         if source.is_dir():
-            found = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES | {".tar"})
+            found = sorted(path for path in _files_under(source) if path.suffix.lower() in SUFFIXES | {".tar"})
         elif source.exists():
             found = [source]
         else:
@@ -154,9 +155,22 @@ def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
     return clips
 
 
+def _files_under(folder: Path) -> Iterator[Path]:
+    """All files of a folder and of those in it; one that cannot be entered is an error, not an empty one."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: {error.strerror}")
+
+    for where, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(where, name) for name in names)
+
+
 def _file_clip(path: Path, sample_rate: int) -> Clip:
     try:
-        info = soundfile.info(str(path))
+        with path.open("rb"):  # libsndfile would only speak of a system error
+            info = soundfile.info(str(path))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
     except soundfile.LibsndfileError as error:
         raise DataError(f"{path}: {error}") from None
     bandwidth = min(info.samplerate, sample_rate) / 2
@@ -190,6 +204,17 @@ def split_name(name: str) -> tuple[str, str]:
     return str(path.with_suffix("")), path.suffix.lower()
 
 
+def _kinds(manifest: Path) -> dict[str, str]:
+    """Kinds of the files beside a `manifest.csv`, by their paths."""
+    try:
+        with manifest.open(newline="", encoding="utf-8") as file:
+            return {str(manifest.parent / row["file"]): row["kind"] for row in csv.DictReader(file)}
+    except KeyError as error:
+        raise DataError(f"{manifest}: lacks the column {error.args[0]}") from None
+    except (TypeError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{manifest}: no table of comma-separated values: {error}") from None
+
+
 def validation_clips(folder: Path, sample_rate: int, *, kind: str = "speech", limit: int = 0) -> list[Clip]:
     """Clips of one kind under a folder, evenly thinned to `limit` (0 = all).
 
@@ -199,8 +224,7 @@ def validation_clips(folder: Path, sample_rate: int, *, kind: str = "speech", li
     clips = find_clips([folder], sample_rate)
     manifest = folder / "manifest.csv"
     if manifest.exists():
-        with manifest.open(newline="") as file:
-            kinds = {str(folder / row["file"]): row["kind"] for row in csv.DictReader(file)}
+        kinds = _kinds(manifest)
         clips = [clip for clip in clips if kinds.get(str(clip.path), "speech") == kind]
     if not clips:
         raise DataError(f"no {kind} clips in {folder}")

@@ -166,10 +166,17 @@ def _read(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int) -> d
         except DataError as error:
             missing = error
         else:
-            found[kind] = [_Clip(_name(clip, folder), clip.read(sample_rate)) for clip in clips]
+            found[kind] = [_Clip(_name(clip, folder), _samples(clip, sample_rate)) for clip in clips]
     if not found:
         raise missing
     return found
+
+
+def _samples(clip: Clip, sample_rate: int) -> Audio:
+    audio = clip.read(sample_rate)
+    if not len(audio):
+        raise DataError(f"{clip.path}: {clip.name}: holds no samples")
+    return audio
 
 
 def _name(clip: Clip, folder: Path) -> str:
