@@ -138,8 +138,14 @@ BAD_DATA = {
     "a file that is no audio among others": ({"a.flac": SPEECH, "b.wav": b"hello"}, "b.wav: .*not recognised"),
     "nothing": ({}, "no audio under"),
     "no samples": ({"a.wav": EMPTY}, r"a\.wav: holds no samples"),
-    "a manifest of other columns": ({"a.flac": SPEECH, "manifest.csv": b"name\na.flac\n"}, "lacks the column file"),
-    "a manifest that is no text": ({"a.flac": SPEECH, "manifest.csv": b"\xff\xfe"}, r"manifest\.csv: no table"),
+    "a manifest of other columns": (
+        {"a.flac": SPEECH, "manifest.csv": b"name\na.flac\n"},
+        r"manifest\.csv: no columns `file` and `kind`",
+    ),
+    "a manifest that is no text": (
+        {"a.flac": SPEECH, "manifest.csv": b"\xff\xfe"},
+        r"manifest\.csv: .*codec can't decode",
+    ),
 }
 
 

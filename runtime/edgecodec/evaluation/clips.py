@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -24,6 +25,17 @@ NOTE_BYTES = 1_000_000  # a JSON larger than this is no note on a clip
 MOST_CHANNELS, HIGHEST_RATE = 16, 768_000  # more is a damaged header, or one that asks for all memory
 
 
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever is wrong in reading a file becomes a DataError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    except (DataError, csv.Error, soundfile.LibsndfileError, tarfile.TarError, UnicodeError) as error:
+        raise DataError(f"{path}: {error}") from None
+
+
 @dataclass(frozen=True)
 class Clip:
     """Where one recording lies (a file, or a member of a tar shard) and what is known of it."""
@@ -37,14 +49,19 @@ class Clip:
     bandwidth: float  # Hz
 
     def read(self, sample_rate: int) -> NDArray[np.float32]:
-        """Decode, mix to mono and resample: float32 `[samples]`."""
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
-        try:
-            return decode(data, sample_rate).audio
-        except DataError as error:
-            raise DataError(f"{self.path}: {self.name}: {error}") from None
+        """Decode, mix to mono and resample: float32 `[samples]`.
+
+        Raises:
+            DataError: it cannot be read, or is not audio.
+        """
+        with _named(self.path):
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
+            try:
+                return decode(data, sample_rate).audio
+            except DataError as error:
+                raise DataError(f"{self.name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,7 @@ class Note:
         return cls(str(values.get("kind", "speech")), **numbers)
 
     def bandwidth(self, rate: float, sample_rate: int) -> float:
-        """Hz up to which a recording at `rate` has sound once it is at `sample_rate`."""
+        """Hz up to which a recording at `rate` has content once it is at `sample_rate`."""
         nyquist = min(rate, sample_rate) / 2
         return nyquist if self.bandwidth_hz is None else min(self.bandwidth_hz, nyquist)
 
@@ -137,7 +154,11 @@ def decode(
 
 
 def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
-    """All clips under folders, shards (`*.tar`) and single files, in a fixed order."""
+    """All clips under folders, shards (`*.tar`) and single files, in a fixed order.
+
+    Raises:
+        DataError: nothing there, or a file that cannot be read.
+    """
     clips: list[Clip] = []
     for source in sources:
         if source.is_dir():
@@ -166,31 +187,23 @@ def _files_under(folder: Path) -> Iterator[Path]:
 
 
 def _file_clip(path: Path, sample_rate: int) -> Clip:
-    try:
-        with path.open("rb"):  # libsndfile would only speak of a system error
-            info = soundfile.info(str(path))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"{path}: {error}") from None
+    with _named(path), path.open("rb"):  # or libsndfile would only speak of a system error
+        info, size = soundfile.info(str(path)), path.stat().st_size
     bandwidth = min(info.samplerate, sample_rate) / 2
-    return Clip(path, 0, path.stat().st_size, path.name, info.duration, "speech", bandwidth)
+    return Clip(path, 0, size, path.name, info.duration, "speech", bandwidth)
 
 
 def _shard_clips(path: Path, sample_rate: int) -> Iterator[Clip]:
     """Pairs of `<key>.<audio suffix>` and `<key>.json`; the JSON is optional."""
     audio: dict[str, tarfile.TarInfo] = {}
     notes: dict[str, Note] = {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                key, suffix = split_name(member.name)
-                if suffix in SUFFIXES:
-                    audio[key] = member
-                elif suffix == ".json" and (file := tar.extractfile(member)) is not None:
-                    notes[key] = Note.parse(file.read(NOTE_BYTES + 1))
-    except (tarfile.TarError, DataError) as error:
-        raise DataError(f"{path}: {error}") from None
+    with _named(path), tarfile.open(path) as tar:
+        for member in tar:
+            key, suffix = split_name(member.name)
+            if suffix in SUFFIXES:
+                audio[key] = member
+            elif suffix == ".json" and (content := tar.extractfile(member)) is not None:
+                notes[key] = Note.parse(content.read(NOTE_BYTES + 1))
     for key, member in audio.items():
         note = notes.get(key, Note())
         seconds = 5.0 if note.seconds is None else note.seconds
@@ -204,27 +217,23 @@ def split_name(name: str) -> tuple[str, str]:
     return str(path.with_suffix("")), path.suffix.lower()
 
 
-def _kinds(manifest: Path) -> dict[str, str]:
-    """Kinds of the files beside a `manifest.csv`, by their paths."""
-    try:
-        with manifest.open(newline="", encoding="utf-8") as file:
-            return {str(manifest.parent / row["file"]): row["kind"] for row in csv.DictReader(file)}
-    except KeyError as error:
-        raise DataError(f"{manifest}: lacks the column {error.args[0]}") from None
-    except (TypeError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{manifest}: no table of comma-separated values: {error}") from None
-
-
 def validation_clips(folder: Path, sample_rate: int, *, kind: str = "speech", limit: int = 0) -> list[Clip]:
     """Clips of one kind under a folder, evenly thinned to `limit` (0 = all).
 
     A `manifest.csv` in the folder with the columns `file` and `kind` says what kind each file is; without one, every
     file counts as speech.
+
+    Raises:
+        DataError: no such clips, or a file that cannot be read.
     """
     clips = find_clips([folder], sample_rate)
     manifest = folder / "manifest.csv"
     if manifest.exists():
-        kinds = _kinds(manifest)
+        with _named(manifest), manifest.open(newline="") as file:
+            rows = csv.DictReader(file)
+            if not {"file", "kind"} <= set(rows.fieldnames or ()):
+                raise DataError("no columns `file` and `kind` in its first line")
+            kinds = {str(folder / row["file"]): row["kind"] for row in rows}
         clips = [clip for clip in clips if kinds.get(str(clip.path), "speech") == kind]
     if not clips:
         raise DataError(f"no {kind} clips in {folder}")
