@@ -34,6 +34,7 @@ from .model_card import Notes, model_card
 from .target_folder import bundle_folder
 from .verify import verify
 
+GOLDEN = "golden.npz"
 GOLDEN_SECONDS = 0.4
 GOLDEN_STAGES = (1, 2, 4, 8)  # and all
 
@@ -78,18 +79,14 @@ def export_bundle(request: Request) -> Manifest:
         converted = convert(trained, request.precision, _ranges_on(request, trained))
         graphs = {name: graph.SerializeToString(deterministic=True) for name, graph in converted.graphs.items()}
         entries = GraphFiles(**{name: _entry(f"{name}.onnx", data) for name, data in graphs.items()})
-        draft = describe(request.name, checkpoint, trained, converted, request.precision, entries, request.notes)
-        codec = _codec(Bundle(folder, draft, graphs))
+        facts = describe(request.name, checkpoint, trained, converted, request.precision, entries, request.notes)
+        codec = _codec(folder, facts, graphs)
         parity = verify(converted.model, codec, audio, request.progress)
-        golden = golden_vectors(codec, loudest_part(audio, round(GOLDEN_SECONDS * draft.sample_rate)))
-        manifest = dataclasses.replace(
-            draft,
-            golden=_entry(draft.golden.file, golden),
-            parity=parity.facts(),
-            quality=request.score(codec) if request.score else [],
-        )
+        golden = golden_vectors(codec, loudest_part(audio, round(GOLDEN_SECONDS * codec.sample_rate)))
+        rows = request.score(codec) if request.score else []
+        manifest = Manifest(**facts, golden=_entry(GOLDEN, golden), parity=parity.facts(), quality=rows)
         files = {f"{name}.onnx": data for name, data in graphs.items()}
-        files |= {manifest.golden.file: golden, "LICENSE": license}
+        files |= {GOLDEN: golden, "LICENSE": license}
         files |= {"MODEL_CARD.md": model_card(manifest, request.notes).encode()}
         files |= {"manifest.json": manifest.to_json().encode()}
         for name, data in files.items():
@@ -110,8 +107,10 @@ def golden_vectors(codec: Codec, audio: Audio) -> bytes:
     return buffer.getvalue()
 
 
-def _codec(bundle: Bundle) -> Codec:
-    """The codec of graphs that no file holds yet."""
+def _codec(folder: Path, facts: dict[str, Any], graphs: dict[str, bytes]) -> Codec:
+    """The codec of graphs that no file holds yet; its manifest, which is not written, names no golden vectors."""
+    manifest = Manifest(**facts, golden=_entry(GOLDEN, b""), parity={}, quality=[])
+    bundle = Bundle(folder, manifest, graphs)
     return Codec(bundle, Sessions(bundle, "cpu", 1))
 
 

@@ -100,7 +100,7 @@ def export(
         )
     size = sum(file.stat().st_size for file in bundle.iterdir())
     if as_json:
-        print(json.dumps({"bundle": str(bundle), "bytes": size, "manifest": asdict(manifest)}, indent=1))
+        print(json.dumps({"bundle": str(bundle), "bytes": size, "manifest": json.loads(manifest.to_json())}, indent=1))
         return
     p = manifest.parity
     print(

@@ -1,4 +1,4 @@
-"""What the manifest of a bundle says, but for what only the finished graphs can tell."""
+"""What a manifest says of a checkpoint and its graphs before these run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from edgecodec.manifest import FileEntry, GraphFiles, Latency, Manifest, PartSizes, QuantizerFacts, StateSizes
+from edgecodec.manifest import GraphFiles, Latency, PartSizes, QuantizerFacts, StateSizes
 from edgecodec_training.checkpoint import Checkpoint
 from edgecodec_training.model import CodecModel, macs_per_second, parameter_count
 
@@ -22,7 +22,6 @@ PRECISIONS: dict[Precision, str] = {"fp32": "fp32", "fp16": "fp16-storage", "int
 _LEG = ("first_step", "last_step", "audio_seconds", "wall_seconds", "machine", "processes")
 _TOOLS = ("edgecodec", "torch", "onnx", "onnxscript", "onnxruntime")
 _COUNTED_FRAMES = 10
-_GOLDEN_TO_COME = FileEntry("golden.npz", "0" * 64, 1)
 
 
 def describe(
@@ -33,41 +32,38 @@ def describe(
     precision: Precision,
     graphs: GraphFiles,
     notes: Notes,
-) -> Manifest:
-    """The manifest, but for golden vectors, parity and quality, which the graphs give when they run.
+) -> dict[str, Any]:
+    """All fields of a manifest but golden vectors, parity and quality, which the graphs give when they run.
 
     Raises:
         ExportError: graphs of several opsets.
     """
     config = checkpoint.config.model
     quantizer = config.quantizer
-    return Manifest(
-        name=name,
-        architecture=config.architecture,
-        sample_rate=config.sample_rate,
-        frame_size=config.frame_size,
-        latent_dim=config.latent_dim,
-        quantizer=QuantizerFacts(quantizer.kind, quantizer.codebook_size, quantizer.max_stages),
-        state=StateSizes(trained.encoder.state_size, trained.decoder.state_size),
-        latency=Latency(config.frame_size, trained.algorithmic_latency),
-        parameters=PartSizes(
+    return {
+        "name": name,
+        "architecture": config.architecture,
+        "sample_rate": config.sample_rate,
+        "frame_size": config.frame_size,
+        "latent_dim": config.latent_dim,
+        "quantizer": QuantizerFacts(quantizer.kind, quantizer.codebook_size, quantizer.max_stages),
+        "state": StateSizes(trained.encoder.state_size, trained.decoder.state_size),
+        "latency": Latency(config.frame_size, trained.algorithmic_latency),
+        "parameters": PartSizes(
             *(parameter_count(part) for part in (trained.encoder, trained.decoder, trained.quantizer))
         ),
-        macs_per_second=_macs(trained, converted.model),
-        opset=opset_of(converted.graphs),
-        precision=PRECISIONS[precision],
-        graphs=graphs,
-        golden=_GOLDEN_TO_COME,
-        parity={},
-        quality=[],
-        training={
+        "macs_per_second": _macs(trained, converted.model),
+        "opset": opset_of(converted.graphs),
+        "precision": PRECISIONS[precision],
+        "graphs": graphs,
+        "training": {
             "step": checkpoint.step,
             "legs": [{key: _plain(getattr(leg, key)) for key in _LEG} for leg in checkpoint.ledger],
             "data": list(notes.data),
             "model": asdict(config),
         },
-        tools={"python": platform.python_version()} | {tool: importlib.metadata.version(tool) for tool in _TOOLS},
-    )
+        "tools": {"python": platform.python_version()} | {tool: importlib.metadata.version(tool) for tool in _TOOLS},
+    }
 
 
 def _macs(trained: CodecModel, stored: CodecModel) -> PartSizes:
