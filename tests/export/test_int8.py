@@ -16,8 +16,9 @@ import soundfile
 import torch
 from edgecodec.commands.main import app
 from edgecodec.errors import ExportError
+from edgecodec.manifest import GRAPHS
 from edgecodec_export import assemble
-from edgecodec_export.audio import synthetic_voice
+from edgecodec_export.audio import calibration_clips, synthetic_voice
 from edgecodec_export.convert import Converted, StoredQuantizer, convert, stored_model
 from edgecodec_export.fp16 import round_to_fp16, store_fp16
 from edgecodec_export.int8 import Int8Linear, int8_tables
@@ -41,8 +42,25 @@ def voice() -> Any:
 
 
 @pytest.fixture(scope="module")
-def rounded(tiny_model: TinyModel, voice: Any) -> Converted:
-    return convert(tiny_model(WIDE), "int8", [voice])
+def wide(tiny_model: TinyModel, save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose frame blocks are large enough."""
+    return save_checkpoint(tiny_model(WIDE), tmp_path_factory.mktemp("wide"))
+
+
+@pytest.fixture(scope="module")
+def exported(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle that the command makes of it."""
+    target = tmp_path_factory.mktemp("int8") / "bundle"
+    result = export(wide, target, "--precision", "int8", "--calibration", AUDIO)
+    assert result.exit_code == 0, result.output
+    return target
+
+
+@pytest.fixture(scope="module")
+def rounded(tiny_model: TinyModel, exported: Path) -> Converted:
+    """The graphs of that bundle, and the model that they are of."""
+    model = stored_model(tiny_model(WIDE), "int8", calibration_clips(AUDIO, 16_000, 80))
+    return Converted(model, {name: onnx.load(exported / f"{name}.onnx") for name in GRAPHS})
 
 
 @settings(max_examples=30, deadline=None)
@@ -161,24 +179,15 @@ def test_codebooks_that_are_scored_otherwise_or_small_stay(changes: dict[str, An
     assert int8_tables(tables) is tables
 
 
-@pytest.fixture(scope="module")
-def wide(tiny_model: TinyModel, save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose frame blocks are large enough."""
-    return save_checkpoint(tiny_model(WIDE), tmp_path_factory.mktemp("wide"))
-
-
 def export(checkpoint: Path, target: Path, *options: object) -> Any:
     return CliRunner().invoke(app, ["export", str(checkpoint), str(target), *map(str, options)])
 
 
-def test_the_command(wide: Path, tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    result = export(wide, target, "--precision", "int8", "--calibration", AUDIO)
-    assert result.exit_code == 0, result.output
-    codec = edgecodec.load(target)
+def test_the_command(exported: Path) -> None:
+    codec = edgecodec.load(exported)
     assert codec.manifest.precision == "int8"
-    assert "multiplied as int8" in (target / "MODEL_CARD.md").read_text()
-    assert CliRunner().invoke(app, ["verify", str(target)]).exit_code == 0
+    assert "multiplied as int8" in (exported / "MODEL_CARD.md").read_text()
+    assert CliRunner().invoke(app, ["verify", str(exported)]).exit_code == 0
     audio, _ = soundfile.read(AUDIO / "speech_ro.flac", frames=16_000, dtype="float32")
     encoder = codec.encoder_stream(stages=4)
     packets = [packet for block in np.array_split(audio, 7) for packet in encoder.push(block)] + encoder.flush()
