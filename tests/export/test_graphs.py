@@ -156,5 +156,5 @@ def test_graphs_of_several_opsets_are_refused(converted: Converted) -> None:
     older = onnx.ModelProto()
     older.CopyFrom(converted.graphs["decoder"])
     older.opset_import[0].version = 17
-    with pytest.raises(ExportError, match="decoder: has opsets .*17.*, not 18"):
+    with pytest.raises(ExportError, match=r"decoder: has opsets .*17.*, not 18"):
         opset_of(converted.graphs | {"decoder": older})
