@@ -6,19 +6,19 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from edgecodec.progress import Progress
 
 if TYPE_CHECKING:
     from edgecodec import Codec
-    from edgecodec.evaluation.compared_codecs import Coder
+    from edgecodec.evaluation.compared_codecs import ComparedCodec
 
 
 class Numbers(str, Enum):
@@ -55,26 +55,31 @@ def export(
     clip: Annotated[Path | None, typer.Option(help="Audio file for golden vectors and verification.")] = None,
     license: Annotated[Path | None, typer.Option(help="LICENSE of the model; by default, edgecodec's own.")] = None,
     force: Annotated[bool, typer.Option("-f", "--force", help="Replace a bundle that exists.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Report as JSON: folder, bytes, and the whole manifest.")
+    ] = False,
 ) -> None:
     """Export a checkpoint to a bundle, and verify it.
 
-    Example: edgecodec export runs/speech bundles/speech --precision fp16
+    Example: edgecodec export runs/speech bundles/speech --precision int8 --calibration audio/train
     """
     if (calibration is not None) != (precision is Numbers.int8):
         raise typer.BadParameter("goes with --precision int8, which needs it", param_hint="--calibration")
     import torch
+    from edgecodec.errors import ExportError
+    from edgecodec.evaluation.measures import scoring_lacks
     from edgecodec.evaluation.quality import measure, usual_stages
 
     from .assemble import Request, export_bundle
     from .model_card import Notes
 
     torch.set_num_threads(1)
-    if valid:
-        _check_scoring("--valid")
+    if valid and (package := scoring_lacks()):
+        raise ExportError(f"--valid needs {package}: pip install 'edgecodec[eval]'")
 
     def score(codec: Codec) -> list[dict[str, object]]:
         assert valid is not None
-        rows = measure(codec, valid, usual_stages(codec), progress=partial(progress, "scored")).rows
+        rows = measure(codec, valid, usual_stages(codec), progress=progress).rows
         return [row.means() for row in rows]
 
     with _progress() as progress:
@@ -93,13 +98,16 @@ def export(
                 progress=progress,
             )
         )
+    size = sum(file.stat().st_size for file in bundle.iterdir())
+    if as_json:
+        print(json.dumps({"bundle": str(bundle), "bytes": size, "manifest": json.loads(manifest.to_json())}, indent=1))
+        return
     p = manifest.parity
-    size = sum(file.stat().st_size for file in bundle.iterdir()) / 1e6
     print(
         f"verified: latents within {p['latents_error']:.1e} of torch, audio within {p['audio_error']:.1e}, "
         f"{p['codes_equal']:.2%} of codes equal; streamed codes are the whole clip's"
     )
-    print(f"bundle: {bundle} ({size:.1f} MB, {manifest.quantizer.max_stages} stages)")
+    print(f"bundle: {bundle} ({size / 1e6:.1f} MB, {manifest.quantizer.max_stages} stages)")
 
 
 def evaluate(
@@ -137,8 +145,8 @@ def evaluate(
     _check_scoring("evaluate", *(["matplotlib"] if report else []))
 
     import edgecodec
-    from edgecodec.evaluation.compared_codecs import classical_coders
-    from edgecodec.evaluation.mos import opinions
+    from edgecodec.evaluation.compared_codecs import classical_codecs
+    from edgecodec.evaluation.mos import mos_measures
     from edgecodec.evaluation.quality import KINDS, measure, usual_stages
     from edgecodec.evaluation.score_tables import codebook_cells, markdown, score_cells, score_csv
     from edgecodec.files.output import open_output
@@ -146,10 +154,10 @@ def evaluate(
     codec = edgecodec.load(bundle)
     counts = {codec.stages(stages=n) for n in stages or ()} | {codec.stages(bitrate=kbps) for kbps in bitrate or ()}
     wanted = sorted(counts) or usual_stages(codec)
-    beside: list[Coder] = []
+    beside: list[ComparedCodec] = []
     notes: list[str] = []
     if classical or (classical is None and report):
-        beside, notes = classical_coders(codec.bitrates[wanted[-1] - 1])
+        beside, notes = classical_codecs(codec.bitrates[wanted[-1] - 1])
     for note in notes:
         typer.echo(f"edgecodec: {note}", err=True)
     with ExitStack() as stack:
@@ -162,9 +170,9 @@ def evaluate(
             beside=beside,
             kinds=KINDS if kind is Kind.all else (kind.value,),
             limit=limit,
-            opinions=opinions,
+            more_measures=mos_measures,
             examples=report_clips if report else 0,
-            progress=partial(progress, "scored"),
+            progress=progress,
         )
         if page:
             from edgecodec.evaluation.report import Report
@@ -191,18 +199,19 @@ def _check_scoring(what: str, *also: str) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def _progress() -> Iterator[Progress]:
     """Counts on stderr: one line rewritten on a terminal, else a line every ten seconds."""
     terminal = sys.stderr.isatty()
     said = time.monotonic()
 
-    def show(task: str, done: int, of: int) -> None:
+    def show(what: str, done: float, of: float | None) -> None:
         nonlocal said
+        text = f"{what} {done:g}" if of is None else f"{what} {done:g} of {of:g}"
         if terminal:
-            print(f"\r\x1b[K{task} {done} of {of}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         elif time.monotonic() - said > 10:
             said = time.monotonic()
-            print(f"{task} {done} of {of}", file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)
 
     try:
         yield show

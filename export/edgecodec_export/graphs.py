@@ -15,13 +15,11 @@ from typing import Any
 
 import torch
 from edgecodec_training.causal import Causal
-from onnx import GraphProto, ModelProto, checker, helper
+from onnx import GraphProto, ModelProto, helper
 from torch import Tensor
 
 from .int8 import int8_product_nodes
-
-OPSET = 18
-IR_VERSION = 8  # the first that allows opset 18: loads in onnxruntime 1.14 and later
+from .onnx_model import OPSET, onnx_model
 
 
 def encoder_graph(encoder: Causal, frame_size: int, latent_dim: int) -> ModelProto:
@@ -119,7 +117,4 @@ def _clean(exported: ModelProto, name: str, result_shape: Sequence[int | str]) -
     graph.name = name
     result = graph.output[0]
     result.CopyFrom(helper.make_tensor_value_info(result.name, result.type.tensor_type.elem_type, result_shape))
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    model.producer_name = "edgecodec"
-    checker.check_model(model, full_check=True)
-    return model
+    return onnx_model(graph)

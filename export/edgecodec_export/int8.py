@@ -23,12 +23,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from edgecodec.errors import ExportError
 from edgecodec_training.codebook_search import LookupTables
 from edgecodec_training.convolutions import FrameBlock
 from edgecodec_training.model import CodecModel
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
+
+from .quantizer_graphs import scored_by_table
 
 LEAST_WEIGHTS = 1 << 16  # smaller products gain less than the rounding of their input costs
 STAGES_KEPT = (0.125, 0.5, 1.0)  # of all, that the decoder's ranges are found for
@@ -95,8 +98,16 @@ def use_int8(model: CodecModel, clips: Iterable[NDArray[np.float32]]) -> None:
     """Give the large linear layers of frame blocks int8 form, with ranges found on clips [samples] of whole frames.
 
     Raises:
-        ValueError: no layer that is large enough, or no clip.
+        ExportError: no layer that is large enough, or no clip.
     """
+    layers = _large_layers(model)
+    for name, inputs in _inputs_of(layers, model, clips).items():
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, Int8Linear(layers[name], inputs))
+
+
+def _large_layers(model: CodecModel) -> dict[str, nn.Linear]:
+    """The linear layers of frame blocks that are worth the rounding of their input, by their names in the model."""
     layers = {
         f"{name}.{own}": layer
         for name, block in model.named_modules()
@@ -105,7 +116,14 @@ def use_int8(model: CodecModel, clips: Iterable[NDArray[np.float32]]) -> None:
         if layer.weight.numel() >= LEAST_WEIGHTS
     }
     if not layers:
-        raise ValueError("no frame block is large enough to gain from int8: use --precision fp16")
+        raise ExportError("no frame block is large enough to gain from int8: use --precision fp16")
+    return layers
+
+
+def _inputs_of(
+    layers: dict[str, nn.Linear], model: CodecModel, clips: Iterable[NDArray[np.float32]]
+) -> dict[str, Tensor]:
+    """What the layers see, [N, in], while clips are encoded, and decoded from several stage counts."""
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
     hooks = [layer.register_forward_pre_hook(_recorder(seen[name])) for name, layer in layers.items()]
     for clip in clips:
@@ -115,27 +133,24 @@ def use_int8(model: CodecModel, clips: Iterable[NDArray[np.float32]]) -> None:
             model.decode_latents(model.quantizer.decode(model.quantizer.encode(latents, stages)))
     for hook in hooks:
         hook.remove()
-    for name, layer in layers.items():
-        if not seen[name]:
-            raise ValueError("int8 finds its ranges on sound, and there is nothing but silence")
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, Int8Linear(layer, torch.cat(seen[name])))
+    if not all(seen.values()):
+        raise ExportError("int8 finds its ranges on sound, and there is nothing but silence")
+    return {name: torch.cat(inputs) for name, inputs in seen.items()}
 
 
-def int8_tables(tables: LookupTables) -> tuple[LookupTables, Tensor | None]:
-    """Tables whose entries are whole multiples, -127 to 127, of scales [S, K, 1], and these scales.
+def int8_tables(tables: LookupTables) -> LookupTables:
+    """Tables with scales [S, K, 1], whose entries are whole multiples of them, from -127 to 127.
 
     Only for large codebooks that are looked up by distance in the latents' own dimension; others stay as they are.
     """
-    same = tables.project is None and torch.equal(tables.score, tables.table.transpose(1, 2))
-    by_distance = same and torch.allclose(tables.bias, _distance_bias(tables.table), rtol=1e-3)
+    by_distance = scored_by_table(tables) and torch.allclose(tables.bias, _distance_bias(tables.table), rtol=1e-3)
     if not by_distance or tables.table[0].numel() < LEAST_WEIGHTS:
-        return tables, None
+        return tables
     # In 16 binary digits, so that float32 holds their products: they are the same wherever they are computed.
     digits, exponent = torch.frexp(tables.table.abs().amax(2, keepdim=True).clamp(min=1e-12) / (_WEIGHT_ZERO - 1))
     scales = torch.ldexp(torch.ceil(digits * 2**16) / 2**16, exponent)
     table = torch.round(tables.table / scales) * scales
-    return tables._replace(score=table.transpose(1, 2), bias=_distance_bias(table), table=table), scales
+    return tables._replace(score=table.transpose(1, 2), bias=_distance_bias(table), table=table, scales=scales)
 
 
 def _distance_bias(table: Tensor) -> Tensor:

@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import edgecodec
 import numpy as np
+import onnxruntime
 import torch
-from edgecodec.bundle import read_bundle
+from edgecodec.codec import Codec
 from edgecodec.errors import ExportError
+from edgecodec.progress import Progress, silent
 from edgecodec_training.model import CodecModel
 from numpy.typing import NDArray
 
@@ -58,13 +59,117 @@ class Parity:
         return asdict(self) | {"frames": list(self.frames), "batches": list(self.batches)}
 
 
+def verify(model: CodecModel, codec: Codec, audio: Audio, progress: Progress = silent, seed: int = 0) -> Parity:
+    """Compare a codec with the torch model that its graphs were made of, on `audio` [samples] and on noise.
+
+    Raises:
+        ExportError: a difference that rounding does not explain; the message says where.
+    """
+    rng = np.random.default_rng(seed)
+    comparison = _Comparison(model, codec)
+    cases = [(batch, frames) for batch in BATCHES for frames in FRAMES]
+    for done, (batch, frames) in enumerate(cases, start=1):
+        clips = _clips(audio, batch, frames * model.config.frame_size, rng)
+        comparison.compare(clips, f"batch {batch}, {frames} frames")
+        progress("verified", done, len(cases))
+    comparison.require_agreement()
+    streamed = max(_streamed_error(codec, audio, rng) for _ in range(CHUNKINGS))
+    _require(streamed <= comparison.audio_tolerance, f"streamed audio differs from the whole clip's by {streamed:.1e}")
+    return Parity(
+        latents_error=comparison.latents.largest,
+        audio_error=comparison.audio.largest,
+        codes_equal=comparison.codes_equal,
+        error_excess=comparison.error_excess,
+        streamed_audio_error=streamed,
+    )
+
+
+class _Comparison:
+    """The torch model and the four graphs, side by side on the same clips."""
+
+    def __init__(self, model: CodecModel, codec: Codec) -> None:
+        self._model = model
+        self._graphs = {name: _runner(graph) for name, graph in codec.bundle.graphs.items()}
+        stepped = any(isinstance(layer, Int8Linear) for layer in model.modules())
+        self.latents_tolerance = INT8_TOLERANCE if stepped else LATENTS_TOLERANCE
+        self.audio_tolerance = INT8_TOLERANCE if stepped else AUDIO_TOLERANCE
+        self.latents, self.audio = _Agreement(), _Agreement()
+        self.error_excess = 0.0
+        self._equal: list[float] = []  # fraction of codes that both choose, of each comparison
+
+    def compare(self, clips: Audio, where: str) -> None:
+        """Encode clips [B, 1, samples] on both sides, and at every stage count quantize and decode them."""
+        ours, theirs = self._encoded(clips)
+        error = self.latents.add(ours, theirs)
+        _require(error <= self.latents_tolerance, f"latents differ by {error:.1e} ({where})")
+        for n in range(1, self._model.quantizer.max_stages + 1):
+            here = f"{where}, {n} stages"
+            codes = self._codes(theirs, n, here)
+            self.error_excess = max(self.error_excess, self._excess(theirs, codes))
+            _require(
+                self.error_excess <= EXCESS_TOLERANCE,
+                f"codes leave {self.error_excess:.1%} more error than torch's ({here})",
+            )
+            self._equal.append(float((codes == self._torch_codes(ours, n)).mean()))
+            error = self.audio.add(*self._decoded(codes))
+            _require(error <= self.audio_tolerance, f"audio differs by {error:.1e} ({here})")
+
+    def require_agreement(self) -> None:
+        """What is asked of all clips together."""
+        for what, agreement in (("latents", self.latents), ("audio", self.audio)):
+            lost = agreement.lost
+            _require(lost <= ENERGY_TOLERANCE, f"{what}: {lost:.1e} of the energy differs from torch's")
+        _require(self.codes_equal >= LEAST_EQUAL_CODES, f"only {self.codes_equal:.2%} of codes are torch's")
+
+    @property
+    def codes_equal(self) -> float:
+        """Fraction of codes that both sides choose."""
+        return float(np.mean(self._equal))
+
+    @torch.no_grad()
+    def _encoded(self, clips: Audio) -> tuple[Audio, Audio]:
+        """Latents of torch and of onnxruntime, [B, T, D]."""
+        state = np.zeros((len(clips), self._model.encoder.state_size), np.float32)
+        return self._model.encode_latents(torch.from_numpy(clips)).numpy(), self._graphs["encoder"](clips, state)[0]
+
+    def _codes(self, latents: Audio, n_stages: int, where: str) -> Codes:
+        """Codes [B, n_stages, T] of onnxruntime, which must not depend on the rest of the batch."""
+        count, run = np.array(n_stages), self._graphs["quantizer_encode"]
+        codes: Codes = run(latents, count)[0]
+        alone = [run(latents[i : i + 1], count)[0] for i in range(len(latents))]
+        _require(np.array_equal(np.concatenate(alone), codes), f"codes depend on the rest of the batch ({where})")
+        return codes
+
+    def _torch_codes(self, latents: Audio, n_stages: int) -> Codes:
+        codes: Codes = self._model.quantizer.encode(torch.from_numpy(latents), n_stages).numpy()
+        return codes
+
+    def _excess(self, latents: Audio, codes: Codes) -> float:
+        """How much more squared error codes leave than those that torch chooses for the same latents, as a fraction."""
+
+        def error(chosen: Codes) -> float:
+            decoded = self._model.quantizer.decode(torch.from_numpy(np.ascontiguousarray(chosen))).numpy()
+            return _energy(decoded - latents)
+
+        best = error(self._torch_codes(latents, codes.shape[1]))
+        return max(0.0, error(codes) - best) / max(best, 1e-12)
+
+    @torch.no_grad()
+    def _decoded(self, codes: Codes) -> tuple[Audio, Audio]:
+        """Audio of torch and of onnxruntime, [B, 1, samples]."""
+        quantized = self._model.quantizer.decode(torch.from_numpy(np.ascontiguousarray(codes)))
+        state = np.zeros((len(codes), self._model.decoder.state_size), np.float32)
+        theirs = self._graphs["decoder"](*self._graphs["quantizer_decode"](codes), state)[0]
+        return self._model.decode_latents(quantized).numpy(), theirs
+
+
 class _Agreement:
     """How far arrays of torch and of onnxruntime agree, of all that were compared."""
 
     def __init__(self) -> None:
         self.largest = self._lost = self._energy = 0.0
 
-    def compare(self, ours: Audio, theirs: Audio) -> float:
+    def add(self, ours: Audio, theirs: Audio) -> float:
         """The largest difference so far, as `_difference`."""
         self.largest = max(self.largest, _difference(ours, theirs))
         if np.isfinite(self.largest):
@@ -78,66 +183,14 @@ class _Agreement:
         return self._lost / max(self._energy, 1e-12)
 
 
-def verify(
-    model: CodecModel,
-    bundle: str,
-    audio: Audio,
-    progress: Callable[[int, int], None] = lambda _done, _of: None,
-    seed: int = 0,
-) -> Parity:
-    """Compare the bundle in a folder with its torch model, on `audio` [samples] and on noise.
-
-    Raises:
-        ExportError: a difference that rounding does not explain; the message says where.
-    """
-    rng = np.random.default_rng(seed)
-    codec = edgecodec.load(bundle)
-    graphs = _graphs(bundle)
-    stepped = any(isinstance(layer, Int8Linear) for layer in model.modules())
-    latents_tolerance = INT8_TOLERANCE if stepped else LATENTS_TOLERANCE
-    audio_tolerance = INT8_TOLERANCE if stepped else AUDIO_TOLERANCE
-    latents, decoded = _Agreement(), _Agreement()
-    excess, equal = 0.0, []
-    done, cases = 0, len(BATCHES) * len(FRAMES)
-    for batch in BATCHES:
-        for frames in FRAMES:
-            clips = _clips(audio, batch, frames * model.config.frame_size, rng)
-            ours, theirs = _latents(model, graphs, clips)
-            error = latents.compare(ours, theirs)
-            where = f"batch {batch}, {frames} frames"
-            _require(error <= latents_tolerance, f"latents differ by {error:.1e} ({where})")
-            for n in range(1, codec.max_stages + 1):
-                here = f"{where}, {n} stages"
-                codes = _codes(graphs, theirs, n, here)
-                excess = max(excess, _error_excess(model, theirs, codes))
-                _require(excess <= EXCESS_TOLERANCE, f"codes leave {excess:.1%} more error than torch's ({here})")
-                equal.append(float((codes == _torch_codes(model, ours, n)).mean()))
-                error = decoded.compare(*_decoded(model, graphs, codes))
-                _require(error <= audio_tolerance, f"audio differs by {error:.1e} ({here})")
-            done += 1
-            progress(done, cases)
-    for what, agreement in (("latents", latents), ("audio", decoded)):
-        _require(agreement.lost <= ENERGY_TOLERANCE, f"{what}: {agreement.lost:.1e} of the energy differs from torch's")
-    _require(float(np.mean(equal)) >= LEAST_EQUAL_CODES, f"only {np.mean(equal):.2%} of codes are torch's")
-    streamed = max(_streamed_error(codec, audio, rng) for _ in range(CHUNKINGS))
-    _require(streamed <= audio_tolerance, f"streamed audio differs from the whole clip's by {streamed:.1e}")
-    return Parity(latents.largest, decoded.largest, float(np.mean(equal)), excess, streamed)
-
-
-def _graphs(bundle: str) -> dict[str, Run]:
-    """The four graphs, apart from the runtime: `run(*inputs) -> outputs`."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
+def _runner(graph: bytes) -> Run:
+    """`run(*inputs) -> outputs` of a graph, apart from the runtime."""
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-
-    def runner(graph: bytes) -> Run:
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        names = [node.name for node in session.get_inputs()]
-        return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
-
-    return {name: runner(graph) for name, graph in read_bundle(bundle).graphs.items()}
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
 def _clips(audio: Audio, batch: int, samples: int, rng: np.random.Generator) -> Audio:
@@ -149,47 +202,7 @@ def _clips(audio: Audio, batch: int, samples: int, rng: np.random.Generator) -> 
     return clips[:, None].astype(np.float32)
 
 
-@torch.no_grad()
-def _latents(model: CodecModel, graphs: dict[str, Run], clips: Audio) -> tuple[Audio, Audio]:
-    """Of torch and of onnxruntime, [B, T, D]."""
-    state = np.zeros((len(clips), model.encoder.state_size), np.float32)
-    return model.encode_latents(torch.from_numpy(clips)).numpy(), graphs["encoder"](clips, state)[0]
-
-
-def _codes(graphs: dict[str, Run], latents: Audio, n_stages: int, where: str) -> Codes:
-    """Codes [B, n_stages, T] of onnxruntime, which must not depend on the rest of the batch."""
-    count = np.array(n_stages)
-    codes: Codes = graphs["quantizer_encode"](latents, count)[0]
-    alone = [graphs["quantizer_encode"](latents[i : i + 1], count)[0] for i in range(len(latents))]
-    _require(np.array_equal(np.concatenate(alone), codes), f"codes depend on the rest of the batch ({where})")
-    return codes
-
-
-def _torch_codes(model: CodecModel, latents: Audio, n_stages: int) -> Codes:
-    codes: Codes = model.quantizer.encode(torch.from_numpy(latents), n_stages).numpy()
-    return codes
-
-
-def _error_excess(model: CodecModel, latents: Audio, codes: Codes) -> float:
-    """How much more squared error codes leave than those that torch chooses for the same latents, as a fraction."""
-
-    def error(chosen: Codes) -> float:
-        decoded = model.quantizer.decode(torch.from_numpy(np.ascontiguousarray(chosen))).numpy()
-        return _energy(decoded - latents)
-
-    best = error(_torch_codes(model, latents, codes.shape[1]))
-    return max(0.0, error(codes) - best) / max(best, 1e-12)
-
-
-@torch.no_grad()
-def _decoded(model: CodecModel, graphs: dict[str, Run], codes: Codes) -> tuple[Audio, Audio]:
-    """Of torch and of onnxruntime, [B, 1, samples]."""
-    ours = model.decode_latents(model.quantizer.decode(torch.from_numpy(np.ascontiguousarray(codes)))).numpy()
-    state = np.zeros((len(codes), model.decoder.state_size), np.float32)
-    return ours, graphs["decoder"](*graphs["quantizer_decode"](codes), state)[0]
-
-
-def _streamed_error(codec: edgecodec.Codec, audio: Audio, rng: np.random.Generator) -> float:
+def _streamed_error(codec: Codec, audio: Audio, rng: np.random.Generator) -> float:
     """Largest difference of streamed and whole decoding, audio cut at random samples; their codes must be equal."""
     stages = codec.max_stages
     cuts = np.sort(rng.integers(0, len(audio) + 1, rng.integers(1, 40)))

@@ -1,5 +1,6 @@
 """Tiny models of every architecture and quantizer, trained by nobody, and a bundle of one of them."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import soundfile
 import torch
-from edgecodec_export.assemble import Request, export_bundle, synthetic_voice
+from edgecodec.commands.main import app
+from edgecodec_export.assemble import Request, export_bundle
+from edgecodec_export.audio import synthetic_voice
 from edgecodec_export.convert import Converted, convert
 from edgecodec_training.checkpoint import Checkpoint, contiguous_state
 from edgecodec_training.config import Config, ModelConfig, from_dict
 from edgecodec_training.ledger import LegEntry
 from edgecodec_training.model import CodecModel
 from onnx import ModelProto
+from typer.testing import CliRunner
 
 AUDIO = Path(__file__).parents[1] / "audio"
 RATE = 16_000
@@ -56,7 +61,7 @@ def tiny_model() -> Callable[..., CodecModel]:
 
 @pytest.fixture(scope="session")
 def converted() -> Converted:
-    """The graphs of the tiny `edge` model."""
+    """The graphs of the tiny `edge` model. To convert takes seconds: what can be seen in one copy is."""
     return convert(_tiny_model())
 
 
@@ -86,6 +91,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         LegEntry(4, "aarch64, cpu", 7, audio_seconds=3600.0, wall_seconds=900.0),
     ]
     return _save_checkpoint(_tiny_model(), tmp_path_factory.mktemp("run"), legs)
+
+
+@pytest.fixture(scope="session")
+def exported_fp16(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The bundle that the command makes of `checkpoint` in fp16, with scores and notes, and what it reported."""
+    folder = tmp_path_factory.mktemp("fp16")
+    (folder / "notes.toml").write_text('limits = "singing"\nattributions = ["A. Singer (CC BY)"]\n')
+    (folder / "clips").mkdir()
+    speech, rate = soundfile.read(AUDIO / "speech_es.flac")
+    soundfile.write(folder / "clips" / "a.wav", speech[: 2 * rate], rate)
+    target = folder / "deep" / "er"
+    options = ["--precision", "fp16", "--valid", folder / "clips", "--notes", folder / "notes.toml", "--json"]
+    result = CliRunner().invoke(app, ["export", str(checkpoint), str(target), *map(str, options)])
+    assert result.exit_code == 0, result.output
+    return target, json.loads(result.stdout)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import edgecodec
 import numpy as np
 import onnx
 import pytest
-import soundfile
 from edgecodec.commands.main import app
 from edgecodec.errors import ExportError
 from edgecodec_export import assemble
@@ -41,6 +40,8 @@ def test_bundle_holds_what_it_promises(bundle: Path) -> None:
     assert m.macs_per_second.quantizer == 200 * (1 + 3 + 3 + 3) * 32 * 8
     assert m.training["step"] == 7
     assert m.precision == "fp32"
+    for graph in graphs:
+        assert [(o.domain, o.version) for o in onnx.load(bundle / graph).opset_import] == [("", m.opset)], graph
     assert 0 <= m.parity["latents_error"] < 1e-4
     assert 0 <= m.parity["audio_error"] < 1e-5
     assert m.parity["codes_equal"] > 0.99
@@ -63,18 +64,11 @@ def test_model_card_tells_latency_size_training_and_limits(bundle: Path) -> None
     assert str(Path.home()) not in card
 
 
-def test_whole_command(checkpoint: Path, tmp_path: Path) -> None:
-    notes = tmp_path / "notes.toml"
-    notes.write_text('limits = "singing"\nattributions = ["A. Singer (CC BY)"]\n')
-    clips = tmp_path / "clips"
-    clips.mkdir()
-    speech, rate = soundfile.read(AUDIO / "speech_es.flac")
-    soundfile.write(clips / "a.wav", speech[: 2 * rate], rate)
-    target = tmp_path / "deep" / "er"
-    result = invoke("export", checkpoint, target, "--precision", "fp16", "--valid", clips, "--notes", notes)
-    assert result.exit_code == 0, result.output
-    assert "verified" in result.output
+def test_whole_command(exported_fp16: tuple[Path, dict[str, Any]], checkpoint: Path) -> None:
+    target, report = exported_fp16
     manifest = json.loads((target / "manifest.json").read_text())
+    assert report["manifest"] == manifest
+    assert (report["bundle"], report["bytes"]) == (str(target), sum(f.stat().st_size for f in target.iterdir()))
     assert (manifest["name"], manifest["precision"]) == ("er", "fp16-storage")
     assert [(row["kind"], row["clips"], row["kbps"]) for row in manifest["quality"]] == [("speech", 1, 3.0)]
     card = (target / "MODEL_CARD.md").read_text()
@@ -86,17 +80,22 @@ def test_whole_command(checkpoint: Path, tmp_path: Path) -> None:
     assert "exists; -f replaces it" in result.output
 
 
-def test_replaces_a_bundle_but_nothing_else(checkpoint: Path, bundle: Path, tmp_path: Path) -> None:
+def test_replaces_a_bundle_but_nothing_else(
+    checkpoint: Path, bundle: Path, converted: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / "precious"
     other.mkdir()
     (other / "thesis.txt").write_text("years of work")
     with pytest.raises(ExportError, match="replaces only bundles"):
         export_bundle(Request(checkpoint, other, "x", force=True))
     assert (other / "thesis.txt").exists()
-    before = (bundle / "encoder.onnx").read_bytes()
-    export_bundle(Request(checkpoint, bundle, "tiny", clip=AUDIO / "speech_ro.flac", force=True))
-    assert (bundle / "encoder.onnx").read_bytes() == before
-    assert [f.name for f in bundle.parent.iterdir()] == ["tiny"]
+    monkeypatch.setattr(assemble, "convert", lambda *_: converted)
+    copy = Path(shutil.copytree(bundle, tmp_path / "bundles" / "copy"))
+    result = invoke("export", checkpoint, copy, "-f", "--name", "again")
+    assert result.exit_code == 0 and "verified" in result.output, result.output
+    assert edgecodec.load(copy).manifest.name == "again"
+    assert (copy / "encoder.onnx").read_bytes() == (bundle / "encoder.onnx").read_bytes()
+    assert [f.name for f in copy.parent.iterdir()] == ["copy"]
 
 
 @pytest.mark.parametrize(

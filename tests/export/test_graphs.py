@@ -12,7 +12,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from edgecodec_export.convert import Converted, convert
+from edgecodec.errors import ExportError
+from edgecodec_export.convert import Converted, convert, stored_model
+from edgecodec_export.fp16 import store_fp16
+from edgecodec_export.graph_builder import GraphBuilder
+from edgecodec_export.onnx_model import opset_of
 from edgecodec_training.model import CodecModel
 
 TinyModel = Callable[..., CodecModel]
@@ -63,15 +67,13 @@ def test_nothing_of_the_machine_in_the_files(exported: Converted) -> None:
 def test_loads_in_old_runtimes(exported: Converted) -> None:
     for graph in exported.graphs.values():
         assert graph.ir_version == 8
-        assert [(o.domain, o.version <= 18) for o in graph.opset_import] == [("", True)]
+        assert [(o.domain, o.version) for o in graph.opset_import] == [("", 18)]
         assert not any(t.data_location for t in graph.graph.initializer)  # nothing outside the file
 
 
-def test_the_same_weights_give_the_same_bytes(tiny_model: TinyModel, converted: Converted) -> None:
-    for name, graph in convert(tiny_model()).graphs.items():
-        assert graph.SerializeToString(deterministic=True) == converted.graphs[name].SerializeToString(
-            deterministic=True
-        )
+def test_the_same_weights_give_the_same_bytes(bundle: Path, converted: Converted) -> None:
+    for name, graph in converted.graphs.items():
+        assert graph.SerializeToString(deterministic=True) == (bundle / f"{name}.onnx").read_bytes()
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -116,17 +118,43 @@ def test_onnxruntime_fuses_gelu_with_its_bias(exported: Converted, tmp_path: Pat
 
 
 def test_float16_storage_halves_the_files_and_keeps_agreement(
-    tiny_model: TinyModel, converted: Converted, runner: Callable[..., Any]
+    tiny_model: TinyModel, converted: Converted, exported_fp16: tuple[Path, Any], runner: Callable[..., Any]
 ) -> None:
-    model = tiny_model()
-    stored = convert(model, "fp16")
+    model = stored_model(tiny_model(), "fp16")
+    graphs = {name: onnx.load(exported_fp16[0] / f"{name}.onnx") for name in converted.graphs}
     for name in ("encoder", "decoder"):
-        assert stored.graphs[name].ByteSize() < 0.7 * converted.graphs[name].ByteSize()
+        assert graphs[name].ByteSize() < 0.7 * converted.graphs[name].ByteSize()
     audio = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 1, 800)).astype(np.float32)
     state = np.zeros((1, model.encoder.state_size), np.float32)
-    latents = runner(stored.graphs["encoder"])(audio, state)[0]
-    np.testing.assert_allclose(latents, stored.model.encode_latents(torch.from_numpy(audio)).numpy(), atol=1e-4)
-    codes = runner(stored.graphs["quantizer_encode"])(latents, 4)[0]
-    assert np.array_equal(codes, stored.model.quantizer.encode(torch.from_numpy(latents), 4).numpy())
-    decoded = runner(stored.graphs["quantizer_decode"])(codes)[0]
-    assert np.array_equal(decoded, stored.model.quantizer.decode(torch.from_numpy(codes)).numpy())
+    latents = runner(graphs["encoder"])(audio, state)[0]
+    np.testing.assert_allclose(latents, model.encode_latents(torch.from_numpy(audio)).numpy(), atol=1e-4)
+    codes = runner(graphs["quantizer_encode"])(latents, 4)[0]
+    assert np.array_equal(codes, model.quantizer.encode(torch.from_numpy(latents), 4).numpy())
+    decoded = runner(graphs["quantizer_decode"])(codes)[0]
+    assert np.array_equal(decoded, model.quantizer.decode(torch.from_numpy(codes)).numpy())
+
+
+def test_float16_stores_only_what_it_holds(runner: Callable[..., Any]) -> None:
+    """A graph's numbers are the model's: what the model did not round is not rounded behind its back."""
+    exact = np.arange(400, dtype=np.float32).reshape(20, 20)
+    graph = GraphBuilder()
+    product = graph.add("MatMul", ["x", graph.constant("exact", exact, np.float32)], "product")
+    graph.add("MatMul", [product, graph.constant("thirds", exact / 3, np.float32)], "y")
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 20]) for name in "xy")
+    model = graph.model("two products", [x], [y])
+    stored = store_fp16(model)
+    assert {t.name: t.data_type for t in stored.graph.initializer} == {
+        "exact.fp16": onnx.TensorProto.FLOAT16,
+        "thirds": onnx.TensorProto.FLOAT,
+    }
+    ones = np.ones((3, 20), np.float32)
+    assert np.array_equal(runner(stored)(ones)[0], runner(model)(ones)[0])
+
+
+def test_graphs_of_several_opsets_are_refused(converted: Converted) -> None:
+    assert opset_of(converted.graphs) == 18
+    older = onnx.ModelProto()
+    older.CopyFrom(converted.graphs["decoder"])
+    older.opset_import[0].version = 17
+    with pytest.raises(ExportError, match=r"decoder: has opsets .*17.*, not 18"):
+        opset_of(converted.graphs | {"decoder": older})

@@ -16,12 +16,14 @@ import soundfile
 import torch
 from edgecodec.commands.main import app
 from edgecodec.errors import ExportError
+from edgecodec.manifest import GRAPHS
 from edgecodec_export import assemble
-from edgecodec_export.assemble import synthetic_voice
-from edgecodec_export.convert import Converted, StoredQuantizer, convert, quantizer_tables, stored_model
-from edgecodec_export.fp16 import store_fp16
+from edgecodec_export.audio import calibration_clips, synthetic_voice
+from edgecodec_export.convert import Converted, StoredQuantizer, convert, stored_model
+from edgecodec_export.fp16 import round_to_fp16, store_fp16
 from edgecodec_export.int8 import Int8Linear, int8_tables
-from edgecodec_export.quantizer_graphs import QuantizerTables, quantizer_decode_graph, quantizer_encode_graph
+from edgecodec_export.quantizer_graphs import quantizer_decode_graph, quantizer_encode_graph
+from edgecodec_training.codebook_search import LookupTables
 from edgecodec_training.model import CodecModel
 from edgecodec_training.quantizer import QuantizerConfig
 from edgecodec_training.quantizers import build_quantizer
@@ -42,8 +44,25 @@ def voice() -> Any:
 
 
 @pytest.fixture(scope="module")
-def rounded(tiny_model: TinyModel, voice: Any) -> Converted:
-    return convert(tiny_model(WIDE), "int8", [voice])
+def wide(tiny_model: TinyModel, save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose frame blocks are large enough."""
+    return save_checkpoint(tiny_model(WIDE), tmp_path_factory.mktemp("wide"))
+
+
+@pytest.fixture(scope="module")
+def exported(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle that the command makes of it."""
+    target = tmp_path_factory.mktemp("int8") / "bundle"
+    result = export(wide, target, "--precision", "int8", "--calibration", AUDIO)
+    assert result.exit_code == 0, result.output
+    return target
+
+
+@pytest.fixture(scope="module")
+def rounded(tiny_model: TinyModel, exported: Path) -> Converted:
+    """The graphs of that bundle, and the model that they are of."""
+    model = stored_model(tiny_model(WIDE), "int8", calibration_clips(AUDIO, 16_000, 80))
+    return Converted(model, {name: onnx.load(exported / f"{name}.onnx") for name in GRAPHS})
 
 
 @settings(max_examples=30, deadline=None)
@@ -97,35 +116,38 @@ def test_onnxruntime_multiplies_integers(rounded: Converted, tmp_path: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def codebooks() -> tuple[StoredQuantizer, QuantizerTables]:
+def codebooks() -> StoredQuantizer:
     """Three random stages of 1024 entries in 64 dimensions, one of them zero, in the form that int8 bundles store."""
     torch.manual_seed(4)
     config = QuantizerConfig(max_stages=3, dropout_stages=(1,))
     plain = build_quantizer(config, 64).tables()
     table = plain.table * torch.logspace(1, -1, 3)[:, None, None]
     table[:, 0] = 0
-    exact = plain._replace(table=table, score=table.transpose(1, 2), bias=-0.5 * table.square().sum(2))
-    tables, scales = int8_tables(exact)
-    assert scales is not None
-    error = (tables.table - exact.table).square().sum((1, 2)) / exact.table.square().sum((1, 2))
+    tables = int8_tables(by_distance(table))
+    assert tables.scales is not None
+    error = (tables.table - table).square().sum((1, 2)) / table.square().sum((1, 2))
     assert (error < 1e-4).all()  # 40 dB
-    return StoredQuantizer(config, 64, tables), quantizer_tables(tables, scales)
+    return StoredQuantizer(config, 64, tables)
+
+
+def by_distance(table: torch.Tensor) -> LookupTables:
+    return LookupTables(None, table.transpose(1, 2), -0.5 * table.square().sum(2), table)
 
 
 def test_codebooks_are_bytes_that_onnxruntime_multiplies_out_at_load(
-    codebooks: tuple[StoredQuantizer, QuantizerTables], runner: Callable[..., Any], tmp_path: Path
+    codebooks: StoredQuantizer, runner: Callable[..., Any], tmp_path: Path
 ) -> None:
-    quantizer, tables = codebooks
+    tables = codebooks.tables()
+    in_halves = by_distance(round_to_fp16(tables.table))
     z = 10 * torch.randn(2, 30, 64, generator=torch.Generator().manual_seed(5))
-    codes = quantizer.encode(z, 3)
+    codes = codebooks.encode(z, 3)
     for make, inputs, expected in (
         (quantizer_encode_graph, (z.numpy(), np.array(3)), codes.numpy()),
-        (quantizer_decode_graph, (codes.numpy(),), quantizer.decode(codes).numpy()),
+        (quantizer_decode_graph, (codes.numpy(),), codebooks.decode(codes).numpy()),
     ):
         graph = store_fp16(make(tables))
         np.testing.assert_allclose(runner(graph)(*inputs)[0], expected, rtol=1e-6)
-        halves = store_fp16(make(dataclasses.replace(tables, scales=None)))
-        assert graph.ByteSize() < 0.6 * halves.ByteSize()
+        assert graph.ByteSize() < 0.6 * store_fp16(make(in_halves)).ByteSize()
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
         options.log_severity_level = 3
@@ -139,18 +161,16 @@ def test_codebooks_are_bytes_that_onnxruntime_multiplies_out_at_load(
 def test_codebooks_of_any_size_are_stored_exactly(exponent: float) -> None:
     plain = build_quantizer(QuantizerConfig(max_stages=1, dropout_stages=(1,)), 64).tables()
     table = plain.table * 10**exponent
-    tables, scales = int8_tables(
-        plain._replace(table=table, score=table.transpose(1, 2), bias=-0.5 * table.square().sum(2))
-    )
-    assert scales is not None
-    quantizer_encode_graph(quantizer_tables(tables, scales))  # or it would refuse
-
-
-def test_a_table_that_bytes_cannot_hold_is_refused(codebooks: tuple[StoredQuantizer, QuantizerTables]) -> None:
-    _, tables = codebooks
+    tables = int8_tables(by_distance(table))
     assert tables.scales is not None
-    with pytest.raises(ValueError, match=r"table\.0 is no whole multiple of its scales"):
-        quantizer_encode_graph(dataclasses.replace(tables, scales=0.9 * tables.scales))
+    quantizer_encode_graph(tables)  # or it would refuse
+
+
+def test_a_table_that_bytes_cannot_hold_is_refused(codebooks: StoredQuantizer) -> None:
+    tables = codebooks.tables()
+    assert tables.scales is not None
+    with pytest.raises(ExportError, match=r"table\.0 is no whole multiple of its scales"):
+        quantizer_encode_graph(tables._replace(scales=0.9 * tables.scales))
 
 
 @pytest.mark.parametrize("changes", [{"code_dim": 8}, {"normalized": True}, {"codebook_size": 16}])
@@ -158,29 +178,18 @@ def test_codebooks_that_are_scored_otherwise_or_small_stay(changes: dict[str, An
     tables = build_quantizer(QuantizerConfig(max_stages=2, dropout_stages=(1,), **changes), 64).tables()
     if "normalized" in changes:  # cosine: no bias
         assert not tables.bias.any()
-    kept, scales = int8_tables(tables)
-    assert scales is None
-    assert kept is tables
-
-
-@pytest.fixture(scope="module")
-def wide(tiny_model: TinyModel, save_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose frame blocks are large enough."""
-    return save_checkpoint(tiny_model(WIDE), tmp_path_factory.mktemp("wide"))
+    assert int8_tables(tables) is tables
 
 
 def export(checkpoint: Path, target: Path, *options: object) -> Any:
     return CliRunner().invoke(app, ["export", str(checkpoint), str(target), *map(str, options)])
 
 
-def test_the_command(wide: Path, tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    result = export(wide, target, "--precision", "int8", "--calibration", AUDIO)
-    assert result.exit_code == 0, result.output
-    codec = edgecodec.load(target)
+def test_the_command(exported: Path) -> None:
+    codec = edgecodec.load(exported)
     assert codec.manifest.precision == "int8"
-    assert "multiplied as int8" in (target / "MODEL_CARD.md").read_text()
-    assert CliRunner().invoke(app, ["verify", str(target)]).exit_code == 0
+    assert "multiplied as int8" in (exported / "MODEL_CARD.md").read_text()
+    assert CliRunner().invoke(app, ["verify", str(exported)]).exit_code == 0
     audio, _ = soundfile.read(AUDIO / "speech_ro.flac", frames=16_000, dtype="float32")
     encoder = codec.encoder_stream(stages=4)
     packets = [packet for block in np.array_split(audio, 7) for packet in encoder.push(block)] + encoder.flush()

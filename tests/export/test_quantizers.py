@@ -10,7 +10,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from edgecodec_export.convert import quantizer_tables
 from edgecodec_export.quantizer_graphs import quantizer_decode_graph, quantizer_encode_graph
 from edgecodec_training.quantizer import Quantizer, QuantizerConfig
 from edgecodec_training.quantizers import build_quantizer
@@ -58,7 +57,7 @@ def graphs(runner: Callable[..., Any]) -> Graphs:
     """`encode, decode = graphs(quantizer)`: its exported graphs."""
 
     def export(quantizer: Quantizer) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        tables = quantizer_tables(quantizer.tables())
+        tables = quantizer.tables()
         return runner(quantizer_encode_graph(tables)), runner(quantizer_decode_graph(tables))
 
     return export
@@ -144,7 +143,7 @@ def test_executed_work_falls_with_the_stage_count(paths: tuple[int, ...], rows: 
 
     While there are several paths each stage is a branch; later ones come in fours, but the first two.
     """
-    tables = quantizer_tables(make(paths=paths, max_stages=len(rows)).tables())
+    tables = make(paths=paths, max_stages=len(rows)).tables()
     graph = quantizer_encode_graph(tables).SerializeToString()
 
     def scored(n: int) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from edgecodec.codec import load
 from edgecodec.manifest import (
     FileEntry,
@@ -23,7 +24,9 @@ from edgecodec.manifest import (
     QuantizerFacts,
     StateSizes,
 )
-from edgecodec_export.quantizer_graphs import QuantizerTables, quantizer_decode_graph, quantizer_encode_graph
+from edgecodec_export.onnx_model import OPSET, onnx_model
+from edgecodec_export.quantizer_graphs import quantizer_decode_graph, quantizer_encode_graph
+from edgecodec_training.codebook_search import LookupTables
 from onnx import TensorProto, helper, numpy_helper
 
 FRAME, RATE, STAGES, ENTRIES = 16, 8000, 4, 16
@@ -38,13 +41,13 @@ def mdct_basis() -> np.ndarray:
     return basis.astype(np.float32)
 
 
-def tables() -> QuantizerTables:
+def tables() -> LookupTables:
     rng = np.random.default_rng(7)
     scale = 0.5 * 0.6 ** np.arange(STAGES)[:, None, None] / (1 + np.arange(FRAME)) ** 0.5
     table = (rng.standard_normal((STAGES, ENTRIES, FRAME)) * scale).astype(np.float32)
     table[:, 0] = 0  # silence stays silent
-    score = np.ascontiguousarray(table.transpose(0, 2, 1))
-    return QuantizerTables(None, score, (-0.5 * (table**2).sum(axis=2)).astype(np.float32), table, (1,) * STAGES)
+    bias = (-0.5 * (table**2).sum(axis=2)).astype(np.float32)
+    return LookupTables(None, *map(torch.from_numpy, (table.transpose(0, 2, 1), bias, table)))
 
 
 def encoder_graph() -> onnx.ModelProto:
@@ -95,9 +98,7 @@ def model(name: str, nodes: list, values: dict, inputs: list[str], outputs: list
     weights.append(numpy_helper.from_array(matrix, key))
     info = [helper.make_tensor_value_info(v, TensorProto.FLOAT, shapes[v]) for v in (*inputs, *outputs)]
     graph = helper.make_graph(nodes, name, info[:2], info[2:], weights)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(made, full_check=True)
-    return made
+    return onnx_model(graph)
 
 
 def entry(folder: Path, file: str, data: bytes) -> FileEntry:
@@ -141,7 +142,7 @@ def make(folder: Path) -> None:
         "latency": Latency(FRAME, FRAME),
         "parameters": PartSizes(2 * FRAME * FRAME, 2 * FRAME * FRAME, STAGES * ENTRIES * FRAME),
         "macs_per_second": PartSizes(macs, macs, STAGES * ENTRIES * RATE),
-        "opset": 17,
+        "opset": OPSET,
         "precision": "fp32",
         "graphs": GraphFiles(**entries),
         "parity": {},

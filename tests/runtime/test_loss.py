@@ -14,8 +14,9 @@ import soundfile
 from edgecodec import BitrateError, BitstreamError, Codec, DecoderStatistics, EdgecodecError, Packet
 from edgecodec.bitstream import Header, Reader, Writer
 from edgecodec.bundle import shipped_bundles
-from edgecodec.concealment import GilbertModel, fade
+from edgecodec.concealment import fade
 from edgecodec.evaluation.loss_simulation import play, score
+from edgecodec.evaluation.packet_loss import GilbertModel
 from edgecodec.packets import SEQUENCE_MODULUS
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -23,6 +23,8 @@ class LookupTables(NamedTuple):
 
     Where several `paths` are kept (see `QuantizerConfig`), the score of an entry is half of what it takes off the
     squared error, so that scores add up along a path.
+
+    Where there are `scales`, each entry is its scale times whole numbers from -127 to 127: bundles store it so.
     """
 
     project: Tensor | None  # [S, D, d], None when d == D and there is nothing to project
@@ -30,6 +32,7 @@ class LookupTables(NamedTuple):
     bias: Tensor  # [S, K]
     table: Tensor  # [S, K, D]
     paths: tuple[int, ...] = ()
+    scales: Tensor | None = None  # [S, K, 1]
 
     def kept(self) -> list[int]:
         """How many paths there are after each stage: no more than there can be."""

@@ -168,8 +168,9 @@ def simulate_loss(
     device: DeviceName = "cpu",
 ) -> None:
     """Send audio through a network that loses packets: hear and score the result."""
-    from ..concealment import GilbertModel
-    from ..evaluation.loss_simulation import scoring_lacks, simulate_file
+    from ..evaluation.loss_simulation import simulate_file
+    from ..evaluation.measures import scoring_lacks
+    from ..evaluation.packet_loss import GilbertModel
 
     codec = load_codec(bundle, device)
     share = loss / 100

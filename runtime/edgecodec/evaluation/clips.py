@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
     clips: list[Clip] = []
     for source in sources:
         if source.is_dir():
-            found = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES | {".tar"})
+            found = sorted(path for path in _files_under(source) if path.suffix.lower() in SUFFIXES | {".tar"})
         elif source.exists():
             found = [source]
         else:
@@ -177,8 +178,18 @@ def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
     return clips
 
 
+def _files_under(folder: Path) -> Iterator[Path]:
+    """All files of a folder and of those in it; one that cannot be entered is an error, not an empty one."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: {error.strerror}")
+
+    for where, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(where, name) for name in names)
+
+
 def _file_clip(path: Path, sample_rate: int) -> Clip:
-    with _named(path):
+    with _named(path), path.open("rb"):  # or libsndfile would only speak of a system error
         info, size = soundfile.info(str(path)), path.stat().st_size
     bandwidth = min(info.samplerate, sample_rate) / 2
     return Clip(path, 0, size, path.name, info.duration, "speech", bandwidth)

@@ -22,7 +22,7 @@ import soxr
 from numpy.typing import NDArray
 
 from .. import Codec
-from ..errors import ExportError
+from ..errors import EdgecodecError
 
 Audio = NDArray[np.float32]  # [samples]
 
@@ -44,12 +44,12 @@ class Coded:
     decode_seconds: float | None = None
 
 
-class Coder(Protocol):
+class ComparedCodec(Protocol):
     """A codec at one bitrate. `label` tells its settings apart; `stages` is None where there are none."""
 
     @property
-    def codec(self) -> str:
-        """Name of the codec."""
+    def name(self) -> str:
+        """Name of the codec, the same at every bitrate."""
 
     @property
     def label(self) -> str:
@@ -64,31 +64,35 @@ class Coder(Protocol):
 
 
 @dataclass(frozen=True)
-class BundleCoder:
+class BundleCodec:
     """A bundle at a stage count; its bits are those of its nominal bitrate."""
 
-    bundle: Codec
+    codec: Codec
     stages: int
 
     @property
-    def codec(self) -> str:
+    def name(self) -> str:
         """Name of the bundle."""
-        return self.bundle.manifest.name
+        return self.codec.manifest.name
+
+    @property
+    def kbps(self) -> float:
+        """Nominal bitrate."""
+        return self.codec.bitrates[self.stages - 1]
 
     @property
     def label(self) -> str:
         """For instance `speech, 6 kbps`."""
-        return f"{self.codec}, {self.bundle.bitrates[self.stages - 1]:g} kbps"
+        return f"{self.name}, {self.kbps:g} kbps"
 
     def __call__(self, audio: Audio, sample_rate: int) -> Coded:
         """Encode and decode a clip at the rate of the bundle; both are timed."""
         begin = time.perf_counter()
-        codes = self.bundle.encode(audio, stages=self.stages)
+        codes = self.codec.encode(audio, stages=self.stages)
         middle = time.perf_counter()
-        decoded = self.bundle.decode(codes, samples=len(audio))[0, 0]
+        decoded = self.codec.decode(codes, samples=len(audio))[0, 0]
         end = time.perf_counter()
-        bits = 1000 * self.bundle.bitrates[self.stages - 1] * len(audio) / sample_rate
-        return Coded(decoded, bits, middle - begin, end - middle)
+        return Coded(decoded, 1000 * self.kbps * len(audio) / sample_rate, middle - begin, end - middle)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Opus:
     """Opus as libsndfile codes it: variable bitrate, frames of 20 ms, the bandwidth and mode that it finds best."""
 
     kbps: int
-    codec = "Opus"
+    name = "Opus"
     stages = None
 
     @property
@@ -123,7 +127,7 @@ class Speex:
     """Speex wideband at a constant bitrate and full complexity, by `speexenc` and `speexdec`."""
 
     quality: int
-    codec = "Speex"
+    name = "Speex"
     stages = None
 
     @property
@@ -152,26 +156,26 @@ class Speex:
         return Coded(_fitted(_resampled(decoded, SPEEX_RATE, sample_rate), len(audio)), bits)
 
 
-def classical_coders(highest_kbps: float) -> tuple[list[Coder], list[str]]:
+def classical_codecs(highest_kbps: float) -> tuple[list[ComparedCodec], list[str]]:
     """Opus and Speex, from their lowest bitrate to the first that reaches `highest_kbps`; and what is missing here."""
-    coders: list[Coder] = []
+    codecs: list[ComparedCodec] = []
     missing = []
     if "OPUS" in soundfile.available_subtypes("OGG"):
-        coders += [Opus(OPUS_BITRATES[i]) for i in _reaching(highest_kbps, OPUS_BITRATES)]
+        codecs += [Opus(OPUS_BITRATES[i]) for i in _reaching(highest_kbps, OPUS_BITRATES)]
     else:
         missing.append("Opus is not scored: this libsndfile lacks it; pip install --force-reinstall soundfile")
     if shutil.which("speexenc") and shutil.which("speexdec"):
-        coders += [Speex(i) for i in _reaching(highest_kbps, SPEEX_BITRATES)]
+        codecs += [Speex(i) for i in _reaching(highest_kbps, SPEEX_BITRATES)]
     else:
         missing.append("Speex is not scored: it needs speexenc and speexdec; apt-get install speex")
-    return coders, missing
+    return codecs, missing
 
 
 def ogg_packets(data: bytes) -> list[int]:
     """Bytes of each packet of an Ogg stream (RFC 3533, section 6), the headers of the codec included.
 
     Raises:
-        ExportError: anything but Ogg pages.
+        EdgecodecError: anything but Ogg pages.
     """
     return list(_ogg_packets(data))
 
@@ -184,7 +188,7 @@ def _ogg_packets(data: bytes) -> Iterator[int]:
     position = size = 0
     while position < len(data):
         if data[position : position + 4] != b"OggS":
-            raise ExportError("an encoder wrote something else than Ogg pages")
+            raise EdgecodecError("an encoder wrote something else than Ogg pages")
         lacing = data[position + 27 : position + 27 + data[position + 26]]
         for value in lacing:
             size += value
@@ -209,4 +213,4 @@ def _fitted(audio: Audio, samples: int) -> Audio:
 def _run(*command: str, cwd: Path) -> None:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ExportError(f"{command[0]} failed: {' '.join(done.stderr.split())[-200:]}")
+        raise EdgecodecError(f"{command[0]} failed: {' '.join(done.stderr.split())[-200:]}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -11,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codec import Codec
-from ..concealment import GilbertModel
 from ..errors import AudioError
 from ..files.audio import AUDIO_SUFFIXES, AudioWriter, Resampler, open_audio
 from ..files.output import open_output
 from ..packets import Packet, PacketFormat
 from ..stream import DecoderStatistics
+from .measures import SCORING_RATE, estoi, pesq_wb, scoring_lacks
+from .packet_loss import GilbertModel
 
-_SCORING_RATE = 16_000  # Hz; PESQ-WB knows no other
-_SCORED_SECONDS = 10.0  # about; PESQ cannot hold more than 50 utterances at a time
+_PIECE_SECONDS = 10.0  # about; PESQ cannot hold more than 50 utterances at a time
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,8 @@ def simulate_file(
     Raises:
         AudioError: audio that cannot be read. EdgecodecError: output that exists or cannot be written.
     """
-    with open_audio(source) as audio, open_output(target, force=force, suffixes=AUDIO_SUFFIXES) as output:
-        blocks, rate = list(audio.blocks()), audio.sample_rate
-        if not blocks:
-            raise AudioError(f"{audio.name}: holds no samples")
-        samples = np.concatenate(blocks, axis=1)
+    with open_output(target, force=force, suffixes=AUDIO_SUFFIXES) as output:
+        samples, rate = _read(source)
         original = _resampled(samples, rate, codec.sample_rate)
         encoder = codec.encoder_stream(
             stages=stages, channels=len(samples), frames_per_packet=frames_per_packet, redundancy=redundancy
@@ -121,53 +117,32 @@ def play(
     return joined[:, stream.delay :], stream.statistics
 
 
-def scoring_lacks() -> str | None:
-    """The package that scores need and this installation lacks, or None."""
-    try:
-        import pesq  # noqa: F401
-        import pystoi  # noqa: F401
-    except ModuleNotFoundError as error:
-        return error.name
-    return None
-
-
 def score(original: NDArray[np.float32], decoded: NDArray[np.float32], sample_rate: int) -> Scores:
-    """Score `decoded` [channels, samples] against `original` of the same shape, at 16 kHz."""
-    pieces = max(1, round(original.shape[1] / sample_rate / _SCORED_SECONDS))
-    pesqs, estois = [], []
-    for reference, sound in zip(original, decoded, strict=True):
-        x = _resampled(reference[None], sample_rate, _SCORING_RATE)[0]
-        y = _resampled(sound[None], sample_rate, _SCORING_RATE)[0]
-        for x_piece, y_piece in zip(np.array_split(x, pieces), np.array_split(y, pieces), strict=True):
-            if x_piece.any() and y_piece.any():
-                pesqs.append(_pesq_wb(x_piece, y_piece))
-                estois.append(_estoi(x_piece, y_piece))
-    return Scores(_mean(pesqs), _mean(estois))
+    """Score `decoded` [channels, samples] against `original` of the same shape, piece by piece."""
+    pieces = max(1, round(original.shape[1] / sample_rate / _PIECE_SECONDS))
+    pairs = [
+        pair
+        for channel in zip(
+            *(_resampled(audio, sample_rate, SCORING_RATE) for audio in (original, decoded)), strict=True
+        )
+        for pair in zip(*(np.array_split(audio, pieces) for audio in channel), strict=True)
+        if all(piece.any() for piece in pair)
+    ]
+    return Scores(*(_mean([measure(x, y, SCORING_RATE) for x, y in pairs]) for measure in (pesq_wb, estoi)))
 
 
-def _pesq_wb(reference: NDArray[np.float32], decoded: NDArray[np.float32]) -> float | None:
-    from pesq import PesqError, pesq
-
-    try:
-        return float(pesq(_SCORING_RATE, reference, decoded, "wb"))
-    except (PesqError, ValueError):  # no speech, or too short
-        return None
-
-
-def _estoi(reference: NDArray[np.float32], decoded: NDArray[np.float32]) -> float | None:
-    from pystoi import stoi
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            return float(stoi(reference, decoded, _SCORING_RATE, extended=True))
-        except (RuntimeWarning, ValueError):  # too little speech
-            return None
-
-
-def _mean(values: list[float | None]) -> float | None:
-    found = [value for value in values if value is not None and np.isfinite(value)]
+def _mean(scores: list[float]) -> float | None:
+    found = [score for score in scores if np.isfinite(score)]
     return fmean(found) if found else None
+
+
+def _read(source: str) -> tuple[NDArray[np.float32], int]:
+    """All audio of a file [channels, samples], and its sample rate."""
+    with open_audio(source) as audio:
+        blocks = list(audio.blocks())
+        if not blocks:
+            raise AudioError(f"{audio.name}: holds no samples")
+        return np.concatenate(blocks, axis=1), audio.sample_rate
 
 
 def _resampled(audio: NDArray[np.float32], source_rate: int, target_rate: int) -> NDArray[np.float32]:

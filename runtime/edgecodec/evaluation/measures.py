@@ -6,6 +6,7 @@ extra `eval`; they are NaN for a clip that they cannot score.
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,12 +23,18 @@ STFT_WINDOWS = (512, 1024, 2048)  # samples
 Function = Callable[[NDArray[Any], NDArray[Any], int], float]
 
 
+def scoring_lacks(*more: str) -> str | None:
+    """The first package that PESQ and ESTOI need, or of those named, that is not installed; None where all are."""
+    missing = (package for package in ("pesq", "pystoi", *more) if importlib.util.find_spec(package) is None)
+    return next(missing, None)
+
+
 def pesq_wb(reference: NDArray[Any], decoded: NDArray[Any], sample_rate: int) -> float:
     """PESQ wideband (ITU-T P.862.2) by `pesq`, scored at 16 kHz; NaN where it finds no speech, or too little."""
     from pesq import PesqError, pesq
 
     x, y = _at_scoring_rate(reference, decoded, sample_rate)
-    if not x.any():
+    if not (x.any() and y.any()):
         return float("nan")
     try:
         return float(pesq(SCORING_RATE, x, y, "wb"))

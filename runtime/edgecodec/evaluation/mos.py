@@ -1,6 +1,6 @@
-"""Models of listeners' opinions, where they are installed: DNSMOS (extra `eval`) and ViSQOL (extra `visqol`).
+"""Models that predict the mean opinion score (MOS) of listeners: DNSMOS (extra `eval`), ViSQOL (extra `visqol`).
 
-Both packages bring their models along; nothing is downloaded.
+Both are used where they are installed. Their packages bring the models along; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DNSMOS_WINDOW = 144_160  # samples at 16 kHz: 9.01 s
 DNSMOS_OVERALL = (-0.06766283, 1.11546468, 0.04602535)  # the raw overall score's calibration, as published with it
 
 
-def opinions(kind: str) -> dict[str, Measure]:
+def mos_measures(kind: str) -> dict[str, Measure]:
     """The measures of this module that are installed and made for a kind of clip (speech, music, noise)."""
     speech = kind == "speech"
     found = {}
@@ -45,7 +45,7 @@ def visqol_audio(reference: NDArray[Any], decoded: NDArray[Any], sample_rate: in
 
 
 def dnsmos(reference: NDArray[Any], decoded: NDArray[Any], sample_rate: int) -> float:
-    """Overall opinion by DNSMOS P.835 (Reddy et al. 2022, arXiv:2110.01763), which hears the decoded clip alone.
+    """Overall score by DNSMOS P.835 (Reddy et al. 2022, arXiv:2110.01763), which hears the decoded clip alone.
 
     The clip is repeated to whole windows of 9.01 s, which are scored one after another; the package itself lets them
     overlap by 8 s, which takes several times as long.
@@ -58,6 +58,8 @@ def dnsmos(reference: NDArray[Any], decoded: NDArray[Any], sample_rate: int) -> 
 
 def _visqol(mode: str, rate: int, reference: NDArray[Any], decoded: NDArray[Any], sample_rate: int) -> float:
     """NaN for a clip in which it finds nothing to compare."""
+    if not (reference.any() and decoded.any()):
+        return float("nan")
     x, y = (soxr.resample(audio.astype(np.float64), sample_rate, rate) for audio in (reference, decoded))
     try:
         return float(_visqol_api(mode).measure_from_arrays(x, y, rate).moslqo)
@@ -79,7 +81,7 @@ def _visqol_api(mode: str) -> Any:
 def _dnsmos_session() -> onnxruntime.InferenceSession:
     """The model of the package `speechmos`, whose own code needs packages that it does not declare."""
     spec = importlib.util.find_spec("speechmos")
-    assert spec is not None and spec.origin is not None  # see `opinions`
+    assert spec is not None and spec.origin is not None  # see `mos_measures`
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     model = Path(spec.origin).parent / "dnsmos_models" / "sig_bak_ovr.onnx"

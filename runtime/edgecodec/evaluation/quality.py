@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from .. import Codec
-from ..errors import DataError, ExportError
+from ..errors import DataError
+from ..progress import Progress, silent
 from .clips import Clip, validation_clips
 from .codebook_use import CodebookUse, codebook_use
-from .compared_codecs import Audio, BundleCoder, Coded, Coder
+from .compared_codecs import Audio, BundleCodec, Coded, ComparedCodec
 from .measures import MEASURES, Measure
 
 USUAL_BITRATES = (1.5, 3.0, 6.0, 12.0)  # kbps
@@ -23,8 +24,7 @@ KINDS = ("speech", "music", "noise")
 EXAMPLE_SECONDS = 5
 RESAMPLES = 2000  # of the bootstrap
 
-Progress = Callable[[int, int], None]
-Opinions = Callable[[str], dict[str, Measure]]
+MeasuresByKind = Callable[[str], dict[str, Measure]]
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ def measure(
     folder: Path,
     stages: Sequence[int],
     *,
-    beside: Sequence[Coder] = (),
+    beside: Sequence[ComparedCodec] = (),
     kinds: Sequence[str] = ("speech",),
     limit: int = 0,
-    opinions: Opinions = lambda kind: {},
+    more_measures: MeasuresByKind = lambda kind: {},
     examples: int = 0,
-    progress: Progress = lambda done, of: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Score a bundle at several stage counts, and other codecs beside it.
 
@@ -121,34 +121,32 @@ def measure(
         beside: other codecs, a row each.
         kinds: of clips; each has its own rows.
         limit: at most so many clips of a kind (0: all).
-        opinions: measures besides `MEASURES`, by the kind of clips.
+        more_measures: measures besides `MEASURES`, by the kind of clips.
         examples: clips of each kind of which the audio is kept.
         progress: told the count of clips scored, and of all.
 
     Raises:
-        ExportError: no such clips, or a clip that cannot be read.
+        DataError: no such clips, or a clip that is no audio. OSError: one that cannot be read.
     """
-    coders: list[Coder] = [*(BundleCoder(codec, n) for n in stages), *beside]
+    codecs: list[ComparedCodec] = [*(BundleCodec(codec, n) for n in stages), *beside]
     rate = codec.sample_rate
     clips = _read(folder, rate, kinds, limit)
     everything = [clip for of_kind in clips.values() for clip in of_kind]
     codes = [codec.encode(clip.audio, stages=codec.max_stages) for clip in everything]
     codec.decode(codes[0])  # from here on, nothing that is timed is done for the first time
-    ticks = count(1)
-    rows = [
-        _row(coder, kind, of_kind, rate, measures, lambda: progress(next(ticks), len(coders) * len(everything)))
-        for kind, of_kind in clips.items()
-        for measures in [MEASURES | opinions(kind)]
-        for coder in coders
-    ]
+    scored, total = count(1), len(codecs) * len(everything)
+    rows, heard = [], []
+    for kind, of_kind in clips.items():
+        measures = MEASURES | more_measures(kind)
+        for compared in codecs:
+            rows.append(_row(compared, kind, of_kind, rate, measures, lambda: progress("scored", next(scored), total)))
+        heard += [_example(codecs, kind, clip, rate) for clip in _spread(of_kind, examples)]
     return Evaluation(
         rows,
         codebook_use(codes, codec.manifest.quantizer.codebook_size),
         frames=sum(c.shape[2] for c in codes),
         seconds=sum(len(clip.audio) for clip in everything) / rate,
-        examples=[
-            _example(coders, kind, clip, rate) for kind, of_kind in clips.items() for clip in _spread(of_kind, examples)
-        ],
+        examples=heard,
     )
 
 
@@ -161,20 +159,24 @@ class _Clip:
 def _read(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int) -> dict[str, list[_Clip]]:
     """Clips by kind; of several kinds, some may be missing."""
     found: dict[str, list[_Clip]] = {}
-    nothing = ""
-    try:
-        for kind in kinds:
-            try:
-                clips = validation_clips(folder, sample_rate, kind=kind, limit=limit)
-            except DataError as error:
-                nothing = str(error)
-            else:
-                found[kind] = [_Clip(_name(clip, folder), clip.read(sample_rate)) for clip in clips]
-    except (DataError, OSError) as error:
-        raise ExportError(str(error)) from None
+    missing = DataError("no kind of clips was asked for")
+    for kind in kinds:
+        try:
+            clips = validation_clips(folder, sample_rate, kind=kind, limit=limit)
+        except DataError as error:
+            missing = error
+        else:
+            found[kind] = [_Clip(_name(clip, folder), _samples(clip, sample_rate)) for clip in clips]
     if not found:
-        raise ExportError(nothing)
+        raise missing
     return found
+
+
+def _samples(clip: Clip, sample_rate: int) -> Audio:
+    audio = clip.read(sample_rate)
+    if not len(audio):
+        raise DataError(f"{clip.path}: {clip.name}: holds no samples")
+    return audio
 
 
 def _name(clip: Clip, folder: Path) -> str:
@@ -184,7 +186,7 @@ def _name(clip: Clip, folder: Path) -> str:
 
 
 def _row(
-    coder: Coder,
+    codec: ComparedCodec,
     kind: str,
     clips: Sequence[_Clip],
     sample_rate: int,
@@ -194,16 +196,16 @@ def _row(
     scores: dict[str, list[float]] = {name: [] for name in measures}
     coded: list[Coded] = []
     for clip in clips:
-        coded.append(coder(clip.audio, sample_rate))
+        coded.append(codec(clip.audio, sample_rate))
         for name, measure in measures.items():
             scores[name].append(measure.function(clip.audio, coded[-1].audio, sample_rate))
         tick()
     seconds = sum(len(clip.audio) for clip in clips) / sample_rate
     return Row(
-        codec=coder.codec,
+        codec=codec.name,
         kind=kind,
         clips=len(clips),
-        stages=coder.stages,
+        stages=codec.stages,
         kbps=round(sum(c.bits for c in coded) / seconds / 1000, 4),
         encode_rtf=_rtf(seconds, [c.encode_seconds for c in coded]),
         decode_rtf=_rtf(seconds, [c.decode_seconds for c in coded]),
@@ -216,9 +218,9 @@ def _rtf(seconds: float, compute: Sequence[float | None]) -> float | None:
     return round(seconds / sum(known), 1) if known else None
 
 
-def _example(coders: Sequence[Coder], kind: str, clip: _Clip, sample_rate: int) -> Example:
+def _example(codecs: Sequence[ComparedCodec], kind: str, clip: _Clip, sample_rate: int) -> Example:
     head = clip.audio[: EXAMPLE_SECONDS * sample_rate]
-    return Example(kind, clip.name, head, {coder.label: coder(head, sample_rate).audio for coder in coders})
+    return Example(kind, clip.name, head, {codec.label: codec(head, sample_rate).audio for codec in codecs})
 
 
 def _spread(clips: Sequence[_Clip], limit: int) -> Sequence[_Clip]:

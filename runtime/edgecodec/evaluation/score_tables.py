@@ -9,7 +9,7 @@ from typing import Any
 
 from .codebook_use import CodebookUse
 from .measures import MEASURES, Measure
-from .mos import opinions
+from .mos import mos_measures
 from .quality import Estimate, Row
 
 Cells = list[list[str]]  # the first line holds the headings
@@ -17,7 +17,7 @@ Cells = list[list[str]]  # the first line holds the headings
 
 def measures_of(rows: Sequence[Row]) -> dict[str, Measure]:
     """The measures that the rows have, in order."""
-    known = MEASURES | opinions("speech") | opinions("music")
+    known = MEASURES | mos_measures("speech") | mos_measures("music")
     return {name: measure for name, measure in known.items() if any(name in row.measures for row in rows)}
 
 

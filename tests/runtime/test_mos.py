@@ -1,11 +1,11 @@
-"""Models of opinions: what the packages themselves say, and that worse sounds worse."""
+"""Models that predict opinions: what the packages themselves say, and that worse sounds worse."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from edgecodec.evaluation.mos import dnsmos, opinions, visqol_audio, visqol_speech
+from edgecodec.evaluation.mos import dnsmos, mos_measures, visqol_audio, visqol_speech
 
 AUDIO = Path(__file__).parents[1] / "audio"
 RATE = 24_000
@@ -35,9 +35,11 @@ def test_visqol(speech: np.ndarray, noisy: np.ndarray) -> None:
     short, worse = speech[: 3 * RATE], noisy[: 3 * RATE]
     assert visqol_speech(short, short, RATE) > 4.2 > 3.5 > visqol_speech(short, worse, RATE)
     assert visqol_audio(short, short, RATE) == pytest.approx(4.73, abs=0.02)
-    assert np.isnan(visqol_speech(np.zeros(RATE, np.float32), np.zeros(RATE, np.float32), RATE))
+    silence = np.zeros(RATE, np.float32)
+    for reference in (silence, speech[:RATE]):
+        assert np.isnan(visqol_speech(reference, silence, RATE))
 
 
-def test_opinions_of_speech_and_of_others() -> None:
-    assert "dnsmos" in opinions("speech")
-    assert "dnsmos" not in opinions("music")
+def test_speech_has_measures_that_others_have_not() -> None:
+    assert "dnsmos" in mos_measures("speech")
+    assert "dnsmos" not in mos_measures("music")

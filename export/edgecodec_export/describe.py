@@ -1,0 +1,83 @@
+"""What a manifest says of a checkpoint and its graphs before these run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from edgecodec.manifest import GraphFiles, Latency, PartSizes, QuantizerFacts, StateSizes
+from edgecodec_training.checkpoint import Checkpoint
+from edgecodec_training.model import CodecModel, macs_per_second, parameter_count
+
+from .convert import Converted, Precision
+from .model_card import Notes
+from .onnx_model import opset_of
+
+PRECISIONS: dict[Precision, str] = {"fp32": "fp32", "fp16": "fp16-storage", "int8": "int8"}  # in the manifest
+# Of the ledger; nothing that names paths.
+_LEG = ("first_step", "last_step", "audio_seconds", "wall_seconds", "machine", "processes")
+_TOOLS = ("edgecodec", "torch", "onnx", "onnxscript", "onnxruntime")
+_COUNTED_FRAMES = 10
+
+
+def describe(
+    name: str,
+    checkpoint: Checkpoint,
+    trained: CodecModel,
+    converted: Converted,
+    precision: Precision,
+    graphs: GraphFiles,
+    notes: Notes,
+) -> dict[str, Any]:
+    """All fields of a manifest but golden vectors, parity and quality, which the graphs give when they run.
+
+    Raises:
+        ExportError: graphs of several opsets.
+    """
+    config = checkpoint.config.model
+    quantizer = config.quantizer
+    return {
+        "name": name,
+        "architecture": config.architecture,
+        "sample_rate": config.sample_rate,
+        "frame_size": config.frame_size,
+        "latent_dim": config.latent_dim,
+        "quantizer": QuantizerFacts(quantizer.kind, quantizer.codebook_size, quantizer.max_stages),
+        "state": StateSizes(trained.encoder.state_size, trained.decoder.state_size),
+        "latency": Latency(config.frame_size, trained.algorithmic_latency),
+        "parameters": PartSizes(
+            *(parameter_count(part) for part in (trained.encoder, trained.decoder, trained.quantizer))
+        ),
+        "macs_per_second": _macs(trained, converted.model),
+        "opset": opset_of(converted.graphs),
+        "precision": PRECISIONS[precision],
+        "graphs": graphs,
+        "training": {
+            "step": checkpoint.step,
+            "legs": [{key: _plain(getattr(leg, key)) for key in _LEG} for leg in checkpoint.ledger],
+            "data": list(notes.data),
+            "model": asdict(config),
+        },
+        "tools": {"python": platform.python_version()} | {tool: importlib.metadata.version(tool) for tool in _TOOLS},
+    }
+
+
+def _macs(trained: CodecModel, stored: CodecModel) -> PartSizes:
+    """Of a second: the parts as trained, which count the same as stored, and the search through stored tables."""
+    config = trained.config
+    seconds = _COUNTED_FRAMES * config.frame_size / config.sample_rate
+    audio = torch.zeros(1, 1, _COUNTED_FRAMES * config.frame_size)
+    latents = torch.zeros(1, _COUNTED_FRAMES, config.latent_dim)
+    return PartSizes(
+        encoder=macs_per_second(trained.encoder, audio, seconds),
+        decoder=macs_per_second(trained.decoder, latents, seconds),
+        quantizer=round(stored.quantizer.tables().macs() * config.frame_rate),
+    )
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
