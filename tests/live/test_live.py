@@ -20,7 +20,7 @@ import pytest
 import soundfile
 import soxr
 from edgecodec.commands.live_text import LIVE_KEYS
-from edgecodec.live.priority import hurried
+from edgecodec.live.priority import realtime_priority
 from rig import RATE, Rig, Terminal, busy_cores, lag, matched, speech
 
 ATTEMPTS = 3
@@ -112,7 +112,7 @@ def test_a_microphone_that_stalls_leaves_no_stutter(machine: Rig, bundle: str) -
 def test_the_threads_of_live_sound_come_first(machine: Rig, bundle: str) -> None:
     """Ours, one that PulseAudio's client has for each stream, and that of the display, which may hold Python's lock."""
     before = os.sched_getscheduler(0)
-    with hurried():
+    with realtime_priority():
         allowed = os.sched_getscheduler(0) == os.SCHED_RR
     assert os.sched_getscheduler(0) == before
     if not allowed:

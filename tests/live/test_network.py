@@ -21,7 +21,7 @@ from edgecodec import BitstreamError, Packet
 from edgecodec.errors import NetworkError
 from edgecodec.live.endpoints import FileSink, FileSource
 from edgecodec.network.receiver import Receiver
-from edgecodec.network.rtp import MAX_DATAGRAM, Announcement, Goodbye, Report, Sound, parse
+from edgecodec.network.rtp import MAX_DATAGRAM, Announcement, AudioDatagram, Goodbye, Report, parse
 from edgecodec.network.sender import Sender
 from edgecodec.network.sockets import parse_address, receiving_socket, sending_socket
 from hypothesis import given, settings
@@ -136,7 +136,7 @@ class Relay:
             self._inside.sendto(reply, self._sender)
 
 
-def is_sound(data: bytes) -> bool:
+def is_audio(data: bytes) -> bool:
     return not 192 <= data[1] <= 223
 
 
@@ -158,7 +158,7 @@ def test_loss_is_counted_on_both_sides_and_recovered_by_redundancy(codec: edgeco
     dropped = []
 
     def lossy(data: bytes, index: int) -> list[bytes]:
-        if is_sound(data) and index % 10 == 9:
+        if is_audio(data) and index % 10 == 9:
             dropped.append(index)
             return []
         return [data]
@@ -176,7 +176,7 @@ def test_disorder_and_duplicates(codec: edgecodec.Codec, tmp_path: Path) -> None
     held: list[bytes] = []
 
     def disorder(data: bytes, index: int) -> list[bytes]:
-        if not is_sound(data):
+        if not is_audio(data):
             return [data]
         if index % 7 == 3 and not held:
             held.append(data)
@@ -218,7 +218,7 @@ def test_the_bitrate_changes_on_the_run(codec: edgecodec.Codec, tmp_path: Path) 
     sizes: set[int] = set()
 
     def network(data: bytes, index: int) -> list[bytes]:
-        if is_sound(data):
+        if is_audio(data):
             sizes.add(len(data))
         return [data]
 
@@ -411,8 +411,8 @@ def test_any_bytes_are_something_or_refused(data: bytes) -> None:
         found = parse(data)
     except BitstreamError:
         return
-    assert isinstance(found, Sound | Announcement | Report | Goodbye)
-    if isinstance(found, Sound):
+    assert isinstance(found, AudioDatagram | Announcement | Report | Goodbye)
+    if isinstance(found, AudioDatagram):
         with contextlib.suppress(BitstreamError):
             FACTS.packet(found)
 
@@ -420,7 +420,7 @@ def test_any_bytes_are_something_or_refused(data: bytes) -> None:
 @given(data=st.data())
 @settings(max_examples=300, deadline=None)
 def test_a_receiver_survives_any_datagram(codec: edgecodec.Codec, data: st.DataObject) -> None:
-    """Sound ones, spoiled ones and noise, in any order, from the right sender and from another."""
+    """Whole ones, spoiled ones and noise, in any order, from the right sender and from another."""
     m = codec.manifest
     frames = -(-8 // m.quantizer.code_bits)
     stream = Announcement(
@@ -429,9 +429,9 @@ def test_a_receiver_survives_any_datagram(codec: edgecodec.Codec, data: st.DataO
     codes = np.zeros((1, 1, frames), np.int64)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         receiver = Receiver(codec, sock, FileSink("/dev/null", codec.sample_rate))
-        sound = st.integers(0, 65535).map(lambda n: stream.sound(Packet(n, codes, codes if n % 2 else None)))
+        audio = st.integers(0, 65535).map(lambda n: stream.datagram(Packet(n, codes, codes if n % 2 else None)))
         whole = st.one_of(
-            sound,
+            audio,
             st.just(stream.to_bytes()),
             st.builds(lambda n: Goodbye(n).to_bytes(), st.integers(0, 2**32 - 1)),
             st.just(Report(9, 0.5, 3, 7, 9).to_bytes()),
@@ -452,11 +452,11 @@ def test_a_receiver_survives_any_datagram(codec: edgecodec.Codec, data: st.DataO
 
 
 @pytest.mark.parametrize(("stages", "redundancy"), [(1, 0), (8, 0), (8, 2), (16, 16), (3, 1)])
-def test_sound_packets_say_all_in_twelve_bytes(stages: int, redundancy: int) -> None:
+def test_audio_packets_say_all_in_twelve_bytes(stages: int, redundancy: int) -> None:
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 1024, (1, stages, 2))
     previous = rng.integers(0, 1024, (1, redundancy, 2)) if redundancy else None
-    data = FACTS.sound(Packet(65535, codes, previous))
+    data = FACTS.datagram(Packet(65535, codes, previous))
     assert len(data) == 12 + -(-stages * 20 // 8) + -(-redundancy * 20 // 8)
     found = parse(data)
     assert (found.stream, found.sequence, found.timestamp) == (7, 65535, 65535 * 640)
@@ -467,7 +467,7 @@ def test_sound_packets_say_all_in_twelve_bytes(stages: int, redundancy: int) -> 
 
 def test_packets_that_no_path_carries_whole_are_refused(codec: edgecodec.Codec) -> None:
     with pytest.raises(edgecodec.BitrateError, match="1200"):
-        Announcement(1, bytes(8), "x", 24000, 320, 100, 10, 16).sound(Packet(0, np.zeros((1, 16, 100), np.int64)))
+        Announcement(1, bytes(8), "x", 24000, 320, 100, 10, 16).datagram(Packet(0, np.zeros((1, 16, 100), np.int64)))
     with pytest.raises(edgecodec.BitrateError, match="4 frames or more"):
         Announcement(1, bytes(8), "x", 8000, 16, 1, 2, 4)
 

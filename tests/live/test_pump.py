@@ -196,7 +196,7 @@ def test_meters() -> None:
 
 def test_without_portaudio_one_line_says_what_to_install() -> None:
     code = "import ctypes.util, sys; ctypes.util.find_library = lambda name: None\n"
-    code += "from edgecodec.cli import main; sys.argv[1:] = ['devices']; main()"
+    code += "from edgecodec.commands.main import main; sys.argv[1:] = ['devices']; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("edgecodec: PortAudio library not found: install it")

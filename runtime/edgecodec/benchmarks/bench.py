@@ -116,7 +116,7 @@ def bench(
     codec = load(bundle, threads=threads)
     found = soak(codec, _babble(_SOAK_CLIP_SECONDS * codec.sample_rate, codec.sample_rate), soaked, paced)
     typer.echo(json.dumps(asdict(found), indent=1) if as_json else "\n".join(lines(found)))
-    if not found.sound:
+    if not found.as_offline:
         raise typer.Exit(1)
 
 

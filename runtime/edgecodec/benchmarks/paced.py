@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..live.priority import hurried
+from ..live.priority import realtime_priority
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,7 @@ def measure_pace(
     period, whole = size / codec.sample_rate, len(audio) // size
     times: list[float] = []
     drift, began, stolen = 0.0, time.perf_counter(), _stolen_seconds()
-    with hurried() if paced else contextlib.nullcontext():
+    with realtime_priority() if paced else contextlib.nullcontext():
         due = time.perf_counter()
         for i in range(packets + _WARMING):
             block = audio[i % whole * size :][:size]

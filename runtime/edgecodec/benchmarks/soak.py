@@ -66,7 +66,7 @@ class Soak:
     paced: Pace | None  # one frame at a time
 
     @property
-    def sound(self) -> bool:
+    def as_offline(self) -> bool:
         """Whether nothing came out that differs from the offline codec, too early or too late."""
         return not (self.different_codes or self.different_audio or self.drift)
 
@@ -109,16 +109,16 @@ def soak(codec: Codec, audio: NDArray[np.float32], seconds: float, paced_seconds
             if i == packets - 1:
                 data += [form.to_bytes(packet) for packet in encoder.flush()]
             arrived = [form.from_bytes(packet) for packet in data]
-            sounds = [decoder.push(packet) for packet in arrived]
+            pieces = [decoder.push(packet) for packet in arrived]
             worst = max(worst, time.perf_counter() - start)
             worst_compute = max(worst_compute, time.process_time() - start_compute)
             pushed += len(block)
-            for packet, sound in zip(arrived, sounds, strict=True):
-                came += len(sound)
+            for packet, piece in zip(arrived, pieces, strict=True):
+                came += len(piece)
                 where = _places(done, packet.frames, frames)
                 inside = (done + np.arange(packet.frames) + 1) * size <= pushed  # the flush pads with zeros
                 different_codes += int((inside & (packet.codes[0] != codes[:, where]).any(axis=0)).sum())
-                different_audio += int((inside & _unequal(sound, decoded[where])).sum())
+                different_audio += int((inside & _unequal(piece, decoded[where])).sum())
                 done += packet.frames
             if i % between == 0:
                 memory.append((pushed / codec.sample_rate, resident_mb() or 0.0))
@@ -161,7 +161,7 @@ def lines(s: Soak) -> list[str]:
     text = [
         f"{s.bundle}, {s.kbps:g} kbps: {_clock(s.seconds)} of audio at {s.speed:.0f} × real time, "
         f"{s.packets} packets of {s.frames_per_packet} frames",
-        f"as offline   {'yes' if s.sound else 'NO'}: {s.different_codes} frames of other codes, "
+        f"as offline   {'yes' if s.as_offline else 'NO'}: {s.different_codes} frames of other codes, "
         f"{s.different_audio} of other samples, drift {s.drift} samples",
         f"worst packet {s.worst_packet_ms:.1f} ms, of compute at most {s.worst_compute_ms:.1f} ms, "
         f"for {s.packet_ms:.1f} ms of audio",
@@ -199,13 +199,13 @@ def _places(first: int, count: int, frames: int) -> NDArray[np.int64]:
     return np.where(at < frames, at, frames + at % frames)
 
 
-def _unequal(sound: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.bool_] | np.bool_:
-    """Which frames of `expected` [frames, frame_size] `sound` is not; all where even its length is another."""
+def _unequal(audio: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.bool_] | np.bool_:
+    """Which frames of `expected` [frames, frame_size] `audio` is not; all where even its length is another."""
     import numpy as np
 
-    if sound.size != expected.size:
+    if audio.size != expected.size:
         return np.bool_(True)
-    unequal: NDArray[np.bool_] = (sound.reshape(expected.shape) != expected).any(axis=1)
+    unequal: NDArray[np.bool_] = (audio.reshape(expected.shape) != expected).any(axis=1)
     return unequal
 
 

@@ -236,13 +236,13 @@ def open_source(
     """The file of a path, else the microphone of a name; closed by `stack`."""
     from ..live.devices import Microphone, device_block, find_device
     from ..live.endpoints import FileSource
-    from ..live.priority import hurried
+    from ..live.priority import realtime_priority
 
     source: Source
     if path is not None:
         source = FileSource(path, codec.sample_rate, codec.frame_size)
     else:
-        stack.enter_context(hurried())
+        stack.enter_context(realtime_priority())
         block = device_block(codec.sample_rate, codec.frame_size)
         source = Microphone(find_device(name, "input"), codec.sample_rate, block, rate)
     stack.callback(source.close)
@@ -255,13 +255,13 @@ def open_sink(
     """The file of a path, else the loudspeaker of a name; closed, and a file completed, by `stack`."""
     from ..live.devices import Loudspeaker, device_block, find_device
     from ..live.endpoints import FileSink
-    from ..live.priority import hurried
+    from ..live.priority import realtime_priority
 
     sink: Sink
     if path is not None:
         sink = FileSink(path, codec.sample_rate, force=force)
     else:
-        stack.enter_context(hurried())
+        stack.enter_context(realtime_priority())
         block = device_block(codec.sample_rate, codec.frame_size)
         sink = Loudspeaker(find_device(name, "output"), codec.sample_rate, block, rate)
     stack.callback(sink.close)

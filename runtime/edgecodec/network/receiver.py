@@ -22,7 +22,7 @@ from ..live.endpoints import Sink
 from ..live.meters import Level, Percentiles, Timings
 from ..packets import SEQUENCE_MODULUS, Packet
 from .jitter import JitterBuffer, JitterStatistics, Turn
-from .rtp import MAX_DATAGRAM, Announcement, Goodbye, Report, Sound, parse
+from .rtp import MAX_DATAGRAM, Announcement, AudioDatagram, Goodbye, Report, parse
 from .sockets import Address, text_of
 
 _SILENT = 5.0  # seconds without a packet, after which a stream is over
@@ -218,7 +218,7 @@ class Receiver:
                 self._announced(what, sender, now)
             elif self._stream is None or sender != self._sender or what.stream != self._stream.stream:
                 self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
-            elif isinstance(what, Sound):
+            elif isinstance(what, AudioDatagram):
                 packet = self._stream.packet(what)
                 self._codec.check_codes(packet.codes, 1)
                 if packet.previous is not None:

@@ -192,7 +192,7 @@ class Sender:
             if self._packets < _FIRST_PACKETS or now - self._announced >= _ANNOUNCE:
                 self._announced = now
                 self._send(self._announcement.to_bytes())
-            data = self._announcement.sound(packet)
+            data = self._announcement.datagram(packet)
             self._send(data)
             self._packets += 1
             self._payload += len(data) - 12
