@@ -451,6 +451,40 @@ def test_a_receiver_survives_any_datagram(codec: edgecodec.Codec, data: st.DataO
             assert len(receiver._buffer) <= receiver._buffer._capacity
 
 
+def test_reports_go_on_counting_losses_after_a_jump(codec: edgecodec.Codec) -> None:
+    """Three seconds in which nothing came through, and a network that loses every fifth packet before and after."""
+    m = codec.manifest
+    frames = -(-8 // m.quantizer.code_bits)
+    stream = Announcement(
+        9, codec.fingerprint, m.name, m.sample_rate, m.frame_size, frames, m.quantizer.code_bits, codec.max_stages
+    )
+    codes = np.zeros((1, 1, frames), np.int64)
+    second = round(1 / stream.packet_seconds)
+    numbers = [n for n in range(12 * second) if not 4 * second <= n < 7 * second]
+    reports, lost = [], 0
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        receiving_socket("127.0.0.1", free_port(), 5.0) as sender,
+    ):
+        receiver = Receiver(codec, sock, FileSink("/dev/null", codec.sample_rate))
+        receiver._take_in(stream.to_bytes(), sender.getsockname(), 0.0)
+        for n in numbers:
+            if n % 5 == 2:
+                lost += 1
+                continue
+            before = receiver._reported
+            datagram = stream.datagram(Packet(n % 65536, codes))
+            receiver._take_in(datagram, sender.getsockname(), n * stream.packet_seconds)
+            if receiver._reported != before:
+                reports.append((parse(sender.recv(2048)), lost))
+    assert receiver.snapshot().packets.resyncs == 1
+    assert len(reports) >= 8
+    for report, lost_so_far in reports:
+        assert isinstance(report, Report)
+        assert report.lost == pytest.approx(lost_so_far, abs=2)
+    assert [report.lost_share for report, _ in reports[-3:]] == pytest.approx([0.2, 0.2, 0.2], abs=0.05)
+
+
 @pytest.mark.parametrize(("stages", "redundancy"), [(1, 0), (8, 0), (8, 2), (16, 16), (3, 1)])
 def test_audio_packets_say_all_in_twelve_bytes(stages: int, redundancy: int) -> None:
     rng = np.random.default_rng(0)
