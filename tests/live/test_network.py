@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -28,6 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig import EDGECODEC, RATE, Rig, Terminal, matched, speech
 
+TINY = Path(__file__).parents[1] / "runtime" / "tiny_bundle"
 FACTS = Announcement(7, bytes(8), "speech", 24000, 320, 2, 10, 16)
 
 
@@ -354,6 +356,24 @@ def test_over_the_network_to_a_loudspeaker(machine: Rig, bundle: str, codec: edg
         pytest.fail(f"three attempts, the last: {share}, {out}")
 
 
+def test_a_loudspeaker_that_plays_no_more_ends_it(fragile: Rig, bundle: str, tmp_path: Path) -> None:
+    """A sound server that hangs says that its buffer is full, for ever."""
+    speech(tmp_path / "speech.wav", 30, 24000)
+    port = free_port()
+    receiver = fragile.edgecodec("receive", port, "--bundle", bundle)
+    wait_for_port(port)
+    sender = fragile.edgecodec("send", f"127.0.0.1:{port}", "--input", tmp_path / "speech.wav", "--bundle", bundle)
+    read_until(sender, " lost (")  # a report has come back: sound flows
+    fragile.daemon.send_signal(signal.SIGSTOP)
+    _, errors = receiver.communicate(timeout=15)
+    fragile.daemon.send_signal(signal.SIGCONT)
+    sender.terminate()
+    sender.communicate(timeout=10)
+    assert receiver.returncode == 1
+    assert "has not answered for 3 s" in errors
+    assert "Traceback" not in errors
+
+
 def test_the_displays_and_their_keys(machine: Rig, bundle: str, codec: edgecodec.Codec, tmp_path: Path) -> None:
     """A call from a microphone to a loudspeaker, each in its terminal, until the sender hangs up."""
     n, port = codec.stages(), free_port()
@@ -429,7 +449,7 @@ def test_a_receiver_survives_any_datagram(codec: edgecodec.Codec, data: st.DataO
     codes = np.zeros((1, 1, frames), np.int64)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         receiver = Receiver(codec, sock, FileSink("/dev/null", codec.sample_rate))
-        audio = st.integers(0, 65535).map(lambda n: stream.datagram(Packet(n, codes, codes if n % 2 else None)))
+        audio = st.integers(0, 65535).map(lambda n: stream.datagram(Packet(n, codes, codes if n % 2 else None), n))
         whole = st.one_of(
             audio,
             st.just(stream.to_bytes()),
@@ -473,7 +493,7 @@ def test_reports_go_on_counting_losses_after_a_jump(codec: edgecodec.Codec) -> N
                 lost += 1
                 continue
             before = receiver._reported
-            datagram = stream.datagram(Packet(n % 65536, codes))
+            datagram = stream.datagram(Packet(n, codes), n)
             receiver._take_in(datagram, sender.getsockname(), n * stream.packet_seconds)
             if receiver._reported != before:
                 reports.append((parse(sender.recv(2048)), lost))
@@ -490,7 +510,7 @@ def test_audio_packets_say_all_in_twelve_bytes(stages: int, redundancy: int) -> 
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 1024, (1, stages, 2))
     previous = rng.integers(0, 1024, (1, redundancy, 2)) if redundancy else None
-    data = FACTS.datagram(Packet(65535, codes, previous))
+    data = FACTS.datagram(Packet(65535, codes, previous), 65535)
     assert len(data) == 12 + -(-stages * 20 // 8) + -(-redundancy * 20 // 8)
     found = parse(data)
     assert (found.stream, found.sequence, found.timestamp) == (7, 65535, 65535 * 640)
@@ -499,9 +519,50 @@ def test_audio_packets_say_all_in_twelve_bytes(stages: int, redundancy: int) -> 
     assert previous is None if back.previous is None else np.array_equal(back.previous, previous)
 
 
+class Silence:
+    """A microphone that has as much silence as is wanted at once."""
+
+    name, is_device, overruns, resampling = "silence", True, 0, 0.0
+
+    def start(self) -> None:
+        pass
+
+    def read(self) -> np.ndarray:
+        return np.zeros(1 << 16, np.float32)
+
+
+class Heads:
+    """A socket that keeps the first bytes of what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, data: bytes) -> None:
+        self.sent.append(data[:12])
+
+    def recv(self, _: int) -> bytes:
+        raise BlockingIOError
+
+
+def test_timestamps_go_on_where_sequences_wrap() -> None:
+    """65 536 packets of 16 samples and more."""
+    codec, sock = edgecodec.load(TINY), Heads()
+    seconds = 65_600 * 2 * codec.frame_size / codec.sample_rate
+    Sender(codec, Silence(), sock, "nowhere", stages=1, frames_per_packet=2, seconds=seconds).run(threading.Event())
+    heads = [struct.unpack(">BBHII", head) for head in sock.sent if is_audio(head)]
+    assert [head[2] for head in heads] == [n % 65536 for n in range(len(heads))]
+    assert [head[3] for head in heads] == [n * 2 * codec.frame_size for n in range(len(heads))]
+    assert len(heads) > 65_590
+
+
+def test_timestamps_wrap_at_their_own_size() -> None:
+    codes = np.zeros((1, 1, 2), np.int64)
+    assert parse(FACTS.datagram(Packet(5, codes), 6_710_887)).timestamp == 6_710_887 * 640 - 2**32
+
+
 def test_packets_that_no_path_carries_whole_are_refused(codec: edgecodec.Codec) -> None:
     with pytest.raises(edgecodec.BitrateError, match="1200"):
-        Announcement(1, bytes(8), "x", 24000, 320, 100, 10, 16).datagram(Packet(0, np.zeros((1, 16, 100), np.int64)))
+        Announcement(1, bytes(8), "x", 24000, 320, 100, 10, 16).datagram(Packet(0, np.zeros((1, 16, 100), np.int64)), 0)
     with pytest.raises(edgecodec.BitrateError, match="4 frames or more"):
         Announcement(1, bytes(8), "x", 8000, 16, 1, 2, 4)
 

@@ -113,9 +113,9 @@ def _run(pump: LivePump) -> None:
 
     def press(key: str) -> None:
         if key == "up":
-            pump.stages = min(pump.stages + 1, pump.max_stages)
+            pump.stages += 1
         elif key == "down":
-            pump.stages = max(pump.stages - 1, 1)
+            pump.stages -= 1
         elif key == "b":
             pump.bypass = not pump.bypass
         elif key == "m":

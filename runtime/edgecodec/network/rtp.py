@@ -92,8 +92,8 @@ class Announcement:
         )
         return _control(_APP, 1, self.stream, body + name)
 
-    def datagram(self, packet: Packet) -> bytes:
-        """The datagram of a packet of one channel.
+    def datagram(self, packet: Packet, number: int) -> bytes:
+        """The datagram of a packet of one channel; `number` counts packets from 0, and on where sequences go round.
 
         Raises:
             BitrateError: more than `MAX_DATAGRAM` bytes.
@@ -104,7 +104,7 @@ class Announcement:
             raise BitrateError(
                 f"packets of {size} bytes with {repeated} repeated stages; at most {MAX_DATAGRAM} and {MAX_REDUNDANCY}"
             )
-        timestamp = packet.sequence * self.packet_samples & 0xFFFFFFFF
+        timestamp = number * self.packet_samples & 0xFFFFFFFF  # of its first sample, from 0
         head = _AUDIO.pack(_VERSION, _FIRST_TYPE + repeated, packet.sequence, timestamp, self.stream)
         data = head + pack_bits(packet.codes.ravel().tolist(), self.code_bits)
         if packet.previous is not None:
