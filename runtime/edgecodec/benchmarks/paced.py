@@ -84,6 +84,16 @@ def measure_pace(
     )
 
 
+def babble(samples: int, sample_rate: int) -> NDArray[np.float32]:
+    """[samples]: harmonics and noise; cost does not depend on what is said."""
+    import numpy as np
+
+    t = np.arange(samples) / sample_rate
+    tones = sum(np.sin(2 * np.pi * 150 * k * t) / k for k in range(1, 11))
+    noise = np.random.default_rng(0).standard_normal(len(t))
+    return (0.1 * tones * np.sin(2 * np.pi * 2 * t) + 0.01 * noise).astype(np.float32)
+
+
 def _stolen_seconds() -> float | None:
     """Of all processors, since the start of the system ("steal" in proc_stat(5))."""
     try:
