@@ -77,6 +77,30 @@ def test_interruption_leaves_nothing_behind(tiny: Path, tmp_path: Path, number: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("package", ["typer", "numpy", "onnxruntime"])
+def test_interruption_while_packages_are_imported(tiny: Path, package: str) -> None:
+    """Packages of modules in C make an ImportError of it (pybind11's "initialization failed")."""
+    code = f"""
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {package!r}:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as error:
+                if name == "typer":
+                    raise
+                raise ImportError("initialization failed") from error
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["edgecodec", "verify", {str(tiny)!r}]
+from edgecodec.commands.entry import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "edgecodec: interrupted\n"
+    assert done.returncode == 130
+
+
 def test_a_full_disk_leaves_nothing_behind(tiny: Path, tmp_path: Path, voice) -> None:
     """A limit on file sizes stands for a full disk: the write fails in the same place."""
     soundfile.write(tmp_path / "long.wav", np.tile(voice(8000), 20), 8000)

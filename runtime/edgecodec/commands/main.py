@@ -97,6 +97,10 @@ class _Commands(TyperGroup):
         except ModuleNotFoundError as error:
             command = self.commands[ctx.invoked_subcommand]
             _fail(command.lacks(error.name or "a package") if isinstance(command, _Command) else str(error), _FAILED)
+        except ImportError as error:
+            if not _was_interrupted(error):
+                raise
+            _fail("interrupted", _INTERRUPTED)
         except KeyboardInterrupt as error:
             _fail(str(error) or "interrupted", _INTERRUPTED)
         except BrokenPipeError:
@@ -144,7 +148,14 @@ def _fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether it began with Ctrl-C: modules in C say "initialization failed" then."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def main() -> None:
-    """Entry point of the command."""
+    """Run the command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # temporary files go, as with Ctrl-C
     app()
