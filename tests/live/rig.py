@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -240,6 +241,33 @@ class Crowd:
         while not self._done.wait(0.05):
             words = Path("/proc/stat").read_text().split()
             self._counts.append(int(words[words.index("procs_running") + 1]) - 1)  # this thread runs, too
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def wait_for_port(port: int) -> None:
+    """Until somebody listens there."""
+    until = time.monotonic() + 60
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", port))
+        refused = True
+        while refused:
+            assert time.monotonic() < until
+            sock.send(b"anyone?")
+            time.sleep(0.1)
+            try:
+                sock.send(b"")
+                refused = False
+            except ConnectionRefusedError:
+                continue
+
+
+def is_audio(data: bytes) -> bool:
+    return not 192 <= data[1] <= 223
 
 
 def speech(path: Path, seconds: float, sample_rate: int = 24000) -> np.ndarray:

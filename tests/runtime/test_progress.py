@@ -16,8 +16,8 @@ from edgecodec.commands import progress
 progress._PATIENCE = float(sys.argv[1])
 with progress.progress_display() as tell:
     for done in (1, 30, 60):
-        tell("seconds encoded:", done, 60)
-    tell("clips scored:", 5, None)
+        tell("seconds encoded", done, 60)
+    tell("clips scored", 5, None)
 """
 
 
@@ -27,10 +27,10 @@ def test_lines_where_there_is_no_terminal(capsys, monkeypatch: pytest.MonkeyPatc
     with progress.progress_display() as tell:
         for second in range(25):
             now = 100.0 + second
-            tell("seconds encoded:", 10 * second, 240)
-        tell("clips scored:", 3, None)
+            tell("seconds encoded", 10 * second, 240)
+        tell("clips scored", 3, None)
         now += 10
-        tell("clips scored:", 4, None)
+        tell("clips scored", 4, None)
     assert capsys.readouterr().err.splitlines() == [
         "seconds encoded: 20 of 240",
         "seconds encoded: 120 of 240",
@@ -58,7 +58,7 @@ def test_a_bar_on_a_terminal_that_is_gone_in_the_end() -> None:
     os.close(reading)
     assert done.returncode == 0
     assert done.stdout == b""
-    for words in (b"seconds encoded:", b"clips scored:"):
+    for words in (b"seconds encoded", b"clips scored"):
         assert words in seen
     assert seen.rstrip().endswith(b"\x1b[2K")  # the line is cleared
 

@@ -111,7 +111,7 @@ def soak(codec: Codec, seconds: float, paced_seconds: float | None = None, *, pr
             done += packet.frames
         if i % between == 0:
             memory.append((pushed / codec.sample_rate, resident_mb() or 0.0))
-            progress("seconds of audio:", pushed / codec.sample_rate, seconds)
+            progress("seconds of audio", pushed / codec.sample_rate, seconds)
     elapsed = time.perf_counter() - begin
     return Soak(
         bundle=codec.manifest.name,

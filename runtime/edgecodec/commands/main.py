@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from .. import __version__
 from ..errors import EdgecodecError, StalledError
 
-_INTERRUPTED, _FAILED = 130, 1
+_INTERRUPTED, _FAILED, _BROKEN_PIPE = 130, 1, 141
 _GROUP = "edgecodec.commands"
 _HELP = {"help_option_names": ["-h", "--help"]}
 _OWN = (  # name, where it is, summary, the extra that it needs
@@ -105,7 +105,7 @@ class _Commands(TyperGroup):
             _fail(str(error) or "interrupted", _INTERRUPTED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more when it exits
-            _fail("the reader of the output went away", _FAILED)
+            raise typer.Exit(_BROKEN_PIPE) from None  # in silence, as other programs end then
         except OSError as error:
             _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", _FAILED)
         except MemoryError:

@@ -38,7 +38,7 @@ class _Lines:
         if (now := time.monotonic()) >= self._next:
             self._next = now + _INTERVAL
             all_of_it = "" if of is None else f" of {of:.0f}"
-            print(f"{what} {done:.0f}{all_of_it}", file=sys.stderr, flush=True)
+            print(f"{what}: {done:.0f}{all_of_it}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         pass

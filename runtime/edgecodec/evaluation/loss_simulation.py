@@ -110,7 +110,7 @@ def play(
     stream = codec.decoder_stream(channels=len(packets[0].codes))
     audio = []
     for i, packet in enumerate(packets):
-        progress("packets played:", i + 1, len(packets))
+        progress("packets played", i + 1, len(packets))
         if not lost[i]:
             audio.append(stream.push(packet))
             continue
@@ -136,7 +136,7 @@ def score(
     scores = []
     for i, (x, y) in enumerate(pairs):
         scores.append((pesq_wb(x, y, SCORING_RATE), estoi(x, y, SCORING_RATE)))
-        progress("pieces scored:", i + 1, len(pairs))
+        progress("pieces scored", i + 1, len(pairs))
     return Scores(_mean([pesq for pesq, _ in scores]), _mean([intelligible for _, intelligible in scores]))
 
 
