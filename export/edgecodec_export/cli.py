@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,11 +92,3 @@ def export(
         f"{p['codes_equal']:.2%} of codes equal; streamed codes are the whole clip's"
     )
     print(f"bundle: {bundle} ({size / 1e6:.1f} MB, {manifest.quantizer.max_stages} stages)")
-
-
-def _check_scoring(what: str, *also: str) -> None:
-    """Say now, not after minutes, that scores cannot be had."""
-    for package in ("pesq", "pystoi", *also):
-        if importlib.util.find_spec(package) is None:
-            typer.echo(f"edgecodec: {what} needs {package}: pip install 'edgecodec[eval]'", err=True)
-            raise typer.Exit(1)
