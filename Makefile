@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CLIP := tests/audio/speech_es.flac
+DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins tmux
 
-.PHONY: demo test check bench clean
+.PHONY: demo test debs check bench clean
 
 demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
 	@mkdir -p demo
@@ -12,8 +13,14 @@ demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
 	  $(BIN)/edgecodec roundtrip $(CLIP) demo/speech_$${kbps}kbps.wav -b $$kbps -f || exit 1; done
 	@echo "Listen to demo/*.wav beside the original, $(CLIP)."
 
-test: .venv/test          ## run all tests
+test: .venv/test debs     ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+debs:                     ## programs of the machine that some tests need: installed by root on Debian, else named
+	@missing=; for deb in $(DEBS); do dpkg -s $$deb >/dev/null 2>&1 || missing="$$missing $$deb"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $$missing; \
+	elif [ -n "$$missing" ]; then false; fi || echo "Tests that need programs of$$missing are skipped."
 
 check: .venv/test         ## style and types
 	$(BIN)/ruff format --check .

@@ -46,7 +46,7 @@ def calibration_clips(folder: Path, sample_rate: int, frame_size: int, progress:
         peak = float(np.abs(audio).max(initial=0))
         if peak > 0:
             yield audio * np.float32(10 ** (QUIETEST_DB / 20 * (1 - (i + 1) / count)) / peak)
-        progress("found int8 ranges on clips:", i + 1, count)
+        progress("found int8 ranges on clips", i + 1, count)
 
 
 def loudest_part(audio: Audio, samples: int) -> Audio:

@@ -13,9 +13,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import contextmanager
 from ctypes.util import find_library
@@ -71,7 +73,7 @@ class Rig:
         command = ["pulseaudio", *options.split(), "-L", protocol, "-F", str(script)]
         with (self.folder / "pulse.log").open("w") as log:
             self.daemon = subprocess.Popen(command, env=self.environment, stderr=log)
-        until = time.monotonic() + 15
+        until = time.monotonic() + 60
         while self._pactl("info").returncode:
             assert time.monotonic() < until, (self.folder / "pulse.log").read_text()
             time.sleep(0.05)
@@ -90,7 +92,7 @@ class Rig:
             if process is not None and process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    process.wait(timeout=5)
+                    process.wait(timeout=20)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
@@ -173,7 +175,7 @@ class Terminal:
 
     def see(self, *words: str) -> str:
         """The screen, once all of these are on it."""
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while not all(word in (screen := self._tmux("capture-pane", "-p")) for word in words):
             assert time.monotonic() < until, f"no {words} in\n{screen}"
             time.sleep(0.1)
@@ -201,6 +203,71 @@ def busy_cores(count: int):
         for process in busy:
             process.kill()
             process.wait()
+
+
+def read_until(process: subprocess.Popen, words: str = " kbps  ") -> str:
+    """Read what a process says until it says this, which may take long on a busy machine; all lines up to there.
+
+    A live stream that shows its first line has been running for a second.
+    """
+    lines = []
+    while words not in "".join(lines[-1:]):
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines
+    return "".join(lines)
+
+
+class Crowd:
+    """How many programs want each core while it is entered, in the mean; the tests' own ones too."""
+
+    def __init__(self) -> None:
+        self._done = threading.Event()
+        self._counts: list[int] = []
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> Crowd:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    @property
+    def per_core(self) -> float:
+        return float(np.mean(self._counts or [0])) / len(os.sched_getaffinity(0))
+
+    def _look(self) -> None:
+        while not self._done.wait(0.05):
+            words = Path("/proc/stat").read_text().split()
+            self._counts.append(int(words[words.index("procs_running") + 1]) - 1)  # this thread runs, too
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def wait_for_port(port: int) -> None:
+    """Until somebody listens there."""
+    until = time.monotonic() + 60
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", port))
+        refused = True
+        while refused:
+            assert time.monotonic() < until
+            sock.send(b"anyone?")
+            time.sleep(0.1)
+            try:
+                sock.send(b"")
+                refused = False
+            except ConnectionRefusedError:
+                continue
+
+
+def is_audio(data: bytes) -> bool:
+    return not 192 <= data[1] <= 223
 
 
 def speech(path: Path, seconds: float, sample_rate: int = 24000) -> np.ndarray:

@@ -131,12 +131,49 @@ def test_the_target_and_the_memory_are_bounded() -> None:
     assert len(buffer) == 0
 
 
-def test_a_jump_is_a_new_start() -> None:
-    arrivals = [(0.1 + T * i, i if i < 100 else 40_000 + i) for i in range(300)]
+@pytest.mark.parametrize("jump", [40_000, 25_000, 150], ids=["back", "ahead", "ahead by three seconds"])
+def test_a_jump_is_a_new_start(jump: int) -> None:
+    """Sequences go round at 65536, so that 40 000 ahead are 25 536 back."""
+    arrivals = [(0.1 + T * i, i if i < 100 else jump + i) for i in range(300)]
     buffer, story = play(arrivals, 290)
+    s = buffer.statistics
+    assert (s.resyncs, s.late) == (1, 0)
+    assert s.lost * T <= 0.2  # while it is not clear yet
+    heard = [number for _, number in story if number is not None]
+    assert heard[:101] == [*range(100), jump + 100]  # nothing is missing
+    assert heard[-1] > jump + 250
+
+
+@pytest.mark.parametrize("first", [0, 65_500], ids=["", "where sequences wrap"])
+@pytest.mark.parametrize(
+    "late", [[100], list(range(100, 120)), [100, 140, 180]], ids=["one", "a burst", "here and there"]
+)
+def test_packets_that_come_seconds_late_disturb_nothing(first: int, late: list[int]) -> None:
+    arrivals = [(0.1 + T * i + (3 if i in late else 0), first + i) for i in range(400)]
+    buffer, story = play(arrivals, 390)
+    s = buffer.statistics
+    assert (s.resyncs, s.lost, s.late) == (0, len(late), len(late))
+    turns = [kind for kind, _ in story][[kind for kind, _ in story].index("play") :]
+    assert turns.count("lost") == len(late)
+    assert set(turns) <= {"play", "lost", "hold", "skip"}
+    assert turns.count("hold") <= 1  # the end of a burst, where nothing at all is there
+    assert buffer.expected == s.received  # for all came in the end
+
+
+def test_one_packet_from_far_ahead_disturbs_nothing() -> None:
+    arrivals = [(0.1 + T * i, i) for i in range(300)] + [(2.105, 9000), (2.106, 9000), (4.105, 30_000)]
+    buffer, story = play(arrivals, 290)
+    s = buffer.statistics
+    assert (s.resyncs, s.lost, s.held, s.duplicates, s.late) == (0, 0, 0, 1, 2)
+    assert {kind for kind, _ in story} == {"wait", "play"}
+
+
+def test_losses_before_and_after_a_jump_are_all_counted() -> None:
+    lost = {*range(20, 100, 10), *range(125, 300, 10)}
+    arrivals = [(0.1 + T * i, i if i < 100 else 20_000 + i) for i in range(300) if i not in lost]
+    buffer, _ = play(arrivals, 400)
     assert buffer.statistics.resyncs == 1
-    assert story[-1] == ("play", story[-1][1])
-    assert story[-1][1] > 40_200
+    assert buffer.expected - buffer.statistics.received == len(lost)
 
 
 def test_sequences_wrap() -> None:

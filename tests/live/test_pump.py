@@ -120,6 +120,19 @@ def test_muting_and_stages_hold_from_the_next_block(codec: edgecodec.Codec, tmp_
     np.testing.assert_allclose(heard[: blocks // 2 * size], clip[: blocks // 2 * size], atol=ROUNDING)
 
 
+def test_stages_out_of_range_become_the_nearest_within(
+    codec: edgecodec.Codec, tmp_path: Path, clip: np.ndarray
+) -> None:
+    source = FileSource(str(tmp_path / "speech.wav"), codec.sample_rate, codec.frame_size)
+    pump = LivePump(codec, source, FileSink("/dev/null", codec.sample_rate), stages=2)
+    found = []
+    for stages in (3, 1000, -5, 0):
+        pump.stages = stages
+        found.append(pump.stages)
+    assert found == [3, codec.max_stages, 1, 1]
+    source.close()
+
+
 @pytest.mark.parametrize("name", ["both.wav", "both.flac"])
 def test_the_codec_makes_the_same_codes_of_a_recording(
     codec: edgecodec.Codec, tmp_path: Path, clip: np.ndarray, name: str
@@ -196,7 +209,7 @@ def test_meters() -> None:
 
 def test_without_portaudio_one_line_says_what_to_install() -> None:
     code = "import ctypes.util, sys; ctypes.util.find_library = lambda name: None\n"
-    code += "from edgecodec.cli import main; sys.argv[1:] = ['devices']; main()"
+    code += "from edgecodec.commands.main import main; sys.argv[1:] = ['devices']; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("edgecodec: PortAudio library not found: install it")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from edgecodec.benchmarks.soak import duration
+from edgecodec.commands.bench import duration
 from edgecodec.commands.main import app
 from typer.testing import CliRunner
 

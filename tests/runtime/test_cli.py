@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+import types
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from edgecodec import errors
 
 EDGECODEC = str(Path(sys.executable).parent / "edgecodec")
 
@@ -72,6 +75,30 @@ def test_interruption_leaves_nothing_behind(tiny: Path, tmp_path: Path, number: 
     assert process.returncode == code
     assert b"Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", ["typer", "numpy", "onnxruntime"])
+def test_interruption_while_packages_are_imported(tiny: Path, package: str) -> None:
+    """Packages of modules in C make an ImportError of it (pybind11's "initialization failed")."""
+    code = f"""
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {package!r}:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as error:
+                if name == "typer":
+                    raise
+                raise ImportError("initialization failed") from error
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["edgecodec", "verify", {str(tiny)!r}]
+from edgecodec.commands.entry import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "edgecodec: interrupted\n"
+    assert done.returncode == 130
 
 
 def test_a_full_disk_leaves_nothing_behind(tiny: Path, tmp_path: Path, voice) -> None:
@@ -167,32 +194,135 @@ def test_verify(run, tiny: Path, bundle: Path) -> None:
     assert "altered" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["encode", "decode", "roundtrip", "simulate-loss", "info", "verify"])
+NAMES = ["encode", "decode", "roundtrip", "info", "verify", "live", "devices", "send", "receive", "simulate-loss",
+         "evaluate", "bench", "export", "train"]  # fmt: skip
+
+
+def example(run, name: str) -> list[str]:
+    """The words after `edgecodec` in the example with which the help of a command ends."""
+    text = run(name, "--help").stdout
+    last = text.rstrip().splitlines()[-1]
+    assert text.count("Example: ") == 1
+    assert last.startswith("  Example: edgecodec ")
+    return shlex.split(last.removeprefix("  Example: edgecodec "))
+
+
+def test_all_commands_are_listed_and_end_their_help_with_an_example(run) -> None:
+    listed = run("--help").stdout.partition("Commands:\n")[2]
+    assert [line.split()[0] for line in listed.splitlines()] == NAMES
+    assert "..." not in listed  # every summary fits
+    for name in NAMES:
+        assert example(run, name)[0] == name
+
+
+FILES = ["encode", "decode", "roundtrip", "simulate-loss", "info", "verify", "evaluate", "bench"]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_the_example_in_every_help_works(run, tiny: Path, tmp_path: Path, clip: Path, monkeypatch, name: str) -> None:
     monkeypatch.setattr("edgecodec.bundle.shipped_bundles", lambda: {"speech": tiny, "tiny": tiny})
     monkeypatch.setattr("edgecodec.files.transcode.shipped_bundles", lambda: {"speech": tiny, "tiny": tiny})
-    text = run(name, "--help").stdout
-    args = shlex.split(re.search(r"Example: edgecodec (.*)", text)[1])
+    args = example(run, name)
     shutil.copy(clip, tmp_path / "speech.wav")
     if name == "decode":
         assert run("encode", "speech.wav", "speech.edgc").exit_code == 0
-    if "-b" in args:
-        args[args.index("-b") + 1] = "6"  # the tiny bundle has other bitrates than the shipped one
+    if name == "bench":  # it starts processes of its own
+        args[args.index("speech")] = str(tiny)
+        args[args.index("--seconds") + 1] = "0.2"
+    if name == "evaluate":
+        (tmp_path / "tests" / "audio").mkdir(parents=True)
+        shutil.copy(Path(__file__).parents[1] / "audio" / "speech_ro.flac", tmp_path / "tests" / "audio")
+    rates = iter("68")  # the tiny bundle has other bitrates than the shipped one
+    args = [next(rates) if before == "-b" else word for before, word in zip(["", *args], args, strict=False)]
     result = run(*args)
     assert result.exit_code == 0, result.stderr
 
 
-def test_a_command_whose_packages_are_missing_says_what_to_install(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint
+@pytest.mark.parametrize("name", [*FILES, "live", "send", "receive"])
+def test_the_same_options_everywhere(run, name: str) -> None:
+    words = run(name, "--help").stdout.split()
+    for option in ("--json", "--device", "--threads"):
+        assert (option in words) == (name != "info" or option == "--json"), option
 
-    def missing(self: EntryPoint) -> object:
+
+def test_the_version_of_a_source_tree(tmp_path: Path) -> None:
+    """Where nothing is installed; the packages it needs are found through the path alone."""
+    import typer
+
+    tree = Path(__file__).parents[2] / "runtime"
+    code = f"""
+import sys
+sys.path[:0] = [{str(tree)!r}, {str(Path(typer.__file__).parents[1])!r}]
+from importlib import metadata
+found = metadata.distribution
+def distribution(name):
+    if name == "edgecodec":
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+metadata.distribution = distribution
+metadata.entry_points = lambda **_: ()
+sys.argv = ["edgecodec", "--version"]
+from edgecodec.commands.main import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert re.fullmatch(r"edgecodec \d+\.\d+\.\d+\n", done.stdout), done.stderr
+    assert done.returncode == 0
+
+
+def test_the_versions_agree() -> None:
+    import edgecodec
+
+    assert metadata.version("edgecodec") == edgecodec.__version__
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (errors.AudioError("clip.wav: empty"), 1, "clip.wav: empty"),
+        (errors.BitrateError("no such bitrate"), 2, "no such bitrate"),
+        (errors.ConfigError("run.steps: below 1"), 2, "run.steps: below 1"),
+        (errors.ExportError("nothing was written"), 1, "nothing was written"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("stopped; the run is saved"), 130, "stopped; the run is saved"),
+        (ModuleNotFoundError("", name="torch"), 1, "train needs torch: pip install 'edgecodec[train]'"),
+        (ModuleNotFoundError("", name="edgecodec_training"), 1, "train: this installation lacks edgecodec_training"),
+        (OSError(28, "No space left on device", "run/log"), 1, "run/log: No space left on device"),
+        (MemoryError(), 1, "out of memory"),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_in_a_command_of_another_package_is_one_line(run, monkeypatch, raised, code, line) -> None:
+    def command() -> None:
+        raise raised
+
+    monkeypatch.setattr(metadata.EntryPoint, "load", lambda entry: command)
+    result = run("train")
+    assert result.stderr == f"edgecodec: {line}\n"
+    assert result.exit_code == code
+
+
+@pytest.mark.parametrize(("name", "extra"), [("export", "export"), ("train", "train"), ("evaluate", "eval")])
+def test_a_command_whose_packages_are_missing_says_what_to_install(run, monkeypatch, name: str, extra: str) -> None:
+    def missing(self: metadata.EntryPoint) -> object:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(EntryPoint, "load", missing)
-    for name, extra in (("export", "export"), ("train", "train"), ("evaluate", "eval")):
-        result = run(name, "anything", "--at", "all")
-        assert result.exit_code == 1
-        assert result.stderr == f"edgecodec: {name} needs torch: pip install 'edgecodec[{extra}]'\n"
+    monkeypatch.setattr(metadata.EntryPoint, "load", missing)
+    result = run(name, "anything", "--at", "all")
+    assert result.exit_code == 1
+    assert result.stderr == f"edgecodec: {name} needs torch: pip install 'edgecodec[{extra}]'\n"
+
+
+def test_commands_of_another_package_that_this_one_does_not_know(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hello(name: str = "you") -> None:
+        """Greet."""
+        print(f"hello {name}")
+
+    entries = [metadata.EntryPoint(name, "greetings:hello", "edgecodec.commands") for name in ("hello", "encode")]
+    monkeypatch.setattr(metadata, "entry_points", lambda **_: entries)
+    assert re.search(r"^  hello +From greetings:hello\.$", run("--help").stdout, re.MULTILINE)
+    monkeypatch.setitem(sys.modules, "greetings", types.SimpleNamespace(hello=hello))
+    assert run("hello", "--name", "there").stdout == "hello there\n"
+    assert "Encode audio" in run("encode", "--help").stdout  # which is still our own
 
 
 def test_other_packages_commands_parse_their_own_arguments(run) -> None:
@@ -200,11 +330,7 @@ def test_other_packages_commands_parse_their_own_arguments(run) -> None:
     assert run("train", "--no-such-option").exit_code == 2
 
 
-def test_progress_is_said_in_lines_where_there_is_no_terminal(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgecodec.commands import progress
-
-    monkeypatch.setattr(progress, "_PATIENCE", 0.0)
-    with progress.Progress("encoding", 60) as said:
-        said.advance(3)
-        said.advance(3)
-    assert capsys.readouterr().err == "encoding: 3 of 60 s of audio\n"
+def test_a_command_that_is_none_is_told_from_one_that_is_misspelt(run) -> None:
+    result = run("encod")
+    assert result.exit_code == 2
+    assert "Did you mean 'encode'" in result.stderr

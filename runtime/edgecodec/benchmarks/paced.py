@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..live.priority import hurried
+from ..live.priority import realtime_priority
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,7 @@ def measure_pace(
     period, whole = size / codec.sample_rate, len(audio) // size
     times: list[float] = []
     drift, began, stolen = 0.0, time.perf_counter(), _stolen_seconds()
-    with hurried() if paced else contextlib.nullcontext():
+    with realtime_priority() if paced else contextlib.nullcontext():
         due = time.perf_counter()
         for i in range(packets + _WARMING):
             block = audio[i % whole * size :][:size]
@@ -82,6 +82,16 @@ def measure_pace(
         drift=drift,
         stolen=share,
     )
+
+
+def babble(samples: int, sample_rate: int) -> NDArray[np.float32]:
+    """[samples]: harmonics and noise; cost does not depend on what is said."""
+    import numpy as np
+
+    t = np.arange(samples) / sample_rate
+    tones = sum(np.sin(2 * np.pi * 150 * k * t) / k for k in range(1, 11))
+    noise = np.random.default_rng(0).standard_normal(len(t))
+    return (0.1 * tones * np.sin(2 * np.pi * 2 * t) + 0.01 * noise).astype(np.float32)
 
 
 def _stolen_seconds() -> float | None:

@@ -1,4 +1,4 @@
-"""`edgecodec bench --soak`: a day of audio through the whole chain, to see that nothing grows, drifts or changes.
+"""A day of audio through the whole chain, to see that nothing grows, drifts or changes.
 
 A clip is repeated without a seam. All codes and samples are compared with those of whole clips: from the second pass
 on, a causal network has forgotten how the first one began.
@@ -11,7 +11,6 @@ on, a causal network has forgotten how the first one began.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
@@ -19,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..commands.progress import Progress
-from .paced import Pace, measure_pace
+from ..progress import Progress, silent
+from .paced import Pace, babble, measure_pace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +32,6 @@ _CLIP_SECONDS = 30.0
 _SETTLING_SECONDS = 60.0  # of audio, after which memory should not grow
 _SLOPE_SECONDS = 600.0
 _MEMORY_SAMPLES = 1000
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True)
@@ -66,26 +64,18 @@ class Soak:
     paced: Pace | None  # one frame at a time
 
     @property
-    def sound(self) -> bool:
+    def as_offline(self) -> bool:
         """Whether nothing came out that differs from the offline codec, too early or too late."""
         return not (self.different_codes or self.different_audio or self.drift)
 
 
-def duration(text: str) -> float:
-    """Seconds of a text such as 90, 90s, 10m, 24h, 2d; a ValueError for any other."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if match is None or not float(match[1]):
-        raise ValueError(f"{text!r} is no duration; write it as 90s, 10m or 24h")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def soak(codec: Codec, audio: NDArray[np.float32], seconds: float, paced_seconds: float | None = None) -> Soak:
-    """Pass `audio` [samples], repeated, through encoder, bytes and decoder: fast, then at the pace of live audio."""
+def soak(codec: Codec, seconds: float, paced_seconds: float | None = None, *, progress: Progress = silent) -> Soak:
+    """Pass so much audio through encoder, bytes and decoder: fast, then so long at the pace of live audio."""
     import numpy as np
 
     size, frame_rate = codec.frame_size, codec.manifest.frame_rate
     frames = max(1, round(min(_CLIP_SECONDS, seconds / 3) * frame_rate))
-    clip = np.resize(audio, frames * size)
+    clip = babble(frames * size, codec.sample_rate)
     stages = codec.stages()
     codes, decoded = _offline(codec, clip, stages)
     form, encoder = codec.packet_format(), codec.encoder_stream(stages=stages, frames_per_packet=_FRAMES_PER_PACKET)
@@ -99,30 +89,29 @@ def soak(codec: Codec, audio: NDArray[np.float32], seconds: float, paced_seconds
     done = pushed = came = different_codes = different_audio = 0
     worst = worst_compute = 0.0
     begin = time.perf_counter()
-    with Progress("soak", seconds) as progress:
-        for i in range(packets):
-            # The first block is a sample short: every later one leaves a rest behind, as devices' blocks do.
-            at = pushed % len(clip)
-            block = doubled[at : at + step - (i == 0)]
-            start, start_compute = time.perf_counter(), time.process_time()
-            data = [form.to_bytes(packet) for packet in encoder.push(block)]
-            if i == packets - 1:
-                data += [form.to_bytes(packet) for packet in encoder.flush()]
-            arrived = [form.from_bytes(packet) for packet in data]
-            sounds = [decoder.push(packet) for packet in arrived]
-            worst = max(worst, time.perf_counter() - start)
-            worst_compute = max(worst_compute, time.process_time() - start_compute)
-            pushed += len(block)
-            for packet, sound in zip(arrived, sounds, strict=True):
-                came += len(sound)
-                where = _places(done, packet.frames, frames)
-                inside = (done + np.arange(packet.frames) + 1) * size <= pushed  # the flush pads with zeros
-                different_codes += int((inside & (packet.codes[0] != codes[:, where]).any(axis=0)).sum())
-                different_audio += int((inside & _unequal(sound, decoded[where])).sum())
-                done += packet.frames
-            if i % between == 0:
-                memory.append((pushed / codec.sample_rate, resident_mb() or 0.0))
-                progress.advance(between * step / codec.sample_rate)
+    for i in range(packets):
+        # The first block is a sample short: every later one leaves a rest behind, as devices' blocks do.
+        at = pushed % len(clip)
+        block = doubled[at : at + step - (i == 0)]
+        start, start_compute = time.perf_counter(), time.process_time()
+        data = [form.to_bytes(packet) for packet in encoder.push(block)]
+        if i == packets - 1:
+            data += [form.to_bytes(packet) for packet in encoder.flush()]
+        arrived = [form.from_bytes(packet) for packet in data]
+        pieces = [decoder.push(packet) for packet in arrived]
+        worst = max(worst, time.perf_counter() - start)
+        worst_compute = max(worst_compute, time.process_time() - start_compute)
+        pushed += len(block)
+        for packet, piece in zip(arrived, pieces, strict=True):
+            came += len(piece)
+            where = _places(done, packet.frames, frames)
+            inside = (done + np.arange(packet.frames) + 1) * size <= pushed  # the flush pads with zeros
+            different_codes += int((inside & (packet.codes[0] != codes[:, where]).any(axis=0)).sum())
+            different_audio += int((inside & _unequal(piece, decoded[where])).sum())
+            done += packet.frames
+        if i % between == 0:
+            memory.append((pushed / codec.sample_rate, resident_mb() or 0.0))
+            progress("seconds of audio", pushed / codec.sample_rate, seconds)
     elapsed = time.perf_counter() - begin
     return Soak(
         bundle=codec.manifest.name,
@@ -156,31 +145,6 @@ def resident_mb() -> float | None:
         return None
 
 
-def lines(s: Soak) -> list[str]:
-    """The report as text."""
-    text = [
-        f"{s.bundle}, {s.kbps:g} kbps: {_clock(s.seconds)} of audio at {s.speed:.0f} × real time, "
-        f"{s.packets} packets of {s.frames_per_packet} frames",
-        f"as offline   {'yes' if s.sound else 'NO'}: {s.different_codes} frames of other codes, "
-        f"{s.different_audio} of other samples, drift {s.drift} samples",
-        f"worst packet {s.worst_packet_ms:.1f} ms, of compute at most {s.worst_compute_ms:.1f} ms, "
-        f"for {s.packet_ms:.1f} ms of audio",
-    ]
-    if s.memory is not None:
-        m = s.memory
-        text.append(
-            f"memory       {m.begin:.1f} MB after the start, {m.end:.1f} MB at the end, at most {m.most:+.1f} MB"
-            + ("" if m.slope is None else f", slope {m.slope:+.4f} MB per hour of audio")
-        )
-    if s.paced is not None:
-        p = s.paced
-        text.append(
-            f"paced        {p.packets} frames: p50 {p.p50:.2f} ms, p99 {p.p99:.2f} ms, worst {p.worst:.2f} ms, "
-            f"{p.late} late, drift {p.drift:.1f} ms"
-        )
-    return text
-
-
 def _offline(codec: Codec, clip: NDArray[np.float32], stages: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Two passes of the clip: codes [stages, 2 * frames] and the samples of each frame [2 * frames, frame_size]."""
     import numpy as np
@@ -199,13 +163,13 @@ def _places(first: int, count: int, frames: int) -> NDArray[np.int64]:
     return np.where(at < frames, at, frames + at % frames)
 
 
-def _unequal(sound: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.bool_] | np.bool_:
-    """Which frames of `expected` [frames, frame_size] `sound` is not; all where even its length is another."""
+def _unequal(audio: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.bool_] | np.bool_:
+    """Which frames of `expected` [frames, frame_size] `audio` is not; all where even its length is another."""
     import numpy as np
 
-    if sound.size != expected.size:
+    if audio.size != expected.size:
         return np.bool_(True)
-    unequal: NDArray[np.bool_] = (sound.reshape(expected.shape) != expected).any(axis=1)
+    unequal: NDArray[np.bool_] = (audio.reshape(expected.shape) != expected).any(axis=1)
     return unequal
 
 
@@ -218,8 +182,3 @@ def _growth(memory: list[tuple[float, float]]) -> Growth:
     told = seconds[-1] - seconds[0] >= _SLOPE_SECONDS
     slope = float(np.polyfit(seconds / 3600, mb, 1)[0]) if told else None
     return Growth(begin=float(mb[0]), end=float(mb[-1]), most=float(mb.max() - mb[0]), slope=slope)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

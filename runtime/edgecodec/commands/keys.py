@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import sys
 import time
@@ -12,6 +13,9 @@ from types import TracebackType
 from typing import Any
 
 _ARROWS = {b"A": "up", b"B": "down"}
+# What special keys send (ECMA-48, 5.4; xterm's "PC-style function keys"): ESC O A, ESC [ A, with Ctrl ESC [ 1 ; 5 A.
+_SEQUENCE = re.compile(rb"\x1b(?:O|\[[0-?]*[ -/]*)([@-~])")
+_BEGUN = re.compile(rb"\x1b(?:O|\[[0-?]*[ -/]*)?")
 
 
 class Keys:
@@ -23,7 +27,7 @@ class Keys:
     def __init__(self) -> None:
         self._fd: int | None = None
         self._saved: Any = None
-        self._rest = b""
+        self._rest = b""  # a sequence that has begun: what follows comes with the next read
 
     def __enter__(self) -> Keys:
         if os.name == "posix" and sys.stdin is not None and sys.stdin.isatty():
@@ -46,15 +50,20 @@ class Keys:
         return self._fd is not None or (os.name == "nt" and sys.stdin is not None and sys.stdin.isatty())
 
     def wait(self, seconds: float) -> Iterator[str]:
-        """The keys pressed within so many seconds, letters as they are, arrows as `up` and `down`."""
+        """The keys pressed within so many seconds, letters as they are, arrows as `up` and `down`.
+
+        A sequence that has begun goes on with the next call, unless nothing comes until that ends: then it was the
+        escape key, which means nothing here.
+        """
         if self._fd is not None:
             ready, _, _ = select.select([self._fd], [], [], seconds)
             if ready:
                 data = os.read(self._fd, 64)
                 if not data:  # hung up: it would be "ready" for ever
                     self._restore()
-                self._rest += data
-            yield from self._parse()
+                yield from self._parse(self._rest + data)
+            else:
+                self._rest = b""
         elif sys.platform == "win32" and self.available:
             import msvcrt
 
@@ -74,15 +83,16 @@ class Keys:
             termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
         self._fd = None
 
-    def _parse(self) -> Iterator[str]:
-        """An arrow is ESC [ A, or ESC O A in application mode."""
-        data, self._rest = self._rest, b""
-        at = 0
+    def _parse(self, data: bytes) -> Iterator[str]:
+        self._rest, at = b"", 0
         while at < len(data):
-            if data[at] == 0x1B and data[at + 1 : at + 2] in (b"[", b"O"):
-                if name := _ARROWS.get(data[at + 2 : at + 3]):
+            if sequence := _SEQUENCE.match(data, at):
+                if name := _ARROWS.get(sequence[1]):
                     yield name
-                at += 3
+                at = sequence.end()
+            elif _BEGUN.fullmatch(data, at):
+                self._rest = data[at:]
+                return
             else:
                 if 0x20 < data[at] < 0x7F:
                     yield chr(data[at]).lower()

@@ -1,12 +1,16 @@
-"""The snapshots of live streams in words."""
+"""The snapshots of live streams in words, on the way and at the end."""
 
 from __future__ import annotations
+
+import sys
+from typing import Any
 
 from ..live.meters import Budget, Percentiles
 from ..live.pump import LiveSnapshot
 from ..network.receiver import ReceiveSnapshot
 from ..network.sender import SendSnapshot
 from .display import View
+from .options import say
 
 LIVE_KEYS = "↑ ↓ stages   b bypass   m mute   r record   q quit"
 
@@ -100,3 +104,9 @@ def receive_view(s: ReceiveSnapshot) -> View:
         keys="q quit",
         notice=s.notice,
     )
+
+
+def say_end(view: View, data: dict[str, Any], as_json: bool, *, quiet_stdout: bool = False) -> None:
+    """How a live stream ended; as text only where the last display is not still to be seen."""
+    if as_json or not (sys.stdout.isatty() and sys.stderr.isatty()):
+        say("\n".join(f"{name:<10}{value}" for name, value in view.rows), data, as_json, quiet_stdout=quiet_stdout)

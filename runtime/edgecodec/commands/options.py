@@ -1,7 +1,8 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what is done with them everywhere alike."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,13 +10,34 @@ import typer
 if TYPE_CHECKING:
     from ..codec import Codec
 
+Source = Annotated[
+    str, typer.Argument(metavar="IN", help="Audio file in any format of libsndfile; - for WAV on stdin.")
+]
+Target = Annotated[str, typer.Argument(metavar="OUT", help="Audio file (.wav, .flac, .ogg, …); - for WAV on stdout.")]
 Bundle = Annotated[str, typer.Option("--bundle", metavar="NAME|PATH", help="Shipped bundle or bundle folder.")]
+BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="Shipped bundle or bundle folder.")]
 Bitrate = Annotated[float | None, typer.Option("-b", "--bitrate", metavar="KBPS", help="Bitrate per channel.")]
 Stages = Annotated[int | None, typer.Option("-q", "--stages", help="Stage count, instead of a bitrate.")]
 Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels into one.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an output that exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON.")]
 DeviceName = Annotated[str, typer.Option("--device", metavar="cpu|cuda|auto", help="Where the graphs run.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")]
+MicrophoneName = Annotated[
+    str | None, typer.Option("--microphone", metavar="NAME|INDEX", help="Input device; see edgecodec devices.")
+]
+SpeakerName = Annotated[
+    str | None, typer.Option("--speaker", metavar="NAME|INDEX", help="Output device; see edgecodec devices.")
+]
+DeviceRate = Annotated[
+    int | None,
+    typer.Option(
+        "--device-rate", metavar="HZ", help="Run devices at this rate. Default: the codec's, else the device's own."
+    ),
+]
+Duration = Annotated[
+    float | None, typer.Option("--duration", min=0.0, metavar="SECONDS", help="End after so much sound.")
+]
 
 
 def device_name(name: str) -> Any:
@@ -25,11 +47,16 @@ def device_name(name: str) -> Any:
     return name
 
 
-def load_codec(bundle: str, device: str) -> Codec:
-    """The codec that `--bundle` and `--device` ask for; says what `auto` chose."""
+def load_codec(bundle: str, device: str, threads: int) -> Codec:
+    """The codec that `--bundle`, `--device` and `--threads` ask for; says what `auto` chose."""
     from ..codec import load
 
-    codec = load(bundle, device=device_name(device))
+    codec = load(bundle, device=device_name(device), threads=threads)
     if device == "auto":
         typer.echo(f"edgecodec: running on {codec.device}", err=True)
     return codec
+
+
+def say(text: str, data: Any, as_json: bool, *, quiet_stdout: bool = False) -> None:
+    """What a command found, as text or with `--json`: on stdout, or on stderr where stdout carries sound."""
+    typer.echo(json.dumps(data, indent=1) if as_json else text, err=quiet_stdout)

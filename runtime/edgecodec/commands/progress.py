@@ -1,52 +1,68 @@
-"""Progress of long work on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""How far long work is, on standard error: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from ..progress import Progress
 
 _PATIENCE = 2.0  # seconds without a word
 _INTERVAL = 10.0  # seconds between lines where there is no terminal
 
 
-class Progress:
-    """Counts seconds of audio; says nothing about work of less than two seconds."""
+@contextmanager
+def progress_display() -> Iterator[Progress]:
+    """Shows what it is told while it is entered; nothing of work that takes less than two seconds."""
+    display = _Bar() if sys.stderr.isatty() else _Lines()
+    begin = time.monotonic()
 
-    def __init__(self, task: str, total: float | None) -> None:
-        self._task, self._total = task, total
-        self._done = 0.0
-        self._next = time.monotonic() + _PATIENCE
-        self._bar: Any = None
-        self._bar_task: Any = None
+    def progress(what: str, done: float, of: float | None) -> None:
+        if time.monotonic() - begin >= _PATIENCE:
+            display.show(what, done, of)
 
-    def __enter__(self) -> Progress:
-        return self
+    try:
+        yield progress
+    finally:
+        display.close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
-    def advance(self, seconds: float) -> None:
-        """So many more seconds of audio are done."""
-        self._done += seconds
-        if self._bar is not None:
-            self._bar.update(self._bar_task, completed=self._done)
-        elif time.monotonic() >= self._next:
-            if sys.stderr.isatty():
-                self._start_bar()
-            else:
-                of = f" of {self._total:.0f}" if self._total else ""
-                print(f"{self._task}: {self._done:.0f}{of} s of audio", file=sys.stderr, flush=True)
-                self._next = time.monotonic() + _INTERVAL
+class _Lines:
+    def __init__(self) -> None:
+        self._next = 0.0
 
-    def _start_bar(self) -> None:
-        import rich.console
-        import rich.progress
+    def show(self, what: str, done: float, of: float | None) -> None:
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + _INTERVAL
+            all_of_it = "" if of is None else f" of {of:.0f}"
+            print(f"{what}: {done:.0f}{all_of_it}", file=sys.stderr, flush=True)
 
-        self._bar = rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
-        self._bar_task = self._bar.add_task(self._task, total=self._total, completed=self._done)
-        self._bar.start()
+    def close(self) -> None:
+        pass
+
+
+class _Bar:
+    def __init__(self) -> None:
+        self._rich: Any = None
+        self._what: str | None = None
+        self._task: Any = None
+
+    def show(self, what: str, done: float, of: float | None) -> None:
+        if self._rich is None:
+            import rich.console
+            import rich.progress
+
+            self._rich = rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
+            self._rich.start()
+        if what != self._what:  # one bar, of what is done now
+            if self._task is not None:
+                self._rich.remove_task(self._task)
+            self._what, self._task = what, self._rich.add_task(what, total=of)
+        self._rich.update(self._task, completed=done, total=of)
+
+    def close(self) -> None:
+        if self._rich is not None:
+            self._rich.stop()

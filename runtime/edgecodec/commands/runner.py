@@ -8,26 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ..errors import StalledError
 from .display import Screen, View
 from .keys import Keys
 
+if TYPE_CHECKING:
+    from ..live.worker import LiveWorker
+
 _TICK = 0.1  # seconds between looks
 _STALL = 3.0  # seconds that a device may keep a call waiting
 
 
-class Worker(Protocol):
-    """What `run` runs."""
-
-    calling: tuple[str, float] | None  # the device that a call waits for, and since when (time.monotonic)
-
-    def run(self, stop: threading.Event) -> None:
-        """Work until done or until `stop` is set."""
-
-
-def run(worker: Worker, view: Callable[[], View], press: Callable[[str], None]) -> None:
+def run(worker: LiveWorker, view: Callable[[], View], press: Callable[[str], None]) -> None:
     """Run a worker until it ends, `q` or Ctrl-C, which both end it in good order.
 
     Args:
@@ -70,7 +64,7 @@ def run(worker: Worker, view: Callable[[], View], press: Callable[[str], None]) 
         raise failures[0]
 
 
-def _check(worker: Worker) -> None:
+def _check(worker: LiveWorker) -> None:
     calling = worker.calling
     if calling is not None and time.monotonic() - calling[1] > _STALL:
         raise StalledError(f"{calling[0]!r} has not answered for {_STALL:g} s; is the sound server or the device gone?")

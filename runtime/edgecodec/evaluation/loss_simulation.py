@@ -14,6 +14,7 @@ from ..errors import AudioError
 from ..files.audio import AUDIO_SUFFIXES, AudioWriter, Resampler, open_audio
 from ..files.output import open_output
 from ..packets import Packet, PacketFormat
+from ..progress import Progress, silent
 from ..stream import DecoderStatistics
 from .measures import SCORING_RATE, estoi, pesq_wb, scoring_lacks
 from .packet_loss import GilbertModel
@@ -58,6 +59,7 @@ def simulate_file(
     frames_per_packet: int = 1,
     seed: int = 0,
     force: bool = False,
+    progress: Progress = silent,
 ) -> LossReport:
     """Send an audio file through a network that loses packets, and write what arrives; memory grows with the file.
 
@@ -74,8 +76,8 @@ def simulate_file(
         wire = [form.to_bytes(packet) for packet in encoder.push(original) + encoder.flush()]
         packets = [form.from_bytes(data) for data in wire]
         lost = model.draw(len(packets), np.random.default_rng(seed))
-        lossy, statistics = play(codec, packets, lost)
-        lossless, _ = play(codec, packets, np.zeros_like(lost))
+        lossy, statistics = play(codec, packets, lost, progress)
+        lossless, _ = play(codec, packets, np.zeros_like(lost), progress)
         lossy, lossless = lossy[:, : original.shape[1]], lossless[:, : original.shape[1]]
         with AudioWriter(output, rate, len(samples)) as writer:
             restored = _resampled(lossy, codec.sample_rate, rate)[:, : samples.shape[1]]
@@ -93,13 +95,13 @@ def simulate_file(
         longest_burst=_longest_run(lost),
         concealed=statistics.concealed,
         recovered=statistics.recovered,
-        lossless=score(original, lossless, codec.sample_rate) if scored else None,
-        lossy=score(original, lossy, codec.sample_rate) if scored else None,
+        lossless=score(original, lossless, codec.sample_rate, progress) if scored else None,
+        lossy=score(original, lossy, codec.sample_rate, progress) if scored else None,
     )
 
 
 def play(
-    codec: Codec, packets: Sequence[Packet], lost: NDArray[np.bool_]
+    codec: Codec, packets: Sequence[Packet], lost: NDArray[np.bool_], progress: Progress = silent
 ) -> tuple[NDArray[np.float32], DecoderStatistics]:
     """What a live player makes of packets of which some are lost: audio [channels, samples], the delay removed.
 
@@ -108,6 +110,7 @@ def play(
     stream = codec.decoder_stream(channels=len(packets[0].codes))
     audio = []
     for i, packet in enumerate(packets):
+        progress("packets played", i + 1, len(packets))
         if not lost[i]:
             audio.append(stream.push(packet))
             continue
@@ -117,7 +120,9 @@ def play(
     return joined[:, stream.delay :], stream.statistics
 
 
-def score(original: NDArray[np.float32], decoded: NDArray[np.float32], sample_rate: int) -> Scores:
+def score(
+    original: NDArray[np.float32], decoded: NDArray[np.float32], sample_rate: int, progress: Progress = silent
+) -> Scores:
     """Score `decoded` [channels, samples] against `original` of the same shape, piece by piece."""
     pieces = max(1, round(original.shape[1] / sample_rate / _PIECE_SECONDS))
     pairs = [
@@ -128,7 +133,11 @@ def score(original: NDArray[np.float32], decoded: NDArray[np.float32], sample_ra
         for pair in zip(*(np.array_split(audio, pieces) for audio in channel), strict=True)
         if all(piece.any() for piece in pair)
     ]
-    return Scores(*(_mean([measure(x, y, SCORING_RATE) for x, y in pairs]) for measure in (pesq_wb, estoi)))
+    scores = []
+    for i, (x, y) in enumerate(pairs):
+        scores.append((pesq_wb(x, y, SCORING_RATE), estoi(x, y, SCORING_RATE)))
+        progress("pieces scored", i + 1, len(pairs))
+    return Scores(_mean([pesq for pesq, _ in scores]), _mean([intelligible for _, intelligible in scores]))
 
 
 def _mean(scores: list[float]) -> float | None:

@@ -68,6 +68,7 @@ def decode_file(
     *,
     codec: Codec | None = None,
     device: Device = "cpu",
+    threads: int = 1,
     strict: bool = False,
     force: bool = False,
     progress: Progress = silent,
@@ -86,7 +87,9 @@ def decode_file(
             if strict:
                 file = _checked_whole(file)
             reader = Reader(file)
-            return decode_packets(codec or _load_named(reader.header, device), reader, output, progress=progress)
+            return decode_packets(
+                codec or _load_named(reader.header, device, threads), reader, output, progress=progress
+            )
         except BitstreamError as error:
             raise BitstreamError(f"{_input_name(source)}: {error}") from None
 
@@ -259,11 +262,11 @@ def _copied(file: BinaryIO) -> BinaryIO:
         output.write(piece)
 
 
-def _load_named(header: Header, device: Device) -> Codec:
+def _load_named(header: Header, device: Device, threads: int) -> Codec:
     """The shipped bundle that a file names; never a path, for the name comes from the file."""
     if header.bundle not in shipped_bundles():
         raise BitstreamError(f"made with bundle {header.bundle!r}, which is not shipped; give its folder with --bundle")
-    return load(header.bundle, device=device)
+    return load(header.bundle, device=device, threads=threads)
 
 
 def _input_name(source: str) -> str:

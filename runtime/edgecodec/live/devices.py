@@ -157,8 +157,8 @@ class Microphone:
         with _refusals(f"the microphone {self.name!r} failed{_GONE}"):
             data, overflowed = self._stream.read(self._block)
         self.overruns += bool(overflowed)
-        sound = np.frombuffer(data, np.float32).reshape(-1, self._channels)
-        mono: NDArray[np.float32] = sound[:, 0] if self._channels == 1 else sound.mean(axis=1, dtype=np.float32)
+        samples = np.frombuffer(data, np.float32).reshape(-1, self._channels)
+        mono: NDArray[np.float32] = samples[:, 0] if self._channels == 1 else samples.mean(axis=1, dtype=np.float32)
         return self._resampler.push(np.nan_to_num(mono, posinf=0.0, neginf=0.0))
 
     def waiting(self) -> float:
@@ -208,11 +208,11 @@ class Loudspeaker:
         Raises:
             DeviceError: a device that is gone.
         """
-        sound = np.clip(self._resampler.push(audio), -1, 1)
+        samples = np.clip(self._resampler.push(audio), -1, 1)
         if self._channels > 1:
-            sound = np.repeat(sound, self._channels)
+            samples = np.repeat(samples, self._channels)
         with _refusals(f"the loudspeaker {self.name!r} failed{_GONE}"):
-            self.underruns += bool(self._stream.write(sound.tobytes()))
+            self.underruns += bool(self._stream.write(samples.tobytes()))
 
     def waiting(self) -> float:
         """Seconds of sound that wait to be played."""

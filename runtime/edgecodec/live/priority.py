@@ -12,7 +12,7 @@ _NICE = -11  # as PulseAudio and PipeWire give themselves
 
 
 @contextlib.contextmanager
-def hurried() -> Iterator[None]:
+def realtime_priority() -> Iterator[None]:
     """Put this thread, and all that are started meanwhile, before those of other programs, where the system allows it.
 
     Enter it before a device is opened: threads of the sound libraries must be as quick as ours, and so must every

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +23,8 @@ from ..codec import Codec
 from .endpoints import Sink, Source
 from .meters import Budget, Level, Percentiles, Timings
 from .recording import Recorder
+from .worker import EncodingWorker, Fader, crossfade
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 _SLACK = 0.008  # seconds of sound in both devices' buffers, beyond what was put ahead, that count as normal
 _PATIENCE = 2.0  # seconds for which there was never less, before a frame is skipped
 
@@ -59,7 +56,7 @@ class LiveSnapshot:
     skipped: int  # frames left out to bring the delay down again
 
 
-class LivePump:
+class LivePump(EncodingWorker):
     """Moves sound from a source through the codec to a sink.
 
     `run` works in one thread; `stages`, `bypass`, `muted`, `recorder` and `notice` may be set from others.
@@ -73,28 +70,20 @@ class LivePump:
     """
 
     def __init__(self, codec: Codec, source: Source, sink: Sink, *, stages: int, seconds: float | None = None) -> None:
-        self._codec, self._source, self._sink = codec, source, sink
-        self._limit = None if seconds is None else round(seconds * codec.sample_rate)
-        self.stages = codec.stages(stages=stages)
-        self.bypass = self.muted = False
+        super().__init__(codec, seconds, stages, codec.max_stages)
+        self._source, self._sink = source, sink
+        self.bypass = False
         self.recorder: Recorder | None = None
-        self.notice: str | None = None
-        self.calling: tuple[str, float] | None = None  # the device that a call waits for, and since when
         self._encoder, self._decoder = codec.encoder_stream(stages=stages), codec.decoder_stream()
         self._dry = np.zeros(codec.delay, np.float32)  # the input, as late as the codec's output
-        self._microphone, self._wet = 1.0, 1.0  # gains of the frame before
+        self._bypass = Fader()
         self._held: NDArray[np.float32] | None = None
-        self._heard, self._played = Level(), Level()
+        self._heard_level, self._played_level = Level(), Level()
         self._encode, self._decode, self._frame = Timings(), Timings(), Timings()
         self._capture, self._playback = Timings(), Timings()
-        self._samples = self._written = self._frames = self._late = self._skipped = 0
+        self._written = self._frames = self._late = self._skipped = 0
         self._underruns = 0  # that were seen
         self._least, self._since = np.inf, time.monotonic()
-
-    @property
-    def max_stages(self) -> int:
-        """The most that `stages` may be."""
-        return self._codec.max_stages
 
     @property
     def sample_rate(self) -> int:
@@ -107,19 +96,16 @@ class LivePump:
         Raises:
             DeviceError: a device that failed. EdgecodecError: a file that cannot be read or written.
         """
-        self._call(self._name(self._source), self._source.start)
-        self._call(self._name(self._sink), self._sink.start)
-        while not stop.is_set() and (self._limit is None or self._samples < self._limit):
-            block = self._call(self._name(self._source), self._source.read)
+        self._call(self._source, self._source.start)
+        self._call(self._sink, self._sink.start)
+        while not (stop.is_set() or self._time_is_over):
+            block = self._call(self._source, self._source.read)
             if block is None:
                 break
-            if self._limit is not None:
-                block = block[: self._limit - self._samples]
-            self._samples += len(block)
-            self._process(block)
+            self._process(self._count(block))
         if not (self._source.is_device and self._sink.is_device):
             self._finish()
-        self._call(self._name(self._sink), self._sink.drain)
+        self._call(self._sink, self._sink.drain)
 
     def snapshot(self) -> LiveSnapshot:
         """How it stands; from any thread."""
@@ -145,8 +131,8 @@ class LivePump:
             muted=self.muted,
             recording=None if recorder is None else recorder.path,
             notice=self.notice,
-            heard_db=self._heard.db,
-            played_db=self._played.db,
+            heard_db=self._heard_level.db,
+            played_db=self._played_level.db,
             budget=budget,
             frame=self._frame.percentiles(),
             frame_ms=1000 * m.frame_size / m.sample_rate,
@@ -159,11 +145,8 @@ class LivePump:
 
     def _process(self, block: NDArray[np.float32]) -> None:
         waiting = self._source.waiting()
-        gain = 0.0 if self.muted else 1.0
-        if not gain == self._microphone == 1.0:
-            block = block * np.linspace(self._microphone, gain, len(block), dtype=np.float32)
-        self._microphone = gain
-        self._heard.add(block)
+        block = self._heard(block)
+        self._heard_level.add(block)
         self._dry = np.concatenate([self._dry, block])
         self._encoder.stages = self.stages
         start = time.perf_counter()
@@ -185,15 +168,12 @@ class LivePump:
     def _play(self, audio: NDArray[np.float32], waiting: float) -> None:
         """One frame of decoded audio, or the input of the same moment, to the sink."""
         heard, self._dry = self._dry[: len(audio)], self._dry[len(audio) :]
-        wet = 0.0 if self.bypass else 1.0
-        if not wet == self._wet == 1.0:
-            audio = heard + (audio - heard) * np.linspace(self._wet, wet, len(audio), dtype=np.float32)
-        self._wet = wet
-        self._played.add(audio)
+        audio = self._bypass.mix(heard, audio, 0.0 if self.bypass else 1.0)
+        self._played_level.add(audio)
         if (recorder := self.recorder) is not None:
             recorder.put(heard, audio)
         if self._held is not None:
-            audio = self._held + (audio - self._held) * np.linspace(0, 1, len(audio), dtype=np.float32)
+            audio = crossfade(self._held, audio)
             self._held = None
         ahead = self._sink.waiting()
         self._playback.add(ahead)
@@ -225,7 +205,7 @@ class LivePump:
 
     def _write(self, audio: NDArray[np.float32]) -> None:
         if self._sink.is_device:
-            self._call(self._name(self._sink), self._sink.write, audio)
+            self._call(self._sink, self._sink.write, audio)
             return
         # A file gets neither the codec's delay nor more than was heard.
         first, end = self._codec.delay - self._written, self._codec.delay + self._samples - self._written
@@ -238,16 +218,3 @@ class LivePump:
             audio = self._decoder.push(packet)
             self._dry = np.pad(self._dry, (0, max(0, len(audio) - len(self._dry))))
             self._play(audio, 0.0)
-
-    @staticmethod
-    def _name(end: Source | Sink) -> str | None:
-        """Whom the watchdog watches: devices. A pipe may wait as long as it likes."""
-        return end.name if end.is_device else None
-
-    def _call(self, device: str | None, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Call a device, visibly for the watchdog."""
-        self.calling = None if device is None else (device, time.monotonic())
-        try:
-            return function(*args, **kwargs)
-        finally:
-            self.calling = None

@@ -9,6 +9,9 @@ It knows no clock and no socket: both ends of it are told the time. Per packet i
 and once the difference has held for a while, puts one packet's time of concealment in (delay too short: jitter grew, or
 the receiver's clock is fast) or leaves one packet out, blended into the next (delay too long: jitter fell, or the
 sender's clock is fast). So drift of the clocks never lets it grow or starve.
+
+A packet whose sequence is far from all others is a stray, held back until others show what it is: late by more than the
+buffer holds, if packets near the old sequence go on coming; else the first of a new start (RFC 3550, appendix A.1).
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ import numpy as np
 from ..packets import SEQUENCE_MODULUS, Packet
 
 MAX_TARGET = 0.3  # seconds
-_LONGEST = 2.0  # seconds of packets that it holds; a jump beyond is another stream
+_LONGEST = 2.0  # seconds of packets that it holds; a packet that is further from the others is a stray
+_PROBATION = 0.2  # seconds for which strays from before the others must come alone; of later ones two are enough
 _WINDOW = 5.0  # seconds of arrivals that it looks back on
 _SHARE = 98  # percent of packets that should be there in their turn
 _MARGIN = 0.008  # seconds on top: arrival and playing are no exact clocks either
@@ -49,11 +53,11 @@ class JitterStatistics:
 
     received: int
     lost: int  # not there in their turn
-    late: int  # came after their turn
+    late: int  # came after their turn, or as a stray
     duplicates: int
     held: int  # turns put in to play later
     skipped: int  # packets left out to play earlier
-    resyncs: int  # jumps in the sequence, taken as a new start
+    resyncs: int  # jumps in the sequence, taken as a new start: what is between is not lost
     jitter_ms: float  # mean deviation (RFC 3550, 6.4.1)
     target_ms: float
     delay_ms: float
@@ -73,8 +77,10 @@ class JitterBuffer:
         self._transits: deque[float] = deque(maxlen=max(32, math.ceil(_WINDOW / duration)))
         self._delays: deque[float] = deque(maxlen=max(4, math.ceil(_SETTLE / duration)))
         self._seen: deque[int] = deque(maxlen=_SEEN)
+        self._strays: deque[tuple[Packet, float]] = deque(maxlen=self._capacity)
         self._highest: int | None = None  # sequence with its cycles
-        self._first = 0
+        self._first = 0  # since the last new start
+        self._before = 0  # packets that were sent before that
         self._due: int | None = None
         self._base = 0.0
         self._ahead = 0.0  # so much later, that the packet after a lost one is there to recover it
@@ -93,8 +99,8 @@ class JitterBuffer:
 
     @property
     def expected(self) -> int:
-        """Packets sent since the first, as far as known."""
-        return 0 if self._highest is None else self._highest - self._first + 1
+        """Packets sent since the first, as far as known; a jump in the sequence counts as none."""
+        return self._before + (0 if self._highest is None else self._highest - self._first + 1)
 
     @property
     def statistics(self) -> JitterStatistics:
@@ -117,24 +123,11 @@ class JitterBuffer:
         number = self._unwrapped(packet.sequence)
         if number in self._seen:
             self._duplicates += 1
-            return
-        if self._highest is not None and abs(number - self._highest) > self._capacity:
-            self._restart(packet.sequence)
-            number = packet.sequence
-        self._seen.append(number)
-        self._received += 1
-        self._ahead = self._duration if packet.previous is not None else 0.0
-        if self._highest is None:
-            self._highest = self._first = number
-        self._highest = max(self._highest, number)
-        self._measure(number, now)
-        if self._due is not None and number < self._due:
-            self._late += 1
-            return
-        self._packets[number] = packet
-        while len(self._packets) > self._capacity:
-            self._packets.pop(min(self._packets))
-            self._due = min(self._packets)
+        elif self._highest is not None and abs(number - self._highest) > self._capacity:
+            self._put_stray(packet, now, ahead=number > self._highest)
+        else:
+            self._drop_strays()
+            self._admit(packet, number, now)
 
     def take(self, now: float) -> Turn:
         """What to play next; call it once per packet's duration."""
@@ -168,24 +161,60 @@ class JitterBuffer:
         self._packets.pop(self._due - 1)
         return Turn("play", packet, following)
 
+    def _admit(self, packet: Packet, number: int, now: float) -> None:
+        self._seen.append(number)
+        self._received += 1
+        self._ahead = self._duration if packet.previous is not None else 0.0
+        if self._highest is None:
+            self._highest = self._first = number
+        self._highest = max(self._highest, number)
+        self._measure(number, now)
+        if self._due is not None and number < self._due:
+            self._late += 1
+            return
+        self._packets[number] = packet
+        while len(self._packets) > self._capacity:
+            self._packets.pop(min(self._packets))
+            self._due = min(self._packets)
+
+    def _put_stray(self, packet: Packet, now: float, *, ahead: bool) -> None:
+        """Hold back a packet that is far from all others, and start anew with it and its like once that is clear."""
+        if self._strays:
+            distances = [_distance(packet.sequence, stray.sequence) for stray, _ in self._strays]
+            if not all(distances):
+                self._duplicates += 1
+                return
+            if abs(distances[-1]) > self._capacity:
+                self._drop_strays()
+        self._strays.append((packet, now))
+        if len(self._strays) < 2 or not (ahead or now - self._strays[0][1] >= _PROBATION):
+            return
+        self._restart()
+        for stray, arrived in self._strays:
+            self._admit(stray, self._unwrapped(stray.sequence), arrived)
+        self._strays.clear()
+
+    def _drop_strays(self) -> None:
+        self._received += len(self._strays)
+        self._late += len(self._strays)
+        self._strays.clear()
+
     def _hold(self) -> Turn:
         self._held += 1
         self._delays.clear()
         return Turn("hold")
 
-    def _restart(self, sequence: int) -> None:
+    def _restart(self) -> None:
+        self._before = self.expected
         self._packets.clear()
         self._transits.clear()
+        self._delays.clear()
         self._seen.clear()
         self._highest = self._due = self._last_transit = None
-        self._first = sequence
         self._resyncs += 1
 
     def _unwrapped(self, sequence: int) -> int:
-        if self._highest is None:
-            return sequence
-        half = SEQUENCE_MODULUS // 2
-        return self._highest + (sequence - self._highest + half) % SEQUENCE_MODULUS - half
+        return sequence if self._highest is None else self._highest + _distance(sequence, self._highest)
 
     def _measure(self, number: int, now: float) -> None:
         transit = now - number * self._duration
@@ -196,3 +225,9 @@ class JitterBuffer:
         self._base = min(self._transits)
         spread = float(np.percentile(self._transits, _SHARE)) - self._base
         self._target = min(MAX_TARGET, max(spread, self._duration / 2) + _MARGIN + self._ahead)
+
+
+def _distance(sequence: int, other: int) -> int:
+    """By how much `sequence` is after `other`, which may have cycles: the way around is the shorter one."""
+    half = SEQUENCE_MODULUS // 2
+    return (sequence - other + half) % SEQUENCE_MODULUS - half

@@ -20,9 +20,10 @@ from ..codec import Codec
 from ..errors import BitstreamError
 from ..live.endpoints import Sink
 from ..live.meters import Level, Percentiles, Timings
+from ..live.worker import LiveWorker, crossfade
 from ..packets import SEQUENCE_MODULUS, Packet
 from .jitter import JitterBuffer, JitterStatistics, Turn
-from .rtp import MAX_DATAGRAM, Announcement, Goodbye, Report, Sound, parse
+from .rtp import MAX_DATAGRAM, Announcement, AudioDatagram, Goodbye, Report, parse
 from .sockets import Address, text_of
 
 _SILENT = 5.0  # seconds without a packet, after which a stream is over
@@ -62,7 +63,7 @@ class ReceiveSnapshot:
     notice: str | None
 
 
-class Receiver:
+class Receiver(LiveWorker):
     """Plays what a sender sends; `run` works in one thread and starts another for the socket.
 
     Args:
@@ -73,10 +74,8 @@ class Receiver:
     """
 
     def __init__(self, codec: Codec, sock: socket.socket, sink: Sink, *, seconds: float | None = None) -> None:
-        self._codec, self._sock, self._sink = codec, sock, sink
-        self._limit = None if seconds is None else round(seconds * codec.sample_rate)
-        self.notice: str | None = None
-        self.calling: tuple[str, float] | None = None
+        super().__init__(codec, seconds)
+        self._sock, self._sink = sock, sink
         self._lock = threading.Lock()  # of the stream and its buffer
         self._stream: Announcement | None = None
         self._sender: Address | None = None
@@ -90,7 +89,7 @@ class Receiver:
         self._sequence = 0  # of the decoder: one per turn
         self._blend: NDArray[np.float32] | None = None
         self._level, self._decode = Level(), Timings()
-        self._samples = self._stages = self._redundancy = 0
+        self._stages = self._redundancy = 0
 
     def run(self, stop: threading.Event) -> None:
         """Until the sender says goodbye, has been silent for 5 s, the time is over, or `stop` is set.
@@ -140,14 +139,11 @@ class Receiver:
         assert self._stream is not None
         assert self._buffer is not None
         size, duration = self._stream.packet_samples, self._stream.packet_seconds
-        self.calling = (self._sink.name, time.monotonic()) if self._sink.is_device else None
-        self._sink.start()
-        self.calling = None
+        self._call(self._sink, self._sink.start)
         due = time.monotonic()
-        while not stop.is_set() and not failures and (self._limit is None or self._samples < self._limit):
+        while not (stop.is_set() or failures or self._time_is_over):
             if self._sink.is_device:  # its clock is the pace
-                while self._sink.waiting() > _QUEUED and not stop.wait(_TICK):
-                    pass
+                self._call(self._sink, self._wait_for_room, stop)
             else:
                 due += duration
                 stop.wait(max(0.0, due - time.monotonic()))
@@ -157,17 +153,16 @@ class Receiver:
                 left = len(self._buffer)
             if over and not left and turn.kind in ("wait", "hold", "lost"):
                 break
-            audio = self._audio(turn, size)
+            audio = self._count(self._audio(turn, size))
             self._level.add(audio)
-            if self._limit is not None:
-                audio = audio[: self._limit - self._samples]
-            self._samples += len(audio)
-            self.calling = (self._sink.name, time.monotonic()) if self._sink.is_device else None
-            self._sink.write(audio)
-            self.calling = None
+            self._call(self._sink, self._sink.write, audio)
         if failures:
             raise failures[0]
-        self._sink.drain()
+        self._call(self._sink, self._sink.drain)
+
+    def _wait_for_room(self, stop: threading.Event) -> None:
+        while self._sink.waiting() > _QUEUED and not stop.wait(_TICK):
+            pass
 
     def _audio(self, turn: Turn, size: int) -> NDArray[np.float32]:
         """One packet's duration of sound."""
@@ -180,7 +175,7 @@ class Receiver:
             audio = self._decoder.push(self._numbered(turn.packet))
             if turn.kind == "skip" and turn.following is not None:
                 later = self._decoder.push(self._numbered(turn.following))
-                audio = audio + (later - audio) * np.linspace(0, 1, len(audio), dtype=np.float32)
+                audio = crossfade(audio, later)
         elif turn.kind == "lost" and turn.following is not None:
             following = replace(turn.following, sequence=(self._sequence + 1) % SEQUENCE_MODULUS)
             audio = self._decoder.conceal(following, frames=size // self._codec.frame_size)
@@ -218,7 +213,7 @@ class Receiver:
                 self._announced(what, sender, now)
             elif self._stream is None or sender != self._sender or what.stream != self._stream.stream:
                 self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
-            elif isinstance(what, Sound):
+            elif isinstance(what, AudioDatagram):
                 packet = self._stream.packet(what)
                 self._codec.check_codes(packet.codes, 1)
                 if packet.previous is not None:

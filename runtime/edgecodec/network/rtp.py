@@ -1,13 +1,13 @@
 """What two machines send each other: RTP and RTCP datagrams (RFC 3550) on one port (RFC 5761). Numbers are big-endian.
 
-    sound         V=2 PT  sequence u16  timestamp u32  stream u32   codes   repeated codes of the packet before
+    audio         V=2 PT  sequence u16  timestamp u32  stream u32   codes   repeated codes of the packet before
     announcement  RTCP APP "EDGC"  fingerprint 8  rate u32  frame size u16  frames per packet u8  code bits u8
                   max stages u8  name length u8  name   (padded to a multiple of 4)
     report        RTCP RR with one block: share and number of packets lost, highest sequence, jitter
     goodbye       RTCP BYE, with a reason where the receiver refuses a stream
 
 RTP's 12 bytes are what a header of our own would need for magic, version, stream, sequence, stage counts and check (UDP
-has a checksum of its own), so RTP costs nothing. A sound packet says no more than it must: payload type 96 + k means
+has a checksum of its own), so RTP costs nothing. An audio packet says no more than it must: payload type 96 + k means
 that k stages of the packet before are repeated, its length gives the stages, and the rest was announced.
 
 Every number read is checked before it is used; anything else is a BitstreamError.
@@ -29,7 +29,7 @@ MAX_REDUNDANCY = 31
 _VERSION = 0x80
 _FIRST_TYPE = 96  # of RTP's dynamic payload types
 _REPORT, _GOODBYE, _APP = 201, 203, 204
-_SOUND = struct.Struct(">BBHII")
+_AUDIO = struct.Struct(">BBHII")
 _CONTROL = struct.Struct(">BBHI")
 _FACTS = struct.Struct(">4s8sIHBBBB")
 _BLOCK = struct.Struct(">IIIIII")
@@ -73,7 +73,7 @@ class Announcement:
         return self.packet_samples / self.sample_rate
 
     def size(self, stages: int, redundancy: int) -> int:
-        """Bytes of a sound datagram."""
+        """Bytes of an audio datagram."""
         parts = (packed_size(n * self.frames_per_packet, self.code_bits) for n in (stages, redundancy))
         return HEADER_BYTES + sum(parts)
 
@@ -92,8 +92,8 @@ class Announcement:
         )
         return _control(_APP, 1, self.stream, body + name)
 
-    def sound(self, packet: Packet) -> bytes:
-        """The datagram of a packet of one channel.
+    def datagram(self, packet: Packet, number: int) -> bytes:
+        """The datagram of a packet of one channel; `number` counts packets from 0, and on where sequences go round.
 
         Raises:
             BitrateError: more than `MAX_DATAGRAM` bytes.
@@ -104,39 +104,39 @@ class Announcement:
             raise BitrateError(
                 f"packets of {size} bytes with {repeated} repeated stages; at most {MAX_DATAGRAM} and {MAX_REDUNDANCY}"
             )
-        timestamp = packet.sequence * self.packet_samples & 0xFFFFFFFF
-        head = _SOUND.pack(_VERSION, _FIRST_TYPE + repeated, packet.sequence, timestamp, self.stream)
+        timestamp = number * self.packet_samples & 0xFFFFFFFF  # of its first sample, from 0
+        head = _AUDIO.pack(_VERSION, _FIRST_TYPE + repeated, packet.sequence, timestamp, self.stream)
         data = head + pack_bits(packet.codes.ravel().tolist(), self.code_bits)
         if packet.previous is not None:
             data += pack_bits(packet.previous.ravel().tolist(), self.code_bits)
         return data
 
-    def packet(self, sound: Sound) -> Packet:
-        """The packet in a sound datagram of this stream.
+    def packet(self, datagram: AudioDatagram) -> Packet:
+        """The packet in an audio datagram of this stream.
 
         Raises:
             BitstreamError: a length or a code that this stream cannot have.
         """
-        repeated = packed_size(sound.redundancy * self.frames_per_packet, self.code_bits)
-        left = len(sound.payload) - repeated
+        repeated = packed_size(datagram.redundancy * self.frames_per_packet, self.code_bits)
+        left = len(datagram.payload) - repeated
         stages = left * 8 // (self.frames_per_packet * self.code_bits)
         count = stages * self.frames_per_packet
         if not 1 <= stages <= self.max_stages or packed_size(count, self.code_bits) != left:
-            raise BitstreamError("a sound packet of a length that no stage count has")
-        if sound.redundancy > self.max_stages:
-            raise BitstreamError("a sound packet repeats more stages than there are")
+            raise BitstreamError("an audio packet of a length that no stage count has")
+        if datagram.redundancy > self.max_stages:
+            raise BitstreamError("an audio packet repeats more stages than there are")
         shape = (1, -1, self.frames_per_packet)
-        codes = unpack_bits(sound.payload[:left], count, self.code_bits).reshape(shape)
+        codes = unpack_bits(datagram.payload[:left], count, self.code_bits).reshape(shape)
         previous = None
-        if sound.redundancy:
-            count = sound.redundancy * self.frames_per_packet
-            previous = unpack_bits(sound.payload[left:], count, self.code_bits).reshape(shape)
-        return Packet(sound.sequence, codes, previous)
+        if datagram.redundancy:
+            count = datagram.redundancy * self.frames_per_packet
+            previous = unpack_bits(datagram.payload[left:], count, self.code_bits).reshape(shape)
+        return Packet(datagram.sequence, codes, previous)
 
 
 @dataclass(frozen=True)
-class Sound:
-    """A sound datagram whose codes are not unpacked yet."""
+class AudioDatagram:
+    """An audio datagram whose codes are not unpacked yet."""
 
     stream: int
     sequence: int
@@ -176,7 +176,7 @@ class Goodbye:
         return _control(_GOODBYE, 1, self.stream, bytes([len(reason)]) + reason if reason else b"")
 
 
-def parse(data: bytes) -> Sound | Announcement | Report | Goodbye:
+def parse(data: bytes) -> AudioDatagram | Announcement | Report | Goodbye:
     """A datagram as what it is.
 
     Raises:
@@ -188,9 +188,9 @@ def parse(data: bytes) -> Sound | Announcement | Report | Goodbye:
         return _parse_control(data)
     repeated = (data[1] & 0x7F) - _FIRST_TYPE
     if len(data) <= HEADER_BYTES or data[0] != _VERSION or repeated < 0:
-        raise BitstreamError("not a sound packet")
-    _, _, sequence, timestamp, stream = _SOUND.unpack_from(data)
-    return Sound(stream, sequence, timestamp, repeated, data[HEADER_BYTES:])
+        raise BitstreamError("not an audio packet")
+    _, _, sequence, timestamp, stream = _AUDIO.unpack_from(data)
+    return AudioDatagram(stream, sequence, timestamp, repeated, data[HEADER_BYTES:])
 
 
 def _parse_control(data: bytes) -> Announcement | Report | Goodbye:

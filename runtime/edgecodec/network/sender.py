@@ -15,6 +15,7 @@ from ..codec import Codec
 from ..errors import BitrateError, BitstreamError
 from ..live.endpoints import Source
 from ..live.meters import Level, Percentiles, Timings
+from ..live.worker import EncodingWorker
 from .rtp import MAX_DATAGRAM, MAX_REDUNDANCY, Announcement, Goodbye, Report, parse
 
 _PACKET = 0.02  # seconds in a packet, at least
@@ -53,7 +54,7 @@ class SendSnapshot:
     notice: str | None
 
 
-class Sender:
+class Sender(EncodingWorker):
     """Encodes a source and sends it; `run` works in one thread, `stages` and `muted` may be set from others.
 
     Args:
@@ -83,7 +84,7 @@ class Sender:
     ) -> None:
         m = codec.manifest
         frames = frames_per_packet or max(math.ceil(_PACKET * m.frame_rate), math.ceil(8 / m.quantizer.code_bits))
-        self._codec, self._source, self._sock, self._target = codec, source, sock, target
+        self._source, self._sock, self._target = source, sock, target
         self._announcement = Announcement(
             secrets.randbits(32),
             codec.fingerprint,
@@ -99,28 +100,13 @@ class Sender:
                 f"{frames} frames of {stages} + {redundancy} stages make no packet of {MAX_DATAGRAM} bytes"
             )
         self._encoder = codec.encoder_stream(stages=stages, frames_per_packet=frames, redundancy=redundancy)
-        self._limit = None if seconds is None else round(seconds * m.sample_rate)
-        self._stages, self.muted, self._gain = stages, False, 1.0  # the gain at the end of the block before
-        self.notice: str | None = None
-        self.calling: tuple[str, float] | None = None
+        fitting = [n for n in range(1, codec.max_stages + 1) if self._announcement.size(n, redundancy) <= MAX_DATAGRAM]
+        super().__init__(codec, seconds, stages, fitting[-1])
         self._level, self._encode = Level(), Timings()
-        self._samples = self._packets = self._unsent = self._largest = self._bytes = self._payload = 0
+        self._packets = self._unsent = self._largest = self._bytes = self._payload = 0
         self._report = Report(0, 0.0, 0, 0, 0)
         self._reports = 0
         self._announced = -np.inf
-
-    @property
-    def stages(self) -> int:
-        """Stages of the packets to come."""
-        return self._stages
-
-    @stages.setter
-    def stages(self, stages: int) -> None:
-        """Out of range, or beyond what a datagram holds: the nearest that is possible."""
-        stages = min(max(1, stages), self._codec.max_stages)
-        while stages > 1 and self._announcement.size(stages, self._encoder.redundancy) > MAX_DATAGRAM:
-            stages -= 1
-        self._stages = stages
 
     def run(self, stop: threading.Event) -> None:
         """Until the source ends, the time is over, `stop` is set, or the receiver refuses.
@@ -128,23 +114,14 @@ class Sender:
         Raises:
             DeviceError: a microphone that failed. BitstreamError: a receiver with another bundle.
         """
-        device = self._source.name if self._source.is_device else None
-        self.calling = None if device is None else (device, time.monotonic())
-        self._source.start()
+        self._call(self._source, self._source.start)
         start = time.monotonic()
-        while not stop.is_set() and (self._limit is None or self._samples < self._limit):
-            self.calling = None if device is None else (device, time.monotonic())
-            block = self._source.read()
-            self.calling = None
+        while not (stop.is_set() or self._time_is_over):
+            block = self._call(self._source, self._source.read)
             if block is None:
                 break
-            if self._limit is not None:
-                block = block[: self._limit - self._samples]
-            self._samples += len(block)
-            gain = 0.0 if self.muted else 1.0
-            self._push(block * np.linspace(self._gain, gain, len(block), dtype=np.float32))
-            self._gain = gain
-            if device is None:
+            self._push(self._heard(self._count(block)))
+            if not self._source.is_device:
                 stop.wait(max(0.0, start + self._samples / self._codec.sample_rate - time.monotonic()))
         # Silence for what the codec still holds, up to a whole packet: all packets are equally long.
         whole = self._announcement.packet_samples
@@ -192,7 +169,7 @@ class Sender:
             if self._packets < _FIRST_PACKETS or now - self._announced >= _ANNOUNCE:
                 self._announced = now
                 self._send(self._announcement.to_bytes())
-            data = self._announcement.sound(packet)
+            data = self._announcement.datagram(packet, self._packets)
             self._send(data)
             self._packets += 1
             self._payload += len(data) - 12

@@ -1,0 +1,192 @@
+"""The commands `evaluate` and `simulate-loss`: what it sounds like, in numbers and to listen to."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import (
+    AsJson,
+    Bitrate,
+    Bundle,
+    BundleName,
+    DeviceName,
+    Force,
+    Source,
+    Stages,
+    Target,
+    Threads,
+    load_codec,
+    say,
+)
+from .progress import progress_display
+
+if TYPE_CHECKING:
+    from ..evaluation.compared_codecs import ComparedCodec
+    from ..evaluation.loss_simulation import LossReport, Scores
+
+
+class Kind(str, Enum):
+    """Which clips of a folder are scored."""
+
+    speech = "speech"
+    music = "music"
+    noise = "noise"
+    all = "all"
+
+
+def evaluate(
+    bundle: BundleName,
+    data: Annotated[Path, typer.Option(help="Folder of clips; its manifest.csv may say the kind of each file.")],
+    bitrate: Annotated[
+        list[float] | None, typer.Option("-b", "--bitrate", metavar="KBPS", help="May be repeated.")
+    ] = None,
+    stages: Annotated[
+        list[int] | None, typer.Option("-q", "--stages", help="Stage count instead of a bitrate; may be repeated.")
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="Kind of clips.")] = Kind.speech,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many clips of a kind (0: all).")] = 0,
+    classical: Annotated[
+        bool | None,
+        typer.Option("--classical/--no-classical", help="Score Opus and Speex beside it; by default, in a report."),
+    ] = None,
+    codebooks: Annotated[bool, typer.Option("--codebooks", help="Also a table of codebook use.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The scores as CSV.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Also a page with charts, spectrograms and sound.")
+    ] = None,
+    report_clips: Annotated[int, typer.Option(min=0, help="Clips of each kind to hear in the report.")] = 3,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Replace a report that exists.")] = False,
+    device: DeviceName = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Score a bundle on audio, with 95 % intervals: 1.5, 3, 6 and 12 kbps if none is named.
+
+    PESQ-WB, ESTOI, SI-SDR, mel and multi-resolution STFT distance; DNSMOS and ViSQOL where installed; speed.
+
+    Example: edgecodec evaluate speech --data tests/audio -b 3 -b 6 --report report.html
+    """
+    if as_csv and (as_json or codebooks):
+        raise typer.BadParameter("goes neither with --json nor with --codebooks", param_hint="--csv")
+    from ..evaluation.compared_codecs import classical_codecs
+    from ..evaluation.measures import scoring_lacks
+    from ..evaluation.mos import mos_measures
+    from ..evaluation.quality import KINDS, measure, usual_stages
+    from ..evaluation.score_tables import codebook_cells, markdown, score_cells, score_csv
+    from ..files.output import open_output
+
+    if missing := scoring_lacks(*(["matplotlib"] if report else [])):  # not after minutes
+        raise ModuleNotFoundError(name=missing)
+    codec = load_codec(bundle, device, threads)
+    counts = {codec.stages(stages=n) for n in stages or ()} | {codec.stages(bitrate=kbps) for kbps in bitrate or ()}
+    wanted = sorted(counts) or usual_stages(codec)
+    beside: list[ComparedCodec] = []
+    notes: list[str] = []
+    if classical or (classical is None and report):
+        beside, notes = classical_codecs(codec.bitrates[wanted[-1] - 1])
+    for note in notes:
+        typer.echo(f"edgecodec: {note}", err=True)
+    with ExitStack() as stack:
+        page = stack.enter_context(open_output(str(report), force=force)) if report else None
+        progress = stack.enter_context(progress_display())
+        evaluation = measure(
+            codec,
+            data,
+            wanted,
+            beside=beside,
+            kinds=KINDS if kind is Kind.all else (kind.value,),
+            limit=limit,
+            more_measures=mos_measures,
+            examples=report_clips if report else 0,
+            progress=progress,
+        )
+        if page:
+            from ..evaluation.report import Report
+
+            page.file.write(Report(codec, evaluation, notes).html().encode())
+    if as_csv:
+        typer.echo(score_csv(evaluation.rows), nl=False)
+        return
+    lines = markdown(score_cells(evaluation.rows))
+    if codebooks:
+        lines += ["", *markdown(codebook_cells(evaluation.codebooks))]
+    found = {
+        "bundle": codec.manifest.name,
+        "seconds": round(evaluation.seconds, 3),
+        "frames": evaluation.frames,
+        "rows": [asdict(row) for row in evaluation.rows],
+        "codebooks": [asdict(use) for use in evaluation.codebooks],
+        "notes": notes,
+    }
+    say("\n".join(lines), found, as_json)
+
+
+def simulate_loss(
+    source: Source,
+    target: Target,
+    loss: Annotated[float, typer.Option(min=0, max=99, metavar="PERCENT", help="Packets lost in the mean.")] = 10.0,
+    burst: Annotated[
+        float | None, typer.Option(min=1, help="Packets lost in a row in the mean; default: independent losses.")
+    ] = None,
+    redundancy: Annotated[
+        int, typer.Option(min=0, help="Stages of its predecessor that each packet repeats; 0 for none.")
+    ] = 0,
+    frames: Annotated[int, typer.Option("--frames-per-packet", help="Code frames in a packet.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds lose other packets.")] = 0,
+    bitrate: Bitrate = None,
+    stages: Stages = None,
+    bundle: Bundle = "speech",
+    force: Force = False,
+    as_json: AsJson = False,
+    device: DeviceName = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Send audio through a network that loses packets: hear and score the result.
+
+    Example: edgecodec simulate-loss speech.wav lossy.wav -b 6 --burst 3
+    """
+    from ..evaluation.loss_simulation import simulate_file
+    from ..evaluation.measures import scoring_lacks
+    from ..evaluation.packet_loss import GilbertModel
+
+    codec = load_codec(bundle, device, threads)
+    share = loss / 100
+    with progress_display() as progress:
+        done = simulate_file(
+            codec,
+            source,
+            target,
+            GilbertModel(share, 1 / (1 - share) if burst is None else burst),
+            stages=codec.stages(bitrate=bitrate, stages=stages),
+            redundancy=redundancy,
+            frames_per_packet=frames,
+            seed=seed,
+            force=force,
+            progress=progress,
+        )
+    say(_loss_lines(done), asdict(done), as_json, quiet_stdout=target == "-")
+    if missing := scoring_lacks():
+        typer.echo(f"edgecodec: scores need {missing}: pip install 'edgecodec[eval]'", err=True)
+
+
+def _loss_lines(r: LossReport) -> str:
+    lines = [
+        f"{r.seconds:.2f} s in {r.packets} packets, {r.stages} stages, {r.redundancy} repeated: "
+        f"{r.payload_kbps:.2f} kbps payload, {r.packet_kbps:.2f} kbps with packet heads",
+        f"lost {r.lost} ({r.lost / r.packets:.1%}, {r.longest_burst} in a row at most): "
+        f"{r.concealed} concealed, {r.recovered} recovered",
+    ]
+    if r.lossless is not None and r.lossy is not None:
+        lines += [_score_line("without loss", r.lossless), _score_line("with loss", r.lossy)]
+    return "\n".join(lines)
+
+
+def _score_line(what: str, scores: Scores) -> str:
+    pesq, estoi = ("no speech" if x is None else f"{x:.2f}" for x in (scores.pesq_wb, scores.estoi))
+    return f"{what:<14}PESQ-WB {pesq}, ESTOI {estoi}"

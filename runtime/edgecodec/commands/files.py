@@ -1,0 +1,117 @@
+"""The commands `encode`, `decode` and `roundtrip`: files and pipes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import (
+    AsJson,
+    Bitrate,
+    Bundle,
+    DeviceName,
+    Force,
+    Mono,
+    Source,
+    Stages,
+    Target,
+    Threads,
+    device_name,
+    load_codec,
+    say,
+)
+from .progress import progress_display
+
+if TYPE_CHECKING:
+    from ..files.transcode import Report
+
+
+def encode(
+    source: Source,
+    target: Annotated[str, typer.Argument(metavar="OUT.edgc", help="- for stdout.")],
+    bitrate: Bitrate = None,
+    stages: Stages = None,
+    bundle: Bundle = "speech",
+    mono: Mono = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: DeviceName = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Encode audio to an .edgc file.
+
+    Example: edgecodec encode speech.wav speech.edgc -b 3
+    """
+    from ..files.transcode import encode_file
+
+    codec = load_codec(bundle, device, threads)
+    n = codec.stages(bitrate=bitrate, stages=stages)
+    with progress_display() as progress:
+        done = encode_file(codec, source, target, stages=n, mono=mono, force=force, progress=progress)
+    say(_report_line("encoded", done), asdict(done), as_json, quiet_stdout=target == "-")
+
+
+def decode(
+    source: Annotated[str, typer.Argument(metavar="IN.edgc", help="- for stdin.")],
+    target: Target,
+    bundle: Annotated[
+        str | None, typer.Option("--bundle", metavar="NAME|PATH", help="Default: the shipped one that the file names.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a damaged file instead of decoding up to it.")
+    ] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: DeviceName = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Decode an .edgc file to audio of the original rate, channels and length.
+
+    Example: edgecodec decode speech.edgc speech-decoded.wav
+    """
+    from ..files.transcode import decode_file
+
+    codec = None if bundle is None else load_codec(bundle, device, threads)
+    chosen = device_name(device)
+    with progress_display() as progress:
+        done = decode_file(
+            source, target, codec=codec, device=chosen, threads=threads, strict=strict, force=force, progress=progress
+        )
+    if done.damage is not None:
+        typer.echo(f"edgecodec: {source}: {done.damage}; decoded {done.seconds:.2f} s up to there", err=True)
+    say(_report_line("decoded", done), asdict(done), as_json, quiet_stdout=target == "-")
+
+
+def roundtrip(
+    source: Source,
+    target: Target,
+    bitrate: Bitrate = None,
+    stages: Stages = None,
+    bundle: Bundle = "speech",
+    mono: Mono = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    device: DeviceName = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Encode and decode in one go, to hear what a bitrate does.
+
+    Example: edgecodec roundtrip speech.wav speech-6kbps.wav -b 6
+    """
+    from ..files.transcode import roundtrip_file
+
+    codec = load_codec(bundle, device, threads)
+    n = codec.stages(bitrate=bitrate, stages=stages)
+    with progress_display() as progress:
+        encoded, decoded = roundtrip_file(codec, source, target, stages=n, mono=mono, force=force, progress=progress)
+    text = f"{_report_line('encoded', encoded)}\n{_report_line('decoded', decoded)}"
+    say(text, {"encode": asdict(encoded), "decode": asdict(decoded)}, as_json, quiet_stdout=target == "-")
+
+
+def _report_line(verb: str, r: Report) -> str:
+    return (
+        f"{verb} {r.seconds:.2f} s ({r.channels} ch, {r.sample_rate} Hz), {r.stages} stages: {r.payload_kbps:.2f} kbps "
+        f"payload, {r.file_kbps:.2f} kbps on disk ({r.file_bytes} bytes), {r.speed:.0f} × real time"
+    )

@@ -1,0 +1,191 @@
+"""What two machines send each other, datagram by datagram: all that is valid, and all that is not."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from pathlib import Path
+
+import edgecodec
+import numpy as np
+import pytest
+from edgecodec import BitstreamError, Packet
+from edgecodec.errors import NetworkError
+from edgecodec.live.endpoints import FileSink
+from edgecodec.network.receiver import Receiver
+from edgecodec.network.rtp import Announcement, AudioDatagram, Goodbye, Report, parse
+from edgecodec.network.sender import Sender
+from edgecodec.network.sockets import parse_address, receiving_socket, sending_socket
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rig import free_port, is_audio
+
+TINY = Path(__file__).parents[1] / "runtime" / "tiny_bundle"
+FACTS = Announcement(7, bytes(8), "speech", 24000, 320, 2, 10, 16)
+
+
+@given(st.binary(max_size=1500))
+@settings(max_examples=500, deadline=None)
+def test_any_bytes_are_something_or_refused(data: bytes) -> None:
+    try:
+        found = parse(data)
+    except BitstreamError:
+        return
+    assert isinstance(found, AudioDatagram | Announcement | Report | Goodbye)
+    if isinstance(found, AudioDatagram):
+        with contextlib.suppress(BitstreamError):
+            FACTS.packet(found)
+
+
+@given(data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_receiver_survives_any_datagram(codec: edgecodec.Codec, data: st.DataObject) -> None:
+    """Whole ones, spoiled ones and noise, in any order, from the right sender and from another."""
+    m = codec.manifest
+    frames = -(-8 // m.quantizer.code_bits)
+    stream = Announcement(
+        9, codec.fingerprint, m.name, m.sample_rate, m.frame_size, frames, m.quantizer.code_bits, codec.max_stages
+    )
+    codes = np.zeros((1, 1, frames), np.int64)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        receiver = Receiver(codec, sock, FileSink("/dev/null", codec.sample_rate))
+        audio = st.integers(0, 65535).map(lambda n: stream.datagram(Packet(n, codes, codes if n % 2 else None), n))
+        whole = st.one_of(
+            audio,
+            st.just(stream.to_bytes()),
+            st.builds(lambda n: Goodbye(n).to_bytes(), st.integers(0, 2**32 - 1)),
+            st.just(Report(9, 0.5, 3, 7, 9).to_bytes()),
+        )
+        spoiled = st.tuples(whole, st.integers(0, 60), st.integers(0, 255)).map(
+            lambda t: t[0][: t[1]] + bytes([t[2]]) + t[0][t[1] + 1 :]
+        )
+        sent = data.draw(st.lists(st.one_of(whole, spoiled, st.binary(max_size=100)), max_size=40))
+        # Replies go to port 9 of this machine, where nobody listens.
+        for index, datagram in enumerate(sent):
+            receiver._take_in(datagram, ("127.0.0.1", 9 if index % 5 else 10), index * 0.01)
+        snapshot = receiver.snapshot()
+        accounted = snapshot.packets.received + snapshot.packets.duplicates
+        accounted += sum((snapshot.datagrams.garbage, snapshot.datagrams.foreign, snapshot.datagrams.refused))
+        assert accounted <= len(sent)
+        if receiver._buffer is not None:
+            assert len(receiver._buffer) <= receiver._buffer._capacity
+
+
+def test_reports_go_on_counting_losses_after_a_jump(codec: edgecodec.Codec) -> None:
+    """Three seconds in which nothing came through, and a network that loses every fifth packet before and after."""
+    m = codec.manifest
+    frames = -(-8 // m.quantizer.code_bits)
+    stream = Announcement(
+        9, codec.fingerprint, m.name, m.sample_rate, m.frame_size, frames, m.quantizer.code_bits, codec.max_stages
+    )
+    codes = np.zeros((1, 1, frames), np.int64)
+    second = round(1 / stream.packet_seconds)
+    numbers = [n for n in range(12 * second) if not 4 * second <= n < 7 * second]
+    reports, lost = [], 0
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        receiving_socket("127.0.0.1", free_port(), 5.0) as sender,
+    ):
+        receiver = Receiver(codec, sock, FileSink("/dev/null", codec.sample_rate))
+        receiver._take_in(stream.to_bytes(), sender.getsockname(), 0.0)
+        for n in numbers:
+            if n % 5 == 2:
+                lost += 1
+                continue
+            before = receiver._reported
+            datagram = stream.datagram(Packet(n, codes), n)
+            receiver._take_in(datagram, sender.getsockname(), n * stream.packet_seconds)
+            if receiver._reported != before:
+                reports.append((parse(sender.recv(2048)), lost))
+    assert receiver.snapshot().packets.resyncs == 1
+    assert len(reports) >= 8
+    for report, lost_so_far in reports:
+        assert isinstance(report, Report)
+        assert report.lost == pytest.approx(lost_so_far, abs=2)
+    assert [report.lost_share for report, _ in reports[-3:]] == pytest.approx([0.2, 0.2, 0.2], abs=0.05)
+
+
+@pytest.mark.parametrize(("stages", "redundancy"), [(1, 0), (8, 0), (8, 2), (16, 16), (3, 1)])
+def test_audio_packets_say_all_in_twelve_bytes(stages: int, redundancy: int) -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 1024, (1, stages, 2))
+    previous = rng.integers(0, 1024, (1, redundancy, 2)) if redundancy else None
+    data = FACTS.datagram(Packet(65535, codes, previous), 65535)
+    assert len(data) == 12 + -(-stages * 20 // 8) + -(-redundancy * 20 // 8)
+    found = parse(data)
+    assert (found.stream, found.sequence, found.timestamp) == (7, 65535, 65535 * 640)
+    back = FACTS.packet(found)
+    assert np.array_equal(back.codes, codes)
+    assert previous is None if back.previous is None else np.array_equal(back.previous, previous)
+
+
+class Silence:
+    """A microphone that has as much silence as is wanted at once."""
+
+    name, is_device, overruns, resampling = "silence", True, 0, 0.0
+
+    def start(self) -> None:
+        pass
+
+    def read(self) -> np.ndarray:
+        return np.zeros(1 << 16, np.float32)
+
+
+class Heads:
+    """A socket that keeps the first bytes of what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, data: bytes) -> None:
+        self.sent.append(data[:12])
+
+    def recv(self, _: int) -> bytes:
+        raise BlockingIOError
+
+
+def test_timestamps_go_on_where_sequences_wrap() -> None:
+    """65 536 packets of 16 samples and more."""
+    codec, sock = edgecodec.load(TINY), Heads()
+    seconds = 65_600 * 2 * codec.frame_size / codec.sample_rate
+    Sender(codec, Silence(), sock, "nowhere", stages=1, frames_per_packet=2, seconds=seconds).run(threading.Event())
+    heads = [struct.unpack(">BBHII", head) for head in sock.sent if is_audio(head)]
+    assert [head[2] for head in heads] == [n % 65536 for n in range(len(heads))]
+    assert [head[3] for head in heads] == [n * 2 * codec.frame_size for n in range(len(heads))]
+    assert len(heads) > 65_590
+
+
+def test_timestamps_wrap_at_their_own_size() -> None:
+    codes = np.zeros((1, 1, 2), np.int64)
+    assert parse(FACTS.datagram(Packet(5, codes), 6_710_887)).timestamp == 6_710_887 * 640 - 2**32
+
+
+def test_packets_that_no_path_carries_whole_are_refused(codec: edgecodec.Codec) -> None:
+    with pytest.raises(edgecodec.BitrateError, match="1200"):
+        Announcement(1, bytes(8), "x", 24000, 320, 100, 10, 16).datagram(Packet(0, np.zeros((1, 16, 100), np.int64)), 0)
+    with pytest.raises(edgecodec.BitrateError, match="4 frames or more"):
+        Announcement(1, bytes(8), "x", 8000, 16, 1, 2, 4)
+
+
+def test_control_packets_come_back_as_they_were() -> None:
+    for what in (FACTS, Report(7, 0.25, 12, 65540, 33), Goodbye(7), Goodbye(7, "another bundle")):
+        data = what.to_bytes()
+        assert len(data) % 4 == 0
+        assert parse(data) == what
+
+
+def test_addresses() -> None:
+    assert parse_address("host") == ("host", 5004)
+    assert parse_address("host:7") == ("host", 7)
+    assert parse_address("::1") == ("::1", 5004)
+    assert parse_address("[::1]:7") == ("::1", 7)
+    assert parse_address("[::1]") == ("::1", 5004)
+    for wrong in ("", "host:", "host:none", "host:70000", "[::1]7", ":7"):
+        with pytest.raises(NetworkError, match=r"not HOST, HOST:PORT or \[IPV6\]:PORT"):
+            parse_address(wrong)
+    with receiving_socket("127.0.0.1", free_port(), 0.1) as sock, pytest.raises(NetworkError, match="in use"):
+        receiving_socket("127.0.0.1", sock.getsockname()[1], 0.1)
+    with pytest.raises(NetworkError, match=r"no\.such\.host\.invalid"):
+        sending_socket("no.such.host.invalid", 5004)
