@@ -1,7 +1,7 @@
 """The pages: their examples run as they stand there, their links lead somewhere, and the README stays short.
 
-The blocks of a page run in its order, in one folder that holds `speech.wav` and the folders `held-out/` and
-`recordings/`. Python blocks of a page share their names; `GIVEN` is there before the first. Lines that install are left
+The blocks of a page run in its order, in one folder that holds `speech.wav`, the folders `held-out/` and
+`recordings/`, and `models/`. Python blocks of a page share their names; `GIVEN` is there before the first. Lines that install are left
 out. What cannot run here (hours of training, a microphone, another machine) is marked ```sh no-run: its options are
 still looked up in the help of its command.
 """
@@ -39,7 +39,6 @@ ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
     "OMP_NUM_THREADS": "1",
-    "EDGECODEC_CHECKPOINT": str(ROOT / "models" / "checkpoints" / "speech"),
 }
 
 
@@ -71,7 +70,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     soundfile.write(tmp_path / "speech.wav", audio, rate)
     for name, start in (("held-out", 1), ("recordings", 2)):
         (tmp_path / name).mkdir()
-        soundfile.write(tmp_path / name / "speech.wav", audio[start * rate : (start + 2) * rate], rate)
+        soundfile.write(tmp_path / name / "speech.wav", audio[start * rate : (start + 1) * rate], rate)
+    (tmp_path / "models").symlink_to(ROOT / "models")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
