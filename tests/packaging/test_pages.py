@@ -1,9 +1,9 @@
 """The pages: their examples run as they stand there, their links lead somewhere, and the README stays short.
 
 The blocks of a page run in its order, in one folder that holds `speech.wav`, the folders `held-out/` and
-`recordings/`, and `models/`. Python blocks of a page share their names; `GIVEN` is there before the first. Lines that install are left
-out. What cannot run here (hours of training, a microphone, another machine) is marked ```sh no-run: its options are
-still looked up in the help of its command.
+`recordings/`, and `models/`. Python blocks of a page share their names; `audio`, `blocks` and `play` are there before
+the first. Lines that install are left out. What cannot run here (hours of training, a microphone, another machine) is
+marked ```sh no-run: its options are still looked up in the help of its command.
 """
 
 import os
@@ -12,8 +12,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import edgecodec
 import numpy as np
@@ -76,16 +79,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(runs(*block[:2]) for block in blocks(page))])
-def test_the_blocks_of_a_page_run(page: str, folder: Path) -> None:
+@dataclass
+class Ran:
+    """What the blocks of a page left: stdout of each command, names of its Python, and what was given to `play`."""
+
+    folder: Path
+    said: dict[str, str] = field(default_factory=dict)
+    names: dict[str, Any] = field(default_factory=dict)
+    played: list[np.ndarray] = field(default_factory=list)
+
+
+def run_blocks(page: str, folder: Path) -> Ran:
     audio, _ = soundfile.read(CLIP, dtype="float32")
-    played: list[np.ndarray] = []
-    names = {"audio": audio, "blocks": np.array_split(audio, 37), "play": played.append}  # GIVEN
+    ran = Ran(folder)
+    ran.names |= {"audio": audio, "blocks": np.array_split(audio, 37), "play": ran.played.append}
     for language, mark, text in blocks(page):
         if not runs(language, mark):
             continue
         if language == "python":
-            exec(compile(text, page, "exec"), names)
+            exec(compile(text, page, "exec"), ran.names)
             continue
         for command in commands(text):
             done = subprocess.run(
@@ -97,6 +109,39 @@ def test_the_blocks_of_a_page_run(page: str, folder: Path) -> None:
                 check=False,
             )
             assert done.returncode == 0, f"{page}: {command}\n{done.stdout}{done.stderr}"
+            ran.said[command] = done.stdout
+    return ran
+
+
+def check_readme(ran: Ran) -> None:
+    original, rate = soundfile.read(ran.folder / "speech.wav")
+    for name in ("decoded.wav", "again.wav", "piped.wav"):
+        decoded, decoded_rate = soundfile.read(ran.folder / name)
+        assert decoded_rate == rate and len(decoded) == len(original), name
+    assert ran.names["codes"].shape[:2] == (1, 8)
+    assert ran.names["audio"].shape[:2] == (1, 1) and 0 <= ran.names["audio"].shape[2] - len(original) < 320
+    assert sum(map(len, ran.played)) == len(original) // 320 * 320
+    two_clips_of_three_channels = np.zeros((2, 3, 640), np.float32)
+    assert ran.names["codec"].encode(two_clips_of_three_channels).shape == (6, 8, 3)
+
+
+def check_evaluation(ran: Ran) -> None:
+    table, beside = ran.said.values()
+    assert [line.split()[1] for line in table.splitlines()[2:]] == ["1.5", "3", "6", "12"]
+    assert {"speech", "Opus"} <= {line.split()[1] for line in beside.splitlines()[2:]}
+    assert (ran.folder / "report.html").read_text().startswith("<!doctype html>")
+    picture = ElementTree.parse(ran.folder / "rate_distortion.svg").getroot()
+    assert len(picture.findall("{http://www.w3.org/2000/svg}svg")) == 2
+
+
+CHECKS = {"README.md": check_readme, "runtime/docs/evaluation.md": check_evaluation}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(runs(*block[:2]) for block in blocks(page))])
+def test_the_blocks_of_a_page_run(page: str, folder: Path) -> None:
+    ran = run_blocks(page, folder)
+    if page in CHECKS:
+        CHECKS[page](ran)
 
 
 @cache
