@@ -1,4 +1,4 @@
-"""`edgecodec receive`: datagrams through jitter buffer and decoder to a loudspeaker or a file.
+"""The receiving machine: datagrams through jitter buffer and decoder to a loudspeaker or a file.
 
     socket -> thread: parse, check -> jitter buffer -> thread: decoder -> sink
 

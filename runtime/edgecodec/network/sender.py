@@ -1,4 +1,4 @@
-"""`edgecodec send`: sound through the encoder and out as datagrams, and what the receiver says of them."""
+"""The sending machine: sound through the encoder and out as datagrams, and what the receiver says of them."""
 
 from __future__ import annotations
 
