@@ -28,7 +28,7 @@ def run(*args: object) -> str:
     """Output of a command that must succeed."""
     result = CliRunner().invoke(app, [str(arg) for arg in args])
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 @pytest.mark.timeout(120)

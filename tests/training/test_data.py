@@ -91,8 +91,8 @@ def test_unusable_audio_is_named(tmp_path: Path, shard: Path) -> None:
     with pytest.raises(DataError, match=r"cut\.tar"):
         find_clips([tmp_path], 16_000)
     (tmp_path / "cut.tar").unlink()
-    (tmp_path / "folder.tar").mkdir()
-    with pytest.raises(DataError, match=r"folder\.tar: Is a directory"):
+    (tmp_path / "folder.tar").mkdir()  # a folder like any other
+    with pytest.raises(DataError, match="no audio under"):
         find_clips([tmp_path], 16_000)
     with pytest.raises(DataError, match="every clip has weight 0"):
         batches([shard], config=DataConfig(kind_weights={}))
