@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .packets import Packet, PacketFormat
     from .stream import DecoderStatistics, DecoderStream, EncoderStream
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AudioError",

@@ -408,7 +408,7 @@ def test_a_shared_stdout_keeps_what_is_there(sounds: Path, tiny: Path, target: s
     assert written.startswith(start)
     rest = samples_of(written[len(start) :])
     assert rest.startswith(decoded)
-    assert rest[len(decoded) :].endswith(b"after\n") and b"RIFF" not in rest
+    assert rest[len(decoded) :] == b"after\n"  # not a word between
     assert Path("/dev/stdout").is_symlink() and (sounds / "fd1").is_symlink() and (sounds / "links/stdout").is_symlink()
 
 

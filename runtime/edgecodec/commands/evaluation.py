@@ -170,7 +170,7 @@ def simulate_loss(
             force=force,
             progress=progress,
         )
-    say(_loss_lines(done), asdict(done), as_json, quiet_stdout=target == "-")
+    say(_loss_lines(done), asdict(done), as_json, beside=target)
     if missing := scoring_lacks():
         typer.echo(f"edgecodec: scores need {missing}: pip install 'edgecodec[eval]'", err=True)
 

@@ -50,7 +50,7 @@ def encode(
     n = codec.stages(bitrate=bitrate, stages=stages)
     with progress_display() as progress:
         done = encode_file(codec, source, target, stages=n, mono=mono, force=force, progress=progress)
-    say(_report_line("encoded", done), asdict(done), as_json, quiet_stdout=target == "-")
+    say(_report_line("encoded", done), asdict(done), as_json, beside=target)
 
 
 def decode(
@@ -81,7 +81,7 @@ def decode(
         )
     if done.damage is not None:
         typer.echo(f"edgecodec: {source}: {done.damage}; decoded {done.seconds:.2f} s up to there", err=True)
-    say(_report_line("decoded", done), asdict(done), as_json, quiet_stdout=target == "-")
+    say(_report_line("decoded", done), asdict(done), as_json, beside=target)
 
 
 def roundtrip(
@@ -107,7 +107,7 @@ def roundtrip(
     with progress_display() as progress:
         encoded, decoded = roundtrip_file(codec, source, target, stages=n, mono=mono, force=force, progress=progress)
     text = f"{_report_line('encoded', encoded)}\n{_report_line('decoded', decoded)}"
-    say(text, {"encode": asdict(encoded), "decode": asdict(decoded)}, as_json, quiet_stdout=target == "-")
+    say(text, {"encode": asdict(encoded), "decode": asdict(decoded)}, as_json, beside=target)
 
 
 def _report_line(verb: str, r: Report) -> str:

@@ -100,7 +100,7 @@ def live(
             pump.notice = _feedback_warning(speaker)
         _run(pump)
     snapshot = pump.snapshot()
-    say_end(live_view(snapshot), asdict(snapshot), as_json, quiet_stdout=target == "-")
+    say_end(live_view(snapshot), asdict(snapshot), as_json, beside=target)
 
 
 def _run(pump: LivePump) -> None:

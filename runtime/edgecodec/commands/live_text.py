@@ -106,7 +106,7 @@ def receive_view(s: ReceiveSnapshot) -> View:
     )
 
 
-def say_end(view: View, data: dict[str, Any], as_json: bool, *, quiet_stdout: bool = False) -> None:
+def say_end(view: View, data: dict[str, Any], as_json: bool, *, beside: str | None = None) -> None:
     """How a live stream ended; as text only where the last display is not still to be seen."""
     if as_json or not (sys.stdout.isatty() and sys.stderr.isatty()):
-        say("\n".join(f"{name:<10}{value}" for name, value in view.rows), data, as_json, quiet_stdout=quiet_stdout)
+        say("\n".join(f"{name:<10}{value}" for name, value in view.rows), data, as_json, beside=beside)

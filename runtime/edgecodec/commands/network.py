@@ -116,4 +116,4 @@ def receive(
         receiver = Receiver(codec, sock, played, seconds=duration)
         run(receiver, lambda: receive_view(receiver.snapshot()), lambda _: None)
     snapshot = receiver.snapshot()
-    say_end(receive_view(snapshot), asdict(snapshot), as_json, quiet_stdout=target == "-")
+    say_end(receive_view(snapshot), asdict(snapshot), as_json, beside=target)

@@ -57,6 +57,8 @@ def load_codec(bundle: str, device: str, threads: int) -> Codec:
     return codec
 
 
-def say(text: str, data: Any, as_json: bool, *, quiet_stdout: bool = False) -> None:
-    """What a command found, as text or with `--json`: on stdout, or on stderr where stdout carries sound."""
-    typer.echo(json.dumps(data, indent=1) if as_json else text, err=quiet_stdout)
+def say(text: str, data: Any, as_json: bool, *, beside: str | None = None) -> None:
+    """Tell what a command found, as text or with `--json`: on stderr where stdout carries the output `beside`."""
+    from ..files.output import is_standard_output
+
+    typer.echo(json.dumps(data, indent=1) if as_json else text, err=beside is not None and is_standard_output(beside))

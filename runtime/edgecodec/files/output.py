@@ -129,6 +129,14 @@ def open_output(path: str, *, force: bool = False, suffixes: Collection[str] | N
             temporary.unlink()
 
 
+def is_standard_output(path: str) -> bool:
+    """Whether what is written to `path` comes out on standard output: `-`, and whatever else leads there."""
+    try:
+        return path == "-" or os.path.samestat(Path(path).stat(), os.fstat(1))
+    except (OSError, ValueError):  # no such file; or standard output is closed
+        return False
+
+
 def _check(path: str, target: Path, *, force: bool, suffixes: Collection[str] | None) -> None:
     """Refuse to write a file that would be no good, or in the place of something that is to stay."""
     suffix = Path(path).suffix.lower()
