@@ -119,6 +119,8 @@ def test_the_command_trains_stops_and_resumes(
     resumed = CliRunner().invoke(app, ["train", *call, "--resume", "--steps", "9"])
     assert resumed.exit_code == 0, resumed.output
     assert [leg.last_step for leg in load_checkpoint(out).ledger] == [6, 9]
+    done = CliRunner().invoke(app, ["train", *call, "--resume", "--steps", "9"])
+    assert done.exit_code == 2 and "nothing to train: at step 9 of 9; give --steps beyond it" in done.output
     slim = tmp_path / "slim"
     checkpoint = load_checkpoint(out)
     checkpoint.training = None

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from edgecodec.errors import ConfigError
 from edgecodec.evaluation.clips import validation_clips
 from edgecodec.evaluation.measures import MEASURES
 from numpy.typing import NDArray
@@ -81,13 +82,15 @@ def train_leg(config: Config, leg: Leg, start: Checkpoint | None = None, show: S
         show: told what happens.
 
     Raises:
-        ConfigError: values that do not fit each other.
+        ConfigError: values that do not fit each other, or no step left to train.
         DataError: nothing to train on, or a file that cannot be read.
         DeviceError: no such device.
         CheckpointError: `start` does not fit the configuration, or a checkpoint cannot be written.
         KeyboardInterrupt: after saving, when a signal came.
     """
     begun = time.monotonic()
+    if start is not None and start.step >= config.run.steps:
+        raise ConfigError(f"nothing to train: at step {start.step} of {config.run.steps}; give --steps beyond it")
     show(Status(note="reading the data, fitting the codebooks" if start is None else "reading the data"))
     trainer = Trainer(config, leg.data, device=leg.device, start=start)
     with _interruptions() as interrupted, _LegInProgress(trainer, leg, begun, show) as progress:
