@@ -27,6 +27,11 @@ MAX_PACKET = 1 << 20  # bytes of payload
 MAX_NAME = 64  # bytes of UTF-8
 
 _END = b"E"
+_FOREIGN = {  # first bytes of other codecs' files
+    b"ECDC": "an .ecdc file of encodec, whose entropy coder needs that package: decode it there, then encode the audio",
+    b"\x93NUM": "a .dac file, which is a pickle and could run code: decode it with descript-audio-codec, or save its "
+    "codes as .npz and give them to edgecodec codes",
+}
 _START = struct.Struct("<4sBH")
 _FIXED = struct.Struct("<8sIHIBBBBB")
 _END_RECORD = struct.Struct("<cQII")
@@ -240,7 +245,7 @@ class Reader:
     def _read_header(self) -> Header:
         start = self._read(_START.size)
         if len(start) < 4 or start[:4] != MAGIC:
-            raise BitstreamError("not an .edgc file" if start else "empty, not an .edgc file")
+            raise BitstreamError(_FOREIGN.get(start[:4], "not an .edgc file" if start else "empty, not an .edgc file"))
         if len(start) < _START.size:
             raise BitstreamError("truncated in the header")
         _, version, size = _START.unpack(start)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +11,9 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .codec import Codec
-from .errors import BundleError
+from .errors import BitstreamError, BundleError
 from .manifest import Manifest
+from .npz import read_npz
 
 MAX_BYTES = 64 << 20  # of one array
 # Another processor rounds differently, and a near tie may then fall the other way (and change later stages with it).
@@ -56,18 +55,13 @@ def verify(codec: Codec) -> list[GoldenResult]:
 def read_golden(bundle: Bundle) -> dict[str, NDArray[Any]]:
     """The arrays `audio` [1, 1, samples] and, for each n, `codes_<n>` [1, n, T] and `decoded_<n>` [1, 1, samples]."""
     where = bundle.path / bundle.manifest.golden.file
-    arrays = {}
     try:
-        with zipfile.ZipFile(io.BytesIO(bundle.golden())) as archive:
-            for info in archive.infolist():
-                if info.file_size > MAX_BYTES or not re.fullmatch(
-                    r"(audio|(codes|decoded)_[1-9]\d{0,2})\.npy", info.filename
-                ):
-                    raise BundleError(f"{where}: holds {info.filename[:60]!r}, which is no golden vector or too large")
-                data = io.BytesIO(archive.read(info))
-                arrays[info.filename[:-4]] = np.lib.format.read_array(data, allow_pickle=False)
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        arrays = read_npz(bundle.golden(), lambda name: True, MAX_BYTES)
+    except BitstreamError as error:
         raise BundleError(f"{where}: not golden vectors: {error}") from None
+    for name in arrays:
+        if not re.fullmatch(r"audio|(codes|decoded)_[1-9]\d{0,2}", name):
+            raise BundleError(f"{where}: holds {name[:60]!r}, which is no golden vector")
     _check_shapes(arrays, bundle.manifest, str(where))
     return arrays
 

@@ -194,8 +194,8 @@ def test_verify(run, tiny: Path, bundle: Path) -> None:
     assert "altered" in result.stderr
 
 
-NAMES = ["encode", "decode", "roundtrip", "info", "verify", "live", "devices", "send", "receive", "simulate-loss",
-         "evaluate", "bench", "export", "train"]  # fmt: skip
+NAMES = ["encode", "decode", "roundtrip", "codes", "info", "verify", "live", "devices", "send", "receive",
+         "simulate-loss", "evaluate", "bench", "export", "train"]  # fmt: skip
 
 
 def example(run, name: str) -> list[str]:

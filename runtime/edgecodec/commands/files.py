@@ -1,4 +1,4 @@
-"""The commands `encode`, `decode` and `roundtrip`: files and pipes."""
+"""The commands `encode`, `decode`, `roundtrip` and `codes`: files and pipes."""
 
 from __future__ import annotations
 
@@ -108,6 +108,35 @@ def roundtrip(
         encoded, decoded = roundtrip_file(codec, source, target, stages=n, mono=mono, force=force, progress=progress)
     text = f"{_report_line('encoded', encoded)}\n{_report_line('decoded', decoded)}"
     say(text, {"encode": asdict(encoded), "decode": asdict(decoded)}, as_json, beside=target)
+
+
+def codes(
+    source: Annotated[str, typer.Argument(metavar="IN", help=".edgc, or .npz and .safetensors that hold codes.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help=".npz or .safetensors, or .edgc.")],
+    stages: Stages = None,
+    bundle: Annotated[
+        str | None, typer.Option("--bundle", metavar="NAME|PATH", help="For .edgc. Default: the one that IN names.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Take the codes of an .edgc file as an array [channels, stages, frames], or make an .edgc of such an array.
+
+    Example: edgecodec codes speech.edgc speech.npz
+    """
+    from ..bundle import shipped_bundles
+    from ..files.code_arrays import codes_of_edgc, read_arrays, write_arrays, write_edgc
+
+    if not target.lower().endswith(".edgc"):
+        arrays = codes_of_edgc(source, stages)
+        write_arrays(arrays, target, force=force)
+    else:
+        arrays = read_arrays(source)
+        name = bundle or str(arrays.facts.get("codec", "speech"))
+        if bundle is None and name not in shipped_bundles():
+            raise typer.BadParameter(f"{source} names {name[:60]!r}, which is not shipped", param_hint="--bundle")
+        write_edgc(load_codec(name, "cpu", 1), arrays, target, source=source, force=force)
+    rows, lines, frames = arrays.codes.shape
+    say(f"{target}: codes of {rows} channels, {lines} stages, {frames} frames", None, False, beside=target)
 
 
 def _report_line(verb: str, r: Report) -> str:

@@ -1,0 +1,176 @@
+"""Codes as plain arrays, for language models and other tools: `.npz` (no pickle) or `.safetensors`, and back to .edgc.
+
+| name | what |
+|---|---|
+| `codes` | integers [B, n_stages, T]: the channels of the audio, its stages, its frames |
+| `codec`, `fingerprint` | the bundle: its name, and 16 hex digits that name its graphs |
+| `sample_rate`, `frame_rate` | Hz of the codec, code frames a second |
+| `input_rate`, `samples` | Hz and samples per channel of the audio that was encoded |
+
+In `.npz` each is an array; in `.safetensors` (https://huggingface.co/docs/safetensors) `codes` is the tensor, and the
+others stand as texts in the header's `__metadata__`. Only `codes` is needed on the way back.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bitstream import Reader, Writer
+from ..codec import Codec
+from ..errors import BitstreamError, EdgecodecError
+from ..npz import read_npz
+from ..packets import SEQUENCE_MODULUS, Packet
+from .output import open_output
+from .transcode import make_header, open_edgc
+
+SUFFIXES = (".npz", ".safetensors")
+MAX_BYTES = 1 << 30  # of a file of codes: 1,000 hours at 6 kbps
+_FACTS = ("codec", "fingerprint", "sample_rate", "frame_rate", "input_rate", "samples")
+
+
+@dataclass(frozen=True)
+class CodeArrays:
+    """Codes [B, n_stages, T] and what is known about them."""
+
+    codes: NDArray[np.integer[Any]]
+    facts: Mapping[str, str | int | float]
+
+
+def codes_of_edgc(source: str, stages: int | None = None) -> CodeArrays:
+    """All codes of an .edgc file, the first `stages` of each packet.
+
+    Raises:
+        BitstreamError: a damaged file, no codes, or packets of fewer stages than asked for, or of several counts.
+    """
+    with open_edgc(source) as file:
+        reader = Reader(file)
+        header, packets = reader.header, [packet.codes for packet in reader]
+    if reader.damage is not None:
+        raise BitstreamError(f"{source}: {reader.damage}; decode plays it up to there")
+    if not packets:
+        raise BitstreamError(f"{source}: holds no codes")
+    counts = sorted({codes.shape[1] for codes in packets})
+    wanted = counts[-1] if stages is None else stages
+    if wanted > counts[0] or wanted < 1:
+        raise BitstreamError(
+            f"{source}: has packets of {counts[0]} to {counts[-1]} stages: give -q {counts[0]} or less"
+        )
+    joined = np.concatenate([codes[:, :wanted] for codes in packets], axis=2)
+    facts: dict[str, str | int | float] = {
+        "codec": header.bundle,
+        "fingerprint": header.fingerprint.hex(),
+        "sample_rate": header.codec_rate,
+        "frame_rate": header.codec_rate / header.frame_size,
+        "input_rate": header.sample_rate,
+        "samples": int(reader.samples or 0),
+    }
+    return CodeArrays(joined.astype(np.uint8 if header.code_bits <= 8 else np.uint16), facts)
+
+
+def write_arrays(arrays: CodeArrays, target: str, *, force: bool = False) -> None:
+    """Write `.npz` or `.safetensors`, by the suffix; whole or not at all."""
+    buffer = io.BytesIO()
+    if Path(target).suffix.lower() == ".safetensors":
+        from safetensors.numpy import save
+
+        buffer.write(save({"codes": np.ascontiguousarray(arrays.codes)}, {k: str(v) for k, v in arrays.facts.items()}))
+    else:
+        named: dict[str, Any] = {name: np.array(fact) for name, fact in arrays.facts.items()}
+        np.savez_compressed(buffer, codes=arrays.codes, **named)
+    with open_output(target, force=force, suffixes=SUFFIXES) as output:
+        output.file.write(buffer.getvalue())
+
+
+def read_arrays(source: str) -> CodeArrays:
+    """Read `.npz` or `.safetensors`, by what the file holds.
+
+    Raises:
+        BitstreamError: a file that is neither, too large, damaged, or without integer codes.
+    """
+    path = Path(source)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise BitstreamError(f"{source}: larger than {MAX_BYTES >> 20} MiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BitstreamError(f"{source}: {error.strerror}") from None
+    values = _from_npz(source, data) if data[:2] == b"PK" else _from_safetensors(source, data)
+    codes = values.pop("codes", None)
+    if codes is None:
+        raise BitstreamError(f"{source}: holds no array named codes")
+    if codes.dtype.kind not in "iu" or codes.ndim not in (2, 3) or not codes.size:
+        raise BitstreamError(
+            f"{source}: codes must be integers [B, n_stages, T], not {codes.dtype} {list(codes.shape)}"
+        )
+    return CodeArrays(codes.reshape(-1, *codes.shape[-2:]), values)
+
+
+def write_edgc(codec: Codec, arrays: CodeArrays, target: str, *, source: str, force: bool = False) -> None:
+    """Write codes as an .edgc file of this codec.
+
+    Raises:
+        BitstreamError: codes that another codec made, or that this one cannot have made; a length beyond the codes.
+    """
+    facts = arrays.facts
+    if facts.get("fingerprint", codec.fingerprint.hex()) != codec.fingerprint.hex():
+        raise BitstreamError(
+            f"{source}: made with bundle {str(facts.get('codec', '?'))[:60]!r} ({str(facts['fingerprint'])[:16]}), "
+            f"not with {codec.manifest.name!r} ({codec.fingerprint.hex()}); give the right one with --bundle"
+        )
+    codes = codec.check_codes(arrays.codes)
+    rate = int(facts.get("input_rate", codec.sample_rate))
+    held = max(codes.shape[2] * codec.frame_size - codec.delay, 0) * rate // codec.sample_rate
+    samples = int(facts.get("samples", held))
+    if not 0 <= samples <= held + 2:
+        raise BitstreamError(f"{source}: says {samples} samples, its codes hold {held}")
+    header = make_header(codec, rate, len(codes), codes.shape[1])
+    size = header.frames_per_packet
+    with open_output(target, force=force) as output, Writer(output.file, header) as writer:
+        for number, start in enumerate(range(0, codes.shape[2], size)):
+            writer.write(Packet(number % SEQUENCE_MODULUS, codes[:, :, start : start + size]))
+        writer.samples = samples
+
+
+def _from_npz(source: str, data: bytes) -> dict[str, Any]:
+    try:
+        found = read_npz(data, lambda name: name == "codes" or name in _FACTS, MAX_BYTES)
+        values = {name: array if name == "codes" else array.item() for name, array in found.items()}
+    except (BitstreamError, ValueError) as error:
+        raise BitstreamError(f"{source}: {error}") from None
+    return _numbers(source, values)
+
+
+def _from_safetensors(source: str, data: bytes) -> dict[str, Any]:
+    if data[8:9] != b"{":
+        raise BitstreamError(f"{source}: neither .npz nor .safetensors")
+    import json
+
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        values: dict[str, Any] = {name: array for name, array in load(data).items() if name == "codes"}
+        size = int.from_bytes(data[:8], "little")
+        values |= {k: v for k, v in json.loads(data[8 : 8 + size]).get("__metadata__", {}).items() if k in _FACTS}
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise BitstreamError(f"{source}: damaged: {' '.join(str(error).split())[:120]}") from None
+    return _numbers(source, values)
+
+
+def _numbers(source: str, values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        for name in ("input_rate", "samples"):
+            if name in values:
+                values[name] = int(values[name])
+        if not 1000 <= values.get("input_rate", 1000) <= 768_000:
+            raise EdgecodecError
+    except (TypeError, ValueError, EdgecodecError):
+        raise BitstreamError(f"{source}: input_rate or samples is no number in range") from None
+    return values
