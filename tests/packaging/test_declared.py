@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[2]
 WINGS = ("files", "live", "network", "benchmarks", "commands")
 EXTRAS = {  # that are needed for all that a folder does
     **{f"runtime/edgecodec/{wing}": "" for wing in WINGS},
+    "runtime/edgecodec/files": "codes",
     "runtime/edgecodec/evaluation": "eval,visqol",
-    "export/edgecodec_export": "export",
+    "export/edgecodec_export": "export,hub",
     "training/edgecodec_training": "train",
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from edgecodec_training.causal import Causal
 from onnx import ModelProto
 from torch import Tensor, nn
@@ -75,3 +76,24 @@ class AdaptedCodec(nn.Module):
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
         self.facts = dict(facts or {})  # for the manifest's `training`: where the weights come from, sizes
         self.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def encode_latents(self, audio: Tensor) -> Tensor:
+        """Latents `[B, T, D]` of whole clips `[B, channels, frame_size * T]`."""
+        return self._whole(self.encoder, audio, self.contract.frame_size, 2, self.contract.encoder_lookahead)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Audio `[B, channels, frame_size * T]` of latents `[B, T, D]`."""
+        return self._whole(self.decoder, latents, 1, 1, self.contract.decoder_lookahead)
+
+    def _whole(self, part: Causal, x: Tensor, frame: int, axis: int, lookahead: int) -> Tensor:
+        """All of x through a part, in calls of as many frames as the contract wants."""
+        size = frame * self.contract.call_frames or x.shape[axis]
+        state, out = part.zero_state(len(x)), []
+        pieces = x.split(size, dim=axis)
+        for i, piece in enumerate(pieces, start=1):
+            last = (torch.tensor(int(i == len(pieces))),) if lookahead else ()
+            y, state = part(piece, state, *last)
+            out.append(y)
+        return torch.cat(out, dim=2 if axis == 1 else 1)

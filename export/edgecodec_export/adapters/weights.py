@@ -63,7 +63,8 @@ class Weights:
             if f"{prefix}.{gain}" in self:
                 v = self.take(f"{prefix}.{direction}", *shape)
                 g = self.take(f"{prefix}.{gain}", shape[0], *[1] * (len(shape) - 1))
-                return g * v / torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)), keepdim=True)
+                norm: Tensor = torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)), keepdim=True)
+                return g * v / norm
         return self.take(f"{prefix}.weight", *shape)
 
     def finish(self, ignored: Sequence[str] = ()) -> None:
