@@ -27,9 +27,13 @@ from edgecodec.sessions import Sessions
 from edgecodec_training.checkpoint import build_model, load_checkpoint
 from edgecodec_training.model import CodecModel
 
+from .adapters.adapted import AdaptedCodec, Contract
+from .adapters.catalogue import adapt
+from .adapters.hub import PREFIX
+from .adapters.sources import Published, is_own, read_published
 from .audio import Audio, calibration_clips, loudest_part, verification_audio
-from .convert import Precision, convert
-from .describe import describe
+from .convert import Converted, Precision, convert, convert_adapted
+from .describe import describe, describe_adapted
 from .model_card import Notes, model_card
 from .target_folder import bundle_folder
 from .verify import verify
@@ -46,12 +50,12 @@ Score = Callable[[Codec], list[Row]]
 class Request:
     """What to export, and what is to be said about it.
 
-    `clip`: audio that verification runs on, and whose loudest part the golden vectors hold; without one, a synthetic
-    voice. `calibration`: audio that int8 finds its ranges on, as for training. `score` makes the rows of the quality
-    table.
+    `checkpoint`: a folder of this project, or somebody else's codec (see `adapters.sources`). `clip`: audio that
+    verification runs on, and whose loudest part the golden vectors hold; without one, a synthetic voice.
+    `calibration`: audio that int8 finds its ranges on, as for training. `score` makes the rows of the quality table.
     """
 
-    checkpoint: Path
+    checkpoint: Path | str
     target: Path
     name: str
     precision: Precision = "fp32"
@@ -71,15 +75,14 @@ def export_bundle(request: Request) -> Manifest:
         CheckpointError: an unusable checkpoint. DataError: audio that cannot be used.
         ExportError: a target that exists or cannot be written, weights that cannot be stored, failed verification.
     """
-    checkpoint = load_checkpoint(request.checkpoint)
-    trained = build_model(checkpoint.config.model, checkpoint.weights)
-    audio = verification_audio(request.clip, trained.config.sample_rate, GOLDEN_SECONDS)
-    license = request.license.read_bytes() if request.license else _own_license()
+    subject = _Published(request) if _is_published(str(request.checkpoint)) else _Trained(request)
+    audio = verification_audio(request.clip, subject.sample_rate, GOLDEN_SECONDS)
+    license = request.license.read_bytes() if request.license else subject.license()
     with bundle_folder(request.target, force=request.force) as folder:
-        converted = convert(trained, request.precision, _ranges_on(request, trained))
+        converted = subject.converted()
         graphs = {name: graph.SerializeToString(deterministic=True) for name, graph in converted.graphs.items()}
         entries = GraphFiles(**{name: _entry(f"{name}.onnx", data) for name, data in graphs.items()})
-        facts = describe(request.name, checkpoint, trained, converted, request.precision, entries, request.notes)
+        facts = subject.facts(converted, entries)
         codec = _codec(folder, facts, graphs)
         parity = verify(converted.model, codec, audio, request.progress)
         golden = golden_vectors(codec, loudest_part(audio, round(GOLDEN_SECONDS * codec.sample_rate)))
@@ -94,6 +97,56 @@ def export_bundle(request: Request) -> Manifest:
         if not all(result.passed for result in verify_golden(edgecodec.load(folder))):
             raise ExportError("verification failed, no bundle was written: the golden vectors do not repeat")
     return manifest
+
+
+class _Trained:
+    """A checkpoint of this project."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._checkpoint = load_checkpoint(Path(request.checkpoint))
+        self._model = build_model(self._checkpoint.config.model, self._checkpoint.weights)
+        self.sample_rate = self._model.config.sample_rate
+
+    def converted(self) -> Converted:
+        return convert(self._model, self._request.precision, _ranges_on(self._request, self._model))
+
+    def facts(self, converted: Converted, graphs: GraphFiles) -> dict[str, Any]:
+        r = self._request
+        return describe(r.name, self._checkpoint, self._model, converted, r.precision, graphs, r.notes)
+
+    def license(self) -> bytes:
+        return _own_license()
+
+
+class _Published:
+    """Somebody else's codec."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._published: Published = read_published(str(request.checkpoint))
+        self._codec: AdaptedCodec = adapt(self._published)
+        contract = self._codec.contract
+        plain = Contract(*(getattr(contract, f.name) for f in dataclasses.fields(contract)[:5]))
+        if contract != plain:
+            raise ExportError(f"{request.checkpoint}: {self._codec.architecture} needs a bundle of format 2")
+        self.sample_rate = contract.sample_rate
+
+    def converted(self) -> Converted:
+        return convert_adapted(self._codec, self._request.precision)
+
+    def facts(self, converted: Converted, graphs: GraphFiles) -> dict[str, Any]:
+        r, origin = self._request, self._published.origin
+        return describe_adapted(r.name, converted, r.precision, graphs, r.notes, origin)
+
+    def license(self) -> bytes:
+        return self._published.license_text()
+
+
+def _is_published(source: str) -> bool:
+    """Whether a source is to be read as somebody else's; what is nothing at all is said to be no checkpoint."""
+    path = Path(source)
+    return source.startswith(PREFIX) or path.is_file() or (not is_own(path) and (path / "config.json").exists())
 
 
 def golden_vectors(codec: Codec, audio: Audio) -> bytes:

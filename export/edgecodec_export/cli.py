@@ -23,7 +23,12 @@ class Numbers(str, Enum):
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, or the folder of a training run.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Checkpoint or training run; a model of transformers or its makers; hf:owner/name."
+        ),
+    ],
     bundle: Annotated[Path, typer.Argument(help="Folder to write.")],
     name: Annotated[str, typer.Option(help="Name of the bundle; by default, that of the folder.")] = "",
     precision: Annotated[
@@ -43,7 +48,7 @@ def export(
         bool, typer.Option("--json", help="Report as JSON: folder, bytes, and the whole manifest.")
     ] = False,
 ) -> None:
-    """Export a checkpoint to a bundle, and verify it.
+    """Export a checkpoint to a bundle, and verify it; your own, or a published EnCodec.
 
     Example: edgecodec export runs/speech bundles/speech --precision int8 --calibration audio/train
     """

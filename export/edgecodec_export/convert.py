@@ -16,12 +16,14 @@ from typing import Literal
 
 import numpy as np
 import torch
+from edgecodec.errors import ExportError
 from edgecodec_training.codebook_search import LookupTables
 from edgecodec_training.model import CodecModel
 from edgecodec_training.quantizer import Quantizer, QuantizerConfig
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from .adapters.adapted import AdaptedCodec
 from .fp16 import round_to_fp16, store_fp16
 from .graphs import decoder_graph, encoder_graph
 from .int8 import int8_tables, use_int8
@@ -46,7 +48,7 @@ class StoredQuantizer(Quantizer):
 class Converted:
     """The graphs by name, and the torch model whose numbers they hold."""
 
-    model: CodecModel
+    model: CodecModel | AdaptedCodec
     graphs: dict[str, ModelProto]
 
 
@@ -58,6 +60,31 @@ def convert(trained: CodecModel, precision: Precision = "fp32", clips: Iterable[
     """
     model = stored_model(trained, precision, clips)
     graphs = codec_graphs(model)
+    if precision != "fp32":
+        graphs = {name: store_fp16(graph) for name, graph in graphs.items()}
+    return Converted(model, graphs)
+
+
+def convert_adapted(published: AdaptedCodec, precision: Precision = "fp32") -> Converted:
+    """The graphs of somebody else's codec.
+
+    Raises:
+        ExportError: numbers that the precision cannot hold; int8.
+    """
+    if precision == "int8":
+        raise ExportError("int8 is for codecs that were trained here: use --precision fp16")
+    model, contract = copy.deepcopy(published), published.contract
+    if precision != "fp32":
+        with torch.no_grad():
+            for part in (model.encoder, model.decoder):
+                for tensor in itertools.chain(part.parameters(), part.buffers()):
+                    tensor.copy_(round_to_fp16(tensor))
+        model.quantizer = model.quantizer.rounded(round_to_fp16)
+    graphs = {
+        "encoder": encoder_graph(model.encoder, contract.frame_size, contract.latent_dim),
+        **model.quantizer.graphs(),
+        "decoder": decoder_graph(model.decoder, contract.frame_size, contract.latent_dim),
+    }
     if precision != "fp32":
         graphs = {name: store_fp16(graph) for name, graph in graphs.items()}
     return Converted(model, graphs)

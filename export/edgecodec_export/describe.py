@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgecodec.manifest import GraphFiles, Latency, PartSizes, QuantizerFacts, S
 from edgecodec_training.checkpoint import Checkpoint
 from edgecodec_training.model import CodecModel, macs_per_second, parameter_count
 
+from .adapters.adapted import AdaptedCodec
 from .convert import Converted, Precision
 from .model_card import Notes
 from .onnx_model import opset_of
@@ -39,7 +41,8 @@ def describe(
         ExportError: graphs of several opsets.
     """
     config = checkpoint.config.model
-    quantizer = config.quantizer
+    quantizer, stored = config.quantizer, converted.model
+    assert isinstance(stored, CodecModel)
     return {
         "name": name,
         "architecture": config.architecture,
@@ -52,7 +55,7 @@ def describe(
         "parameters": PartSizes(
             *(parameter_count(part) for part in (trained.encoder, trained.decoder, trained.quantizer))
         ),
-        "macs_per_second": _macs(trained, converted.model),
+        "macs_per_second": _macs(trained, stored),
         "opset": opset_of(converted.graphs),
         "precision": PRECISIONS[precision],
         "graphs": graphs,
@@ -62,8 +65,49 @@ def describe(
             "data": list(notes.data),
             "model": asdict(config),
         },
-        "tools": {"python": platform.python_version()} | {tool: importlib.metadata.version(tool) for tool in _TOOLS},
+        "tools": _tools(),
     }
+
+
+def describe_adapted(
+    name: str, converted: Converted, precision: Precision, graphs: GraphFiles, notes: Notes, origin: Mapping[str, str]
+) -> dict[str, Any]:
+    """The same of somebody else's codec; `origin` tells where its weights come from, and under which licence."""
+    model = converted.model
+    assert isinstance(model, AdaptedCodec)
+    c = model.contract
+    seconds = _COUNTED_FRAMES * c.frame_size / c.sample_rate
+    audio = torch.zeros(1, c.channels, _COUNTED_FRAMES * c.frame_size)
+    latents = torch.zeros(1, _COUNTED_FRAMES, c.latent_dim)
+    return {
+        "name": name,
+        "architecture": model.architecture,
+        "sample_rate": c.sample_rate,
+        "frame_size": c.frame_size,
+        "latent_dim": c.latent_dim,
+        "quantizer": QuantizerFacts("rvq", c.codebook_size, c.max_stages),
+        "state": StateSizes(model.encoder.state_size, model.decoder.state_size),
+        "latency": Latency(c.frame_size, 0),
+        "parameters": PartSizes(*(_numbers(part) for part in (model.encoder, model.decoder, model.quantizer))),
+        "macs_per_second": PartSizes(
+            encoder=macs_per_second(model.encoder, audio, seconds),
+            decoder=macs_per_second(model.decoder, latents, seconds),
+            quantizer=round(model.quantizer.macs() * c.sample_rate / c.frame_size),
+        ),
+        "opset": opset_of(converted.graphs),
+        "precision": PRECISIONS[precision],
+        "graphs": graphs,
+        "training": {"origin": dict(origin), "data": list(notes.data), "model": model.facts},
+        "tools": _tools(),
+    }
+
+
+def _numbers(part: torch.nn.Module) -> int:
+    return sum(tensor.numel() for tensor in (*part.parameters(), *part.buffers()))
+
+
+def _tools() -> dict[str, str]:
+    return {"python": platform.python_version()} | {tool: importlib.metadata.version(tool) for tool in _TOOLS}
 
 
 def _macs(trained: CodecModel, stored: CodecModel) -> PartSizes:

@@ -18,6 +18,7 @@ from edgecodec_training.causal import Causal
 from onnx import GraphProto, ModelProto, helper
 from torch import Tensor
 
+from .adapters.lstm import lstm_nodes
 from .int8 import int8_product_nodes
 from .onnx_model import OPSET, onnx_model
 
@@ -55,6 +56,7 @@ def _export(module: Causal, example: Tensor, names: tuple[str, str], dynamic: di
                 torch.ops.aten.view.default: _view(),
                 torch.ops.aten._unsafe_view.default: _view(),
                 torch.ops.edgecodec.int8_product.default: int8_product_nodes,
+                torch.ops.edgecodec.lstm.default: lstm_nodes,
             },
             external_data=False,
         )

@@ -126,6 +126,9 @@ def _sizes(m: Manifest) -> Iterator[str]:
 
 
 def _training(training: dict[str, Any], sample_rate: int) -> Iterator[str]:
+    if "legs" not in training:
+        yield from _origin(training.get("origin", {}))
+        return
     legs = training["legs"]
     audio, wall = (sum(leg.get(key, 0) for leg in legs) / 3600 for key in ("audio_seconds", "wall_seconds"))
     yield f"{training['step']:,} steps, crops of {audio:,.1f} h in all at {sample_rate / 1000:g} kHz, in {wall:.1f} h:"
@@ -133,6 +136,14 @@ def _training(training: dict[str, Any], sample_rate: int) -> Iterator[str]:
     for leg in legs:
         steps = f"steps {leg.get('first_step', '?')} to {leg.get('last_step', '?')}"
         yield f"- {steps}: {leg.get('wall_seconds', 0) / 3600:.1f} h on {leg.get('machine', '?')}"
+
+
+def _origin(origin: dict[str, str]) -> Iterator[str]:
+    """Of somebody else's weights."""
+    hub, revision = origin.get("hub"), origin.get("revision")
+    source = f"`{hub}` of the Hugging Face hub, revision `{revision}`" if hub else "a file that was given to the export"
+    yield f"Trained by others; the weights come from {source}."
+    yield f"Their licence: {origin.get('licence') or 'not stated where they were found; ask their authors before use'}."
 
 
 def _parity(m: Manifest) -> Iterator[str]:

@@ -24,6 +24,7 @@ from edgecodec.progress import Progress, silent
 from edgecodec_training.model import CodecModel
 from numpy.typing import NDArray
 
+from .adapters.adapted import AdaptedCodec
 from .int8 import Int8Linear
 
 Audio = NDArray[np.float32]
@@ -59,7 +60,9 @@ class Parity:
         return asdict(self) | {"frames": list(self.frames), "batches": list(self.batches)}
 
 
-def verify(model: CodecModel, codec: Codec, audio: Audio, progress: Progress = silent, seed: int = 0) -> Parity:
+def verify(
+    model: CodecModel | AdaptedCodec, codec: Codec, audio: Audio, progress: Progress = silent, seed: int = 0
+) -> Parity:
     """Compare a codec with the torch model that its graphs were made of, on `audio` [samples] and on noise.
 
     Raises:
@@ -69,7 +72,7 @@ def verify(model: CodecModel, codec: Codec, audio: Audio, progress: Progress = s
     comparison = _Comparison(model, codec)
     cases = [(batch, frames) for batch in BATCHES for frames in FRAMES]
     for done, (batch, frames) in enumerate(cases, start=1):
-        clips = _clips(audio, batch, frames * model.config.frame_size, rng)
+        clips = _clips(audio, batch, frames * codec.frame_size, rng)
         comparison.compare(clips, f"batch {batch}, {frames} frames")
         progress("verified", done, len(cases))
     comparison.require_agreement()
@@ -87,8 +90,8 @@ def verify(model: CodecModel, codec: Codec, audio: Audio, progress: Progress = s
 class _Comparison:
     """The torch model and the four graphs, side by side on the same clips."""
 
-    def __init__(self, model: CodecModel, codec: Codec) -> None:
-        self._model = model
+    def __init__(self, model: CodecModel | AdaptedCodec, codec: Codec) -> None:
+        self._model, self._max_stages = model, codec.max_stages
         self._graphs = {name: _runner(graph) for name, graph in codec.bundle.graphs.items()}
         stepped = any(isinstance(layer, Int8Linear) for layer in model.modules())
         self.latents_tolerance = INT8_TOLERANCE if stepped else LATENTS_TOLERANCE
@@ -102,7 +105,7 @@ class _Comparison:
         ours, theirs = self._encoded(clips)
         error = self.latents.add(ours, theirs)
         _require(error <= self.latents_tolerance, f"latents differ by {error:.1e} ({where})")
-        for n in range(1, self._model.quantizer.max_stages + 1):
+        for n in range(1, self._max_stages + 1):
             here = f"{where}, {n} stages"
             codes = self._codes(theirs, n, here)
             self.error_excess = max(self.error_excess, self._excess(theirs, codes))

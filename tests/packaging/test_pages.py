@@ -28,6 +28,7 @@ PAGES = [
     "README.md",
     "CHANGELOG.md",
     "export/README.md",
+    "export/docs/adapters.md",
     "training/README.md",
     "training/docs/experiments.md",
     "tests/README.md",

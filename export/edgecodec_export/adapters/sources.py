@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,16 @@ class Published:
     config: dict[str, Any]
     weights: Weights
     origin: dict[str, str] = field(default_factory=dict)  # hub name, revision and licence, where they are known
+    license_file: str = ""  # text of the LICENSE that lies beside the weights
+
+    def license_text(self) -> bytes:
+        """What a bundle's LICENSE says of these weights."""
+        if self.license_file:
+            return self.license_file.encode()
+        named = self.origin.get("licence")
+        what = f"licence {named}" if named else "a licence that was not stated where they were found"
+        text = f"The weights of this bundle are other people's, under {what}. The graphs around them: Apache-2.0.\n"
+        return text.encode()
 
 
 def is_own(source: Path) -> bool:
@@ -60,7 +70,7 @@ def read_published(source: str) -> Published:
         snapshot = download(source)
         found = read_published(str(snapshot.folder))
         origin = {"hub": source.removeprefix(PREFIX).partition("@")[0], "revision": snapshot.revision}
-        return Published(found.kind, found.layout, found.config, found.weights, origin | found.origin)
+        return replace(found, origin=origin | found.origin)
     path = Path(source)
     if not path.exists():
         raise CheckpointError(f"{source}: no such file or folder; models of the hub are hf:owner/name")
@@ -73,7 +83,8 @@ def read_published(source: str) -> Published:
     else:
         tensors = _file_tensors(path)
     licence = licence_of(folder) if path.is_dir() else ""
-    return _recognised(source, config, tensors, {"licence": licence} if licence else {})
+    found = _recognised(source, config, tensors, {"licence": licence} if licence else {})
+    return replace(found, license_file=_license_file(folder)) if path.is_dir() else found
 
 
 def _recognised(
@@ -120,6 +131,14 @@ def _config(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: no JSON object")
     return values
+
+
+def _license_file(folder: Path) -> str:
+    path = next((path for path in sorted(folder.glob("LICENSE*")) if path.is_file()), None)
+    try:
+        return "" if path is None or path.stat().st_size > MAX_CONFIG else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _folder_tensors(folder: Path) -> dict[str, Any]:

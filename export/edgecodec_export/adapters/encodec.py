@@ -1,0 +1,226 @@
+"""EnCodec (Défossez et al. 2022, arXiv:2210.13438): the causal 24 kHz model, of transformers' or the original's names.
+
+    encoder  conv 7 · (residual unit, ELU, conv 2r / r) for r = 2, 4, 5, 8 · LSTM · ELU · conv 7
+    decoder  conv 7 · LSTM · (ELU, transposed conv 2r / r, residual unit) for r = 8, 5, 4, 2 · ELU · conv 7
+
+The original pads the start of a clip by reflection, which needs samples that a stream has not heard yet. Here a clip
+starts from silence: the codes of its first frames differ (most of the first 7, none after the 22nd), all others are the
+original's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from edgecodec.errors import CheckpointError
+from edgecodec_training.causal import Causal, Chain
+from edgecodec_training.convolutions import CausalConv, CausalUpsample
+from torch import Tensor, nn
+
+from .adapted import AdaptedCodec, Contract
+from .euclidean import EuclideanQuantizer
+from .lstm import ResidualLstm
+from .weights import Weights
+
+# From the original package's names to those of transformers.
+_ORIGINAL_NAMES = (
+    (r"(encoder|decoder)\.model\.(.*)\.conv\.conv\.(.*)", r"\1.layers.\2.conv.\3"),
+    (r"(encoder|decoder)\.model\.(.*)\.convtr\.convtr\.(.*)", r"\1.layers.\2.conv.\3"),
+    (r"(encoder|decoder)\.model\.(.*)", r"\1.layers.\2"),
+    (r"quantizer\.vq\.layers\.(\d+)\._codebook\.(.*)", r"quantizer.layers.\1.codebook.\2"),
+)
+_24_KHZ: dict[str, Any] = {  # what the original's file does not say
+    "sampling_rate": 24_000,
+    "audio_channels": 1,
+    "use_causal_conv": True,
+    "norm_type": "weight_norm",
+    "normalize": False,
+    "chunk_length_s": None,
+    "upsampling_ratios": [8, 5, 4, 2],
+    "num_filters": 32,
+    "num_residual_layers": 1,
+    "dilation_growth_rate": 2,
+    "kernel_size": 7,
+    "last_kernel_size": 7,
+    "residual_kernel_size": 3,
+    "compress": 2,
+    "num_lstm_layers": 2,
+    "hidden_size": 128,
+    "codebook_size": 1024,
+    "codebook_dim": 128,
+    "use_conv_shortcut": True,
+    "target_bandwidths": [1.5, 3.0, 6.0, 12.0, 24.0],
+}
+_LEARNING = [r"quantizer\.layers\.\d+\.codebook\.(inited|cluster_size|embed_avg)"]  # of training, no part of the codec
+
+
+def from_original(weights: Weights) -> AdaptedCodec:
+    """The codec of a state dict of the `encodec` package, which holds no configuration: the 24 kHz model.
+
+    Raises:
+        CheckpointError: tensors that are missing, left over, or of other shapes.
+    """
+    return from_transformers({}, weights.renamed(_ORIGINAL_NAMES))
+
+
+def from_transformers(config: dict[str, Any], weights: Weights) -> AdaptedCodec:
+    """The codec of transformers' `EncodecModel`.
+
+    Raises:
+        CheckpointError: a configuration that is not causal, stereo or in chunks, or that the tensors contradict.
+    """
+    c = _checked(_24_KHZ | {key: value for key, value in config.items() if key in _24_KHZ}, weights.where)
+    frame_size = math.prod(c["upsampling_ratios"])
+    frame_rate = math.ceil(c["sampling_rate"] / frame_size)
+    bits = math.log2(c["codebook_size"])
+    stages = max(1, int(1000 * c["target_bandwidths"][-1] // (frame_rate * bits)))
+    shape = (c["codebook_size"], c["codebook_dim"])
+    books = torch.stack([weights.take(f"quantizer.layers.{i}.codebook.embed", *shape) for i in range(stages)])
+    codec = AdaptedCodec(
+        "encodec",
+        Contract(c["sampling_rate"], frame_size, c["hidden_size"], c["codebook_size"], stages),
+        EncodecEncoder(c, weights),
+        EuclideanQuantizer(books),
+        EncodecDecoder(c, weights),
+        {key: c[key] for key in ("num_filters", "upsampling_ratios", "num_lstm_layers")},
+    )
+    weights.finish(_LEARNING)
+    return codec
+
+
+class EncodecEncoder(Causal):
+    """audio `[B, 1, frame_size * T]` to latents `[B, T, D]`."""
+
+    def __init__(self, c: dict[str, Any], weights: Weights) -> None:
+        super().__init__()
+        names = _Names("encoder.layers")
+        channels = c["num_filters"]
+        layers: list[nn.Module] = [_conv(weights, next(names), c["audio_channels"], channels, c["kernel_size"])]
+        for ratio in reversed(c["upsampling_ratios"]):
+            layers += [_residual_unit(c, weights, next(names), channels, j) for j in range(c["num_residual_layers"])]
+            layers += [nn.ELU()]
+            next(names)
+            layers += [_conv(weights, next(names), channels, 2 * channels, 2 * ratio, stride=ratio)]
+            channels *= 2
+        layers += [ResidualLstm(channels, c["num_lstm_layers"], weights, f"{next(names)}.lstm"), nn.ELU()]
+        next(names)
+        layers += [_conv(weights, next(names), channels, c["hidden_size"], c["last_kernel_size"])]
+        self.chain = Chain(layers)
+        self.state_size = self.chain.state_size
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class and `Causal.forward`."""
+        latents, state = self.chain(x.unsqueeze(2), state)
+        return latents.squeeze(2).transpose(1, 2), state
+
+
+class EncodecDecoder(Causal):
+    """latents `[B, T, D]` to audio `[B, 1, frame_size * T]`."""
+
+    def __init__(self, c: dict[str, Any], weights: Weights) -> None:
+        super().__init__()
+        names = _Names("decoder.layers")
+        channels = c["num_filters"] * 2 ** len(c["upsampling_ratios"])
+        layers: list[nn.Module] = [
+            _conv(weights, next(names), c["hidden_size"], channels, c["kernel_size"]),
+            ResidualLstm(channels, c["num_lstm_layers"], weights, f"{next(names)}.lstm"),
+        ]
+        for ratio in c["upsampling_ratios"]:
+            layers += [nn.ELU()]
+            next(names)
+            layers += [_upsample(weights, next(names), channels, channels // 2, ratio)]
+            channels //= 2
+            layers += [_residual_unit(c, weights, next(names), channels, j) for j in range(c["num_residual_layers"])]
+        layers += [nn.ELU()]
+        next(names)
+        layers += [_conv(weights, next(names), channels, c["audio_channels"], c["last_kernel_size"])]
+        self.chain = Chain(layers)
+        self.state_size = self.chain.state_size
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class and `Causal.forward`."""
+        audio, state = self.chain(x.transpose(1, 2).unsqueeze(2), state)
+        return audio.squeeze(2), state
+
+
+class _Names:
+    """`prefix.0`, `prefix.1`, …: both layouts count all layers, those without weights too."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix, self._count = prefix, -1
+
+    def __next__(self) -> str:
+        self._count += 1
+        return f"{self._prefix}.{self._count}"
+
+
+class _ResidualUnit(Causal):
+    """ELU, dilated convolution, ELU, pointwise convolution, plus the input or a pointwise convolution of it."""
+
+    def __init__(self, block: list[nn.Module], shortcut: CausalConv | None) -> None:
+        super().__init__()
+        self.block, self.shortcut = Chain(block), shortcut
+        self.state_size = self.block.state_size
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y, state = self.block(x, state)
+        return (x if self.shortcut is None else self.shortcut.conv(x)) + y, state
+
+
+def _residual_unit(c: dict[str, Any], weights: Weights, name: str, channels: int, number: int) -> _ResidualUnit:
+    hidden, kernel, dilation = channels // c["compress"], c["residual_kernel_size"], c["dilation_growth_rate"] ** number
+    block = [
+        nn.ELU(),
+        _conv(weights, f"{name}.block.1", channels, hidden, kernel, dilation=dilation),
+        nn.ELU(),
+        _conv(weights, f"{name}.block.3", hidden, channels, 1),
+    ]
+    shortcut = _conv(weights, f"{name}.shortcut", channels, channels, 1) if c["use_conv_shortcut"] else None
+    return _ResidualUnit(block, shortcut)
+
+
+def _conv(weights: Weights, name: str, inside: int, out: int, kernel: int, **options: int) -> CausalConv:
+    layer = CausalConv(inside, out, kernel, **options)
+    assert layer.conv.bias is not None
+    layer.conv.weight.data = weights.kernel(f"{name}.conv", out, inside, kernel).unsqueeze(2)
+    layer.conv.bias.data = weights.take(f"{name}.conv.bias", out)
+    return layer
+
+
+def _upsample(weights: Weights, name: str, inside: int, out: int, stride: int) -> CausalUpsample:
+    """A transposed convolution of kernel 2 * stride: its two halves are the two taps of `CausalUpsample`."""
+    layer = CausalUpsample(inside, out, stride)
+    conv = layer.conv.conv
+    assert conv.bias is not None
+    now, later = weights.kernel(f"{name}.conv", inside, out, 2 * stride).permute(1, 2, 0).chunk(2, dim=1)
+    conv.weight.data = torch.stack([later, now], dim=3).reshape(out * stride, inside, 1, 2)
+    conv.bias.data = weights.take(f"{name}.conv.bias", out).repeat_interleave(stride)
+    return layer
+
+
+def _checked(c: dict[str, Any], where: str) -> dict[str, Any]:
+    """The configuration, if it is one of the kind that is adapted."""
+    unlike = {
+        "use_causal_conv": True,
+        "norm_type": "weight_norm",
+        "normalize": False,
+        "chunk_length_s": None,
+        "audio_channels": 1,
+    }
+    for key, wanted in unlike.items():
+        if c[key] != wanted:
+            raise CheckpointError(
+                f"{where}: EnCodec with {key} = {c[key]!r} is not adapted yet, only the causal mono model (24 kHz) is"
+            )
+    counts = [c[key] for key in _24_KHZ if isinstance(_24_KHZ[key], int) and not isinstance(_24_KHZ[key], bool)]
+    ratios, rates = c["upsampling_ratios"], c["target_bandwidths"]
+    plain = all(type(n) is int and 0 < n <= 1 << 20 for n in counts)
+    if not (plain and isinstance(ratios, list) and all(type(r) is int and 1 < r <= 64 for r in ratios) and ratios):
+        raise CheckpointError(f"{where}: config.json holds a size that is no whole number in range")
+    if not (isinstance(rates, list) and rates and all(isinstance(r, int | float) and 0 < r < 1000 for r in rates)):
+        raise CheckpointError(f"{where}: config.json: target_bandwidths must list kbps")
+    if c["codebook_dim"] != c["hidden_size"]:
+        raise CheckpointError(f"{where}: codebooks of {c['codebook_dim']} dimensions for latents of {c['hidden_size']}")
+    return c

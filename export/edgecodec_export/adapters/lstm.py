@@ -1,0 +1,96 @@
+"""The LSTM as a layer with functional state: in torch its own kernel, in ONNX the operator `LSTM` with initial states.
+
+An LSTM that torch exports is tied to one length or one batch; as an operator of ours both stay free, and onnxruntime
+runs it in one kernel. Long Short-Term Memory: Hochreiter and Schmidhuber 1997.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from edgecodec_training.causal import Causal
+from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
+
+from .weights import Weights
+
+_ONNX_GATES, _TORCH_GATES = "iofc", "ifco"
+
+
+def _reordered(rows: Tensor, have: str, want: str) -> Tensor:
+    """The rows of four gates, [4 * H, …], in another order of the gates."""
+    gates = dict(zip(have, rows.chunk(4), strict=True))
+    return torch.cat([gates[gate] for gate in want])
+
+
+@torch.library.custom_op("edgecodec::lstm", mutates_args=())
+def lstm(
+    x: Tensor, weight: Tensor, recurrence: Tensor, bias: Tensor, h: Tensor, c: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`x` [T, B, I] after the states h and c [1, B, H], gates in ONNX's order; outputs [T, B, H], next h, next c."""
+    w, r, b = (_reordered(rows, _ONNX_GATES, _TORCH_GATES) for rows in (weight, recurrence, bias))
+    parts = [w.contiguous(), r.contiguous(), b.contiguous(), torch.zeros_like(b)]
+    y, next_h, next_c = torch.lstm(x, (h, c), parts, True, 1, 0.0, False, False, False)
+    return y.clone(), next_h.clone(), next_c.clone()
+
+
+@lstm.register_fake
+def _(
+    x: Tensor, weight: Tensor, recurrence: Tensor, bias: Tensor, h: Tensor, c: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(*x.shape[:2], h.shape[2]), torch.empty_like(h), torch.empty_like(c)
+
+
+@register_flop_formula(torch.ops.edgecodec.lstm)
+def _flops(x: Any, weight: Any, recurrence: Any, *_: Any, **__: Any) -> int:
+    steps = int(x[0] * x[1])
+    return 2 * steps * int(weight[0] * weight[1] + recurrence[0] * recurrence[1])
+
+
+def lstm_nodes(x: Any, weight: Any, recurrence: Any, bias: Any, h: Any, c: Any) -> Any:
+    """`lstm` in ONNX, for the exporter's translation table."""
+    from onnxscript import opset18 as op
+
+    axis: Any = op.Constant(value_ints=[0])
+    direction: Any = op.Constant(value_ints=[1])
+    none = op.Sub(bias, bias)  # ONNX adds two biases
+    both = op.Unsqueeze(op.Concat(bias, none, axis=0), axis)
+    y, next_h, next_c = op.LSTM(
+        x,
+        op.Unsqueeze(weight, axis),
+        op.Unsqueeze(recurrence, axis),
+        both,
+        None,
+        h,
+        c,
+        hidden_size=int(recurrence.shape[1]),
+    )
+    return op.Squeeze(y, direction), next_h, next_c
+
+
+class ResidualLstm(Causal):
+    """Layers of LSTM over columns `[B, C, 1, T]`, plus their input (EnCodec, arXiv:2210.13438, section 3.1)."""
+
+    def __init__(self, channels: int, layers: int, weights: Weights, prefix: str) -> None:
+        super().__init__()
+        self.channels, self.layers = channels, layers
+        self.state_size = 2 * layers * channels
+        for i in range(layers):
+            weight = weights.take(f"{prefix}.weight_ih_l{i}", 4 * channels, channels)
+            recurrence = weights.take(f"{prefix}.weight_hh_l{i}", 4 * channels, channels)
+            bias = sum(weights.take(f"{prefix}.bias_{kind}_l{i}", 4 * channels) for kind in ("ih", "hh"))
+            for name, rows in (("weight", weight), ("recurrence", recurrence), ("bias", bias)):
+                assert isinstance(rows, Tensor)
+                self.register_parameter(f"{name}_{i}", nn.Parameter(_reordered(rows, _TORCH_GATES, _ONNX_GATES)))
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, C, 1, T]` to the same shape."""
+        columns = x.squeeze(2).permute(2, 0, 1)  # [T, B, C]
+        states = state.split(self.channels, dim=1)
+        y, following = columns, []
+        for i in range(self.layers):
+            weight, recurrence, bias = (getattr(self, f"{name}_{i}") for name in ("weight", "recurrence", "bias"))
+            y, h, c = lstm(y, weight, recurrence, bias, states[2 * i].unsqueeze(0), states[2 * i + 1].unsqueeze(0))
+            following += [h.squeeze(0), c.squeeze(0)]
+        return x + y.permute(1, 2, 0).unsqueeze(2), torch.cat(following, dim=1)
