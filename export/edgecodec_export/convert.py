@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from .adapters.adapted import AdaptedCodec
+from .adapters.graphs import adapted_graphs
 from .fp16 import round_to_fp16, store_fp16
 from .graphs import decoder_graph, encoder_graph
 from .int8 import int8_tables, use_int8
@@ -73,18 +74,14 @@ def convert_adapted(published: AdaptedCodec, precision: Precision = "fp32") -> C
     """
     if precision == "int8":
         raise ExportError("int8 is for codecs that were trained here: use --precision fp16")
-    model, contract = copy.deepcopy(published), published.contract
+    model = copy.deepcopy(published)
     if precision != "fp32":
         with torch.no_grad():
             for part in (model.encoder, model.decoder):
                 for tensor in itertools.chain(part.parameters(), part.buffers()):
                     tensor.copy_(round_to_fp16(tensor))
         model.quantizer = model.quantizer.rounded(round_to_fp16)
-    graphs = {
-        "encoder": encoder_graph(model.encoder, contract.frame_size, contract.latent_dim),
-        **model.quantizer.graphs(),
-        "decoder": decoder_graph(model.decoder, contract.frame_size, contract.latent_dim),
-    }
+    graphs = adapted_graphs(model)
     if precision != "fp32":
         graphs = {name: store_fp16(graph) for name, graph in graphs.items()}
     return Converted(model, graphs)

@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,6 @@ from edgecodec_training.causal import Causal
 from onnx import GraphProto, ModelProto, helper
 from torch import Tensor
 
-from .adapters.lstm import lstm_nodes
 from .int8 import int8_product_nodes
 from .onnx_model import OPSET, onnx_model
 
@@ -26,37 +25,48 @@ from .onnx_model import OPSET, onnx_model
 def encoder_graph(encoder: Causal, frame_size: int, latent_dim: int) -> ModelProto:
     """`audio` [B, 1, frame_size * T] and `state` [B, S] to `latents` [B, T, D] and `next_state` [B, S]."""
     batch, frames = torch.export.Dim("B"), torch.export.Dim("T")
-    program = _export(
-        encoder, torch.zeros(2, 1, 3 * frame_size), ("audio", "latents"), {0: batch, 2: frame_size * frames}
-    )
-    return _clean(program, "encoder", ["B", "T", latent_dim])
+    audio, state = torch.zeros(2, 1, 3 * frame_size), torch.zeros(2, encoder.state_size)
+    program = exported(encoder, [audio, state], ("audio", "latents"), {0: batch, 2: frame_size * frames})
+    return clean(program, "encoder", ["B", "T", latent_dim])
 
 
 def decoder_graph(decoder: Causal, frame_size: int, latent_dim: int) -> ModelProto:
     """`latents` [B, T, D] and `state` [B, S] to `audio` [B, 1, frame_size * T] and `next_state` [B, S]."""
     batch, frames = torch.export.Dim("B"), torch.export.Dim("T")
-    program = _export(decoder, torch.zeros(2, 3, latent_dim), ("latents", "audio"), {0: batch, 1: frames})
-    return _clean(program, "decoder", ["B", 1, f"{frame_size}*T"])
+    latents, state = torch.zeros(2, 3, latent_dim), torch.zeros(2, decoder.state_size)
+    program = exported(decoder, [latents, state], ("latents", "audio"), {0: batch, 1: frames})
+    return clean(program, "decoder", ["B", 1, f"{frame_size}*T"])
 
 
-def _export(module: Causal, example: Tensor, names: tuple[str, str], dynamic: dict[int, Any]) -> ModelProto:
+def exported(
+    module: Causal,
+    example: Sequence[Tensor],
+    names: tuple[str, str],
+    dynamic: dict[int, Any],
+    translations: Mapping[Any, Callable[..., Any]] | None = None,
+) -> ModelProto:
+    """The graph of a layer, traced on its example inputs: x, `state` and, where it looks ahead, `last` (a scalar).
+
+    `names` are those of x and of the result, `dynamic` the axes of x that may vary (0 is the batch), `translations`
+    the ONNX forms of more custom operators.
+    """
     source, result = names
     with _quiet():
         program = torch.onnx.export(
             module,
-            (example, torch.zeros(len(example), module.state_size)),
+            tuple(example),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            input_names=[source, "state"],
+            input_names=[source, "state", "last"][: len(example)],
             output_names=[result, "next_state"],
-            dynamic_shapes=(dynamic, {0: dynamic[0]}),
+            dynamic_shapes=(dynamic, {0: dynamic[0]}, {})[: len(example)],
             custom_translation_table={
                 torch.ops.aten.gelu.default: _gelu(),
                 torch.ops.aten.view.default: _view(),
                 torch.ops.aten._unsafe_view.default: _view(),
                 torch.ops.edgecodec.int8_product.default: int8_product_nodes,
-                torch.ops.edgecodec.lstm.default: lstm_nodes,
+                **(translations or {}),
             },
             external_data=False,
         )
@@ -108,7 +118,7 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _clean(exported: ModelProto, name: str, result_shape: Sequence[int | str]) -> ModelProto:
+def clean(exported: ModelProto, name: str, result_shape: Sequence[int | str]) -> ModelProto:
     """Only what a runtime needs: no metadata, no inner shapes, and a header that does not vary."""
     graph = GraphProto()
     graph.CopyFrom(exported.graph)

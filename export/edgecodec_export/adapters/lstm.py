@@ -13,6 +13,7 @@ from edgecodec_training.causal import Causal
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
+from .graphs import TRANSLATIONS
 from .weights import Weights
 
 _ONNX_GATES, _TORCH_GATES = "iofc", "ifco"
@@ -67,6 +68,9 @@ def lstm_nodes(x: Any, weight: Any, recurrence: Any, bias: Any, h: Any, c: Any) 
         hidden_size=int(recurrence.shape[1]),
     )
     return op.Squeeze(y, direction), next_h, next_c
+
+
+TRANSLATIONS[torch.ops.edgecodec.lstm.default] = lstm_nodes
 
 
 class ResidualLstm(Causal):
