@@ -3,15 +3,16 @@
     encoder  conv 7 · (residual unit, ELU, conv 2r / r) for r = 2, 4, 5, 8 · LSTM · ELU · conv 7
     decoder  conv 7 · LSTM · (ELU, transposed conv 2r / r, residual unit) for r = 8, 5, 4, 2 · ELU · conv 7
 
-The original pads the start of a clip by reflection, which needs samples that a stream has not heard yet. Here a clip
-starts from silence: the codes of its first frames differ (most of the first 7, none after the 22nd), all others are the
-original's.
+The original pads the start of a clip by reflection, which needs samples that a stream has not heard yet. There are two
+ways to start. `zero`: from silence; the codes of the first frames differ (most of the first 7, none after the 22nd),
+all others are the original's. `exact`: as the original, where the first call of a stream has 7 frames or is the whole
+clip.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from edgecodec.errors import CheckpointError
@@ -22,8 +23,10 @@ from torch import Tensor, nn
 from .adapted import AdaptedCodec, Contract
 from .euclidean import EuclideanQuantizer
 from .lstm import ResidualLstm
+from .reflection import MirroredConv
 from .weights import Weights
 
+Start = Literal["exact", "zero"]
 # From the original package's names to those of transformers.
 _ORIGINAL_NAMES = (
     (r"(encoder|decoder)\.model\.(.*)\.conv\.conv\.(.*)", r"\1.layers.\2.conv.\3"),
@@ -56,34 +59,39 @@ _24_KHZ: dict[str, Any] = {  # what the original's file does not say
 _LEARNING = [r"quantizer\.layers\.\d+\.codebook\.(inited|cluster_size|embed_avg)"]  # of training, no part of the codec
 
 
-def from_original(weights: Weights) -> AdaptedCodec:
+def from_original(weights: Weights, *, start: Start = "zero") -> AdaptedCodec:
     """The codec of a state dict of the `encodec` package, which holds no configuration: the 24 kHz model.
 
     Raises:
         CheckpointError: tensors that are missing, left over, or of other shapes.
     """
-    return from_transformers({}, weights.renamed(_ORIGINAL_NAMES))
+    return from_transformers({}, weights.renamed(_ORIGINAL_NAMES), start=start)
 
 
-def from_transformers(config: dict[str, Any], weights: Weights) -> AdaptedCodec:
+def from_transformers(config: dict[str, Any], weights: Weights, *, start: Start = "zero") -> AdaptedCodec:
     """The codec of transformers' `EncodecModel`.
 
     Raises:
         CheckpointError: a configuration that is not causal, stereo or in chunks, or that the tensors contradict.
     """
+    if start not in ("exact", "zero"):
+        raise ValueError(f"start must be exact or zero, not {start!r}")
     c = _checked(_24_KHZ | {key: value for key, value in config.items() if key in _24_KHZ}, weights.where)
+    c["start"] = start
     frame_size = math.prod(c["upsampling_ratios"])
     frame_rate = math.ceil(c["sampling_rate"] / frame_size)
     bits = math.log2(c["codebook_size"])
     stages = max(1, int(1000 * c["target_bandwidths"][-1] // (frame_rate * bits)))
     shape = (c["codebook_size"], c["codebook_dim"])
     books = torch.stack([weights.take(f"quantizer.layers.{i}.codebook.embed", *shape) for i in range(stages)])
+    encoder, decoder = EncodecEncoder(c, weights), EncodecDecoder(c, weights)
+    sizes = (c["sampling_rate"], frame_size, c["hidden_size"], c["codebook_size"], stages)
     codec = AdaptedCodec(
         "encodec",
-        Contract(c["sampling_rate"], frame_size, c["hidden_size"], c["codebook_size"], stages),
-        EncodecEncoder(c, weights),
+        Contract(*sizes, encoder_start=_start_frames(encoder, frame_size), decoder_start=_start_frames(decoder, 1)),
+        encoder,
         EuclideanQuantizer(books),
-        EncodecDecoder(c, weights),
+        decoder,
         {key: c[key] for key in ("num_filters", "upsampling_ratios", "num_lstm_layers")},
     )
     weights.finish(_LEARNING)
@@ -97,16 +105,16 @@ class EncodecEncoder(Causal):
         super().__init__()
         names = _Names("encoder.layers")
         channels = c["num_filters"]
-        layers: list[nn.Module] = [_conv(weights, next(names), c["audio_channels"], channels, c["kernel_size"])]
+        layers: list[nn.Module] = [_conv(c, weights, next(names), c["audio_channels"], channels, c["kernel_size"])]
         for ratio in reversed(c["upsampling_ratios"]):
             layers += [_residual_unit(c, weights, next(names), channels, j) for j in range(c["num_residual_layers"])]
             layers += [nn.ELU()]
             next(names)
-            layers += [_conv(weights, next(names), channels, 2 * channels, 2 * ratio, stride=ratio)]
+            layers += [_conv(c, weights, next(names), channels, 2 * channels, 2 * ratio, stride=ratio)]
             channels *= 2
         layers += [ResidualLstm(channels, c["num_lstm_layers"], weights, f"{next(names)}.lstm"), nn.ELU()]
         next(names)
-        layers += [_conv(weights, next(names), channels, c["hidden_size"], c["last_kernel_size"])]
+        layers += [_conv(c, weights, next(names), channels, c["hidden_size"], c["last_kernel_size"])]
         self.chain = Chain(layers)
         self.state_size = self.chain.state_size
 
@@ -124,7 +132,7 @@ class EncodecDecoder(Causal):
         names = _Names("decoder.layers")
         channels = c["num_filters"] * 2 ** len(c["upsampling_ratios"])
         layers: list[nn.Module] = [
-            _conv(weights, next(names), c["hidden_size"], channels, c["kernel_size"]),
+            _conv(c, weights, next(names), c["hidden_size"], channels, c["kernel_size"]),
             ResidualLstm(channels, c["num_lstm_layers"], weights, f"{next(names)}.lstm"),
         ]
         for ratio in c["upsampling_ratios"]:
@@ -135,7 +143,7 @@ class EncodecDecoder(Causal):
             layers += [_residual_unit(c, weights, next(names), channels, j) for j in range(c["num_residual_layers"])]
         layers += [nn.ELU()]
         next(names)
-        layers += [_conv(weights, next(names), channels, c["audio_channels"], c["last_kernel_size"])]
+        layers += [_conv(c, weights, next(names), channels, c["audio_channels"], c["last_kernel_size"])]
         self.chain = Chain(layers)
         self.state_size = self.chain.state_size
 
@@ -173,20 +181,35 @@ def _residual_unit(c: dict[str, Any], weights: Weights, name: str, channels: int
     hidden, kernel, dilation = channels // c["compress"], c["residual_kernel_size"], c["dilation_growth_rate"] ** number
     block = [
         nn.ELU(),
-        _conv(weights, f"{name}.block.1", channels, hidden, kernel, dilation=dilation),
+        _conv(c, weights, f"{name}.block.1", channels, hidden, kernel, dilation=dilation),
         nn.ELU(),
-        _conv(weights, f"{name}.block.3", hidden, channels, 1),
+        _conv(c, weights, f"{name}.block.3", hidden, channels, 1),
     ]
-    shortcut = _conv(weights, f"{name}.shortcut", channels, channels, 1) if c["use_conv_shortcut"] else None
+    shortcut = _conv(c, weights, f"{name}.shortcut", channels, channels, 1) if c["use_conv_shortcut"] else None
     return _ResidualUnit(block, shortcut)
 
 
-def _conv(weights: Weights, name: str, inside: int, out: int, kernel: int, **options: int) -> CausalConv:
-    layer = CausalConv(inside, out, kernel, **options)
+def _conv(
+    c: dict[str, Any], weights: Weights, name: str, inside: int, out: int, kernel: int, **options: int
+) -> CausalConv:
+    layer = (MirroredConv if c["start"] == "exact" else CausalConv)(inside, out, kernel, **options)
     assert layer.conv.bias is not None
     layer.conv.weight.data = weights.kernel(f"{name}.conv", out, inside, kernel).unsqueeze(2)
     layer.conv.bias.data = weights.take(f"{name}.conv.bias", out)
     return layer
+
+
+def _start_frames(network: Causal, columns: int) -> int:
+    """Least frames of a first call in which every mirrored layer sees all that it mirrors; `columns` a frame go in."""
+    least = 1
+    for layer in network.modules():  # in the order in which they run
+        if isinstance(layer, CausalUpsample):
+            columns *= layer.stride
+        if isinstance(layer, MirroredConv) and layer.past:
+            least = max(least, -(-(layer.past + 1) // columns))
+        if isinstance(layer, CausalConv):
+            columns //= layer.conv.stride[1]
+    return least
 
 
 def _upsample(weights: Weights, name: str, inside: int, out: int, stride: int) -> CausalUpsample:
