@@ -16,9 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import BitrateError, BitstreamError, BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 GRAPHS = ("encoder", "quantizer_encode", "quantizer_decode", "decoder")
 DEFAULT_BITRATE = 6.0  # kbps
+MAX_LINES = 1 << 16  # code lines a frame
+
+_BITRATE_SLACK = 0.02  # of a bitrate: people round 3.01 and 1.98 kbps
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 _State = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
@@ -52,6 +55,20 @@ class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     algorithmic: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
 
 
+class Lookahead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What each graph holds back until the last call of a stream: frames of latents, samples of audio."""
+
+    encoder: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
+    decoder: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+
+
+class StartFrames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The least frames of each graph's first call in a stream, unless that is also the last."""
+
+    encoder: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
+    decoder: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
+
+
 class PartSizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One number for each part of the codec: parameters, or multiply-accumulates per second of audio."""
 
@@ -82,17 +99,29 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `parity` (measured differences between training and graphs), `quality` (table rows), `training` (data, licences)
     and `tools` (versions) are for people: any JSON.
+
+    The keys from `channels` to `stage_widths` came with format 2. A manifest that has them all at their defaults is one
+    of format 1, and is written as such.
+
+    Raises:
+        BundleError: fields that contradict each other.
     """
 
-    format_version: Annotated[int, msgspec.Meta(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION
+    format_version: Annotated[int, msgspec.Meta(ge=1, le=FORMAT_VERSION)] = 1
     name: _Text
     architecture: _Text
     sample_rate: Annotated[int, msgspec.Meta(ge=1000, le=768_000)]
     frame_size: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
-    latent_dim: Annotated[int, msgspec.Meta(ge=1, le=1 << 14)]
+    latent_dim: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
     quantizer: QuantizerFacts
     state: StateSizes
     latency: Latency
+    channels: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
+    lookahead: Lookahead = Lookahead()
+    start_frames: StartFrames = StartFrames()
+    call_frames: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    side: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    stage_widths: tuple[Annotated[int, msgspec.Meta(ge=1, le=4096)], ...] = ()
     parameters: PartSizes
     macs_per_second: PartSizes
     opset: Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -104,14 +133,77 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     training: dict[str, Any]
     tools: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        """Refuse fields that contradict each other, and set the version that these fields make."""
+        start, ahead, widths = self.start_frames, self.lookahead, self.stage_widths
+        first = self.call_frames
+        wrong = None
+        if widths and len(widths) != self.quantizer.max_stages:
+            wrong = f"stage_widths: {len(widths)} widths for {self.quantizer.max_stages} stages"
+        elif self.lines(self.quantizer.max_stages) > MAX_LINES:
+            wrong = f"stage_widths: more than {MAX_LINES} code lines a frame"
+        elif start.encoder < ahead.encoder or start.decoder * self.frame_size < ahead.decoder:
+            wrong = "start_frames: a first call would hold less than lookahead keeps back"
+        elif first and max(start.encoder, start.decoder) > first:
+            wrong = f"start_frames: more than the {first} frames of every call"
+        elif self.latency.algorithmic < self.held:
+            wrong = f"latency.algorithmic: {self.latency.algorithmic}, but {self.held} samples are held back"
+        if wrong is not None:
+            raise BundleError(f"the manifest's {wrong}")
+        msgspec.structs.force_setattr(self, "format_version", 1 if self._is_first_format else 2)
+
+    @property
+    def _is_first_format(self) -> bool:
+        return all(getattr(self, key) == default for key, default in _SECOND_FORMAT.items())
+
+    @property
+    def held(self) -> int:
+        """Samples that the graphs of a stream hold back: until its first calls are full, and by their lookahead."""
+        ahead, start = self.lookahead, self.start_frames
+        first = max(start.encoder, start.decoder + ahead.encoder) - 1
+        return max(ahead.encoder * self.frame_size + ahead.decoder, first * self.frame_size)
+
+    @property
+    def delay(self) -> int:
+        """Samples to drop at the start of decoded audio: what of the algorithmic latency is not held back."""
+        return self.latency.algorithmic - self.held
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Code lines a frame of every stage."""
+        return self.stage_widths or (1,) * self.quantizer.max_stages
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a frame has one code of every stage and nothing else, in streams of one channel."""
+        return self.channels == 1 and not self.side and max(self.widths) == 1
+
+    def lines(self, stages: int) -> int:
+        """Code lines a frame of `stages` stages: those beside the stages, then those of each stage."""
+        return self.side + sum(self.widths[:stages])
+
+    def stages_of(self, lines: int) -> int:
+        """The stages that this many code lines hold.
+
+        Raises:
+            BitstreamError: a number of lines that no stage count has.
+        """
+        for stages in range(1, self.quantizer.max_stages + 1):
+            if self.lines(stages) == lines:
+                return stages
+        raise BitstreamError(f"{lines} code lines are no whole number of stages of {self.name}")
+
     @property
     def frame_rate(self) -> float:
         """Code frames per second."""
         return self.sample_rate / self.frame_size
 
     def bitrate(self, stages: int) -> float:
-        """Payload of `stages` stages in kbps: frame_rate * stages * log2(codebook_size) / 1000."""
-        return self.frame_rate * stages * math.log2(self.quantizer.codebook_size) / 1000
+        """Payload of `stages` stages in kbps: frame_rate * codes a frame * log2(codebook_size) / 1000.
+
+        The lines beside the stages are not counted.
+        """
+        return self.frame_rate * sum(self.widths[:stages]) * math.log2(self.quantizer.codebook_size) / 1000
 
     @property
     def bitrates(self) -> tuple[float, ...]:
@@ -136,20 +228,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise BitrateError(f"{self.name} has 1 to {most} stages, not {stages}")
             return int(stages)
         wanted = DEFAULT_BITRATE if bitrate is None else bitrate
-        for n, possible in enumerate(self.bitrates, start=1):
-            if abs(possible - wanted) <= 0.001 * possible + 1e-9:
-                return n
+        nearest = min(range(1, most + 1), key=lambda n: abs(self.bitrate(n) - wanted))
+        if abs(self.bitrate(nearest) - wanted) <= _BITRATE_SLACK * self.bitrate(nearest):
+            return nearest
         if bitrate is None:
             return most
         listed = ", ".join(f"{possible:.4g}" for possible in self.bitrates)
         raise BitrateError(f"{self.name} cannot do {bitrate:g} kbps; possible: {listed} kbps")
 
     def frames(self, samples: int) -> int:
-        """Code frames of a clip: enough that the decoder, which lags by the algorithmic latency, answers it all."""
-        return -(-(samples + self.latency.algorithmic) // self.frame_size) if samples else 0
+        """Code frames of a clip: enough that the decoder, which lags by `delay`, answers it all."""
+        return -(-(samples + self.delay) // self.frame_size) if samples else 0
 
     def check_codes(self, codes: ArrayLike, channels: int | None = None) -> NDArray[np.int64]:
-        """Codes as int64 [B, n_stages, T]; nothing unchecked reaches a graph.
+        """Codes as int64 [B, lines, T]; nothing unchecked reaches a graph.
 
         Raises:
             BitstreamError: codes of a wrong shape, type or range, or not of `channels` channels.
@@ -157,9 +249,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         array, quantizer = np.asarray(codes), self.quantizer
         if array.dtype.kind not in "iu":
             raise BitstreamError(f"codes must be integers, not {array.dtype}")
-        if array.ndim != 3 or not array.size or array.shape[1] > quantizer.max_stages:
+        if array.ndim != 3 or not array.size or not self._is_whole(array.shape[1]):
             raise BitstreamError(
-                f"codes must be [B, n_stages, T] with 1 to {quantizer.max_stages} stages, "
+                f"codes must be [B, {'n_stages' if self.is_plain else 'lines'}, T] "
+                f"with 1 to {quantizer.max_stages} stages, "
                 f"not of shape {list(array.shape)}"
             )
         if channels is not None and len(array) != channels:
@@ -169,6 +262,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if unsigned.item(unsigned.argmax()) >= quantizer.codebook_size:
             raise BitstreamError(f"codes must lie in 0..{quantizer.codebook_size - 1}")
         return checked
+
+    def _is_whole(self, lines: int) -> bool:
+        return any(self.lines(n) == lines for n in range(1, self.quantizer.max_stages + 1))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
@@ -183,13 +279,30 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise BundleError(
                     f"the bundle has format {version}, this edgecodec reads up to {FORMAT_VERSION}: upgrade edgecodec"
                 )
-            return msgspec.json.decode(text, type=cls)
+            manifest = msgspec.json.decode(text, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _refused(error) from None
+        if manifest.format_version > version:
+            raise BundleError(f"the manifest's format_version: {version}, but it holds keys of format 2")
+        return manifest
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
-        return json.dumps(self, indent=1, allow_nan=False, default=msgspec.structs.asdict) + "\n"
+        data = msgspec.structs.asdict(self)
+        if self.format_version == 1:
+            for key in _SECOND_FORMAT:
+                del data[key]
+        return json.dumps(data, indent=1, allow_nan=False, default=msgspec.structs.asdict) + "\n"
+
+
+_SECOND_FORMAT: dict[str, Any] = {
+    "channels": 1,
+    "lookahead": Lookahead(),
+    "start_frames": StartFrames(),
+    "call_frames": 0,
+    "side": 0,
+    "stage_widths": (),
+}
 
 
 class _Version(msgspec.Struct):

@@ -53,6 +53,8 @@ class Sessions:
         if threads < 1:
             raise DeviceError(f"threads must be 1 or more, not {threads}")
         self.manifest = bundle.manifest
+        if bundle.manifest.format_version > 1:  # rather than run it wrongly
+            raise BundleError(f"{bundle.path}: this version of edgecodec cannot run bundles of format 2 yet")
         self.device: Literal["cpu", "cuda"] = _choose(device)
         try:
             self._start(bundle, threads)

@@ -94,7 +94,18 @@ def test_a_graph_that_is_missing_cut_or_longer(bundle: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "format 2, this edgecodec reads up to 1: upgrade"),
+        ({"format_version": 3}, "format 3, this edgecodec reads up to 2: upgrade"),
+        ({"side": 1}, "format_version: 1, but it holds keys of format 2"),
+        ({"format_version": 2, "stage_widths": [1, 2]}, "stage_widths: 2 widths for 4 stages"),
+        (
+            {"format_version": 2, "call_frames": 1, "start_frames": {"encoder": 2, "decoder": 1}},
+            "more than the 1 frames",
+        ),
+        (
+            {"format_version": 2, "start_frames": {"encoder": 3, "decoder": 1}},
+            "latency.algorithmic: 16, but 32 samples",
+        ),
+        ({"format_version": 2, "lookahead": {"encoder": 2, "decoder": 0}}, "keeps back"),
         ({"format_version": None}, "the manifest: Object missing required field format_version"),
         ({"format_version": "1"}, "the manifest's format_version: Expected int, got str"),
         ({"format_version": 0}, "format_version: Expected int >= 1"),
