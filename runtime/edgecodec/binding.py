@@ -59,6 +59,10 @@ class BoundDecoder:
     def __init__(self, sessions: Sessions, channels: int) -> None:
         self._sessions, self._most_frames = sessions, sessions.block_frames(channels)
         self._bind((channels, 1, 1), sessions.zero_state("decoder", channels))
+        self._start_frames = sessions.manifest.start_frames.decoder
+        nothing = np.zeros((channels, 0, sessions.manifest.latent_dim), np.float32)
+        # Latents [channels, T, D] too few for a first call; None once that was made. Never written in place.
+        self.held: NDArray[np.float32] | None = nothing if self._start_frames > 1 else None
 
     @property
     def state(self) -> NDArray[np.float32]:
@@ -66,7 +70,12 @@ class BoundDecoder:
         return self._decoder.state
 
     def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The next codes [channels, n, T], already checked, to audio [channels, frame_size * T]."""
+        """The next codes [channels, n, T], already checked, to audio [channels, frame_size * T].
+
+        The first frames give no audio before there are `start_frames` of them, then that of all.
+        """
+        if self.held is not None:
+            return self.synthesize(self._sessions.latents(codes))
         if codes.shape != self._codes.shape:
             if codes.shape[2] > self._most_frames:
                 audio, state = self._sessions.decode(codes, self._decoder.state)
@@ -81,9 +90,24 @@ class BoundDecoder:
         return own
 
     def synthesize(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The next latents [channels, T, D], whatever they come from, to audio [channels, frame_size * T]."""
+        """The next latents [channels, T, D], whatever they come from, to audio as `decode`."""
+        if self.held is not None:
+            latents = np.concatenate([self.held, latents], axis=1)
+            if latents.shape[1] < self._start_frames:
+                self.held = latents
+                return np.zeros((len(latents), 0), np.float32)
+        return self._synthesized(latents)
+
+    def flush(self) -> NDArray[np.float32]:
+        """The audio of frames that were too few for a first call, [channels, samples]."""
+        if self.held is None or not self.held.shape[1]:
+            return np.zeros((len(self.state), 0), np.float32)
+        return self._synthesized(self.held)
+
+    def _synthesized(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         audio, state = self._sessions.synthesize(latents, self._decoder.state)
         self._decoder.state[:] = state
+        self.held = None
         return audio
 
     def _bind(self, shape: tuple[int, ...], state: NDArray[np.float32]) -> None:

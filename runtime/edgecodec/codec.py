@@ -11,8 +11,9 @@ from .bundle import Bundle, read_bundle
 from .errors import AudioError
 from .manifest import Manifest
 from .packets import PacketFormat
+from .samples import as_audio
 from .sessions import Device, Sessions
-from .stream import DecoderStream, EncoderStream, as_audio
+from .stream import DecoderStream, EncoderStream
 
 
 def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", threads: int = 1) -> Codec:
@@ -77,8 +78,8 @@ class Codec:
 
     @property
     def delay(self) -> int:
-        """Samples by which a decoded stream lags behind the encoded one (algorithmic latency)."""
-        return self.manifest.latency.algorithmic
+        """Samples by which a decoded stream lags behind the encoded one, to drop at its start."""
+        return self.manifest.delay
 
     @property
     def bitrates(self) -> tuple[float, ...]:

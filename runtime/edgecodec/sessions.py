@@ -53,8 +53,7 @@ class Sessions:
         if threads < 1:
             raise DeviceError(f"threads must be 1 or more, not {threads}")
         self.manifest = bundle.manifest
-        if bundle.manifest.format_version > 1:  # rather than run it wrongly
-            raise BundleError(f"{bundle.path}: this version of edgecodec cannot run bundles of format 2 yet")
+        _check_supported(bundle)
         self.device: Literal["cpu", "cuda"] = _choose(device)
         try:
             self._start(bundle, threads)
@@ -95,9 +94,13 @@ class Sessions:
     def analyze(
         self, audio: NDArray[np.float32], state: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Audio [B, frame_size * T] to latents [B, T, D] and the next state, in one call."""
-        latents, next_state = self._run("encoder", audio=audio[:, None], state=state)
-        return latents, next_state
+        """Audio [B, frame_size * T] to latents [B, T, D] and the next state, in blocks as `encode`."""
+        size = self.manifest.frame_size * self.block_frames(len(audio))
+        latents = []
+        for start in range(0, audio.shape[1], size):
+            block, state = self._run("encoder", audio=audio[:, None, start : start + size], state=state)
+            latents.append(block)
+        return latents[0] if len(latents) == 1 else np.concatenate(latents, axis=1), state
 
     def quantize(self, latents: NDArray[np.float32], n_stages: int) -> NDArray[np.int64]:
         """Codes [B, n_stages, T] of latents [B, T, D], in one call."""
@@ -126,8 +129,9 @@ class Sessions:
         return np.zeros((batch, getattr(self.manifest.state, graph)), np.float32)
 
     def block_frames(self, batch: int) -> int:
-        """Frames of each of `batch` streams that one call takes at most."""
-        return max(1, _BLOCK_FRAMES // batch)
+        """Frames of each of `batch` streams that one call takes at most: also enough for a first call."""
+        start = self.manifest.start_frames
+        return self.manifest.call_frames or max(start.encoder, start.decoder, _BLOCK_FRAMES // batch)
 
     def session(self, graph: str) -> onnxruntime.InferenceSession:
         """The session of a graph, for calls that are bound to memory."""
@@ -170,9 +174,10 @@ class Sessions:
         return session
 
     def _check_runs(self, bundle: Bundle) -> None:
-        """Two frames through the whole chain: shapes that no declaration shows, and codes in range."""
+        """A call through the whole chain: shapes that no declaration shows, and codes in range."""
         m = self.manifest
-        audio = np.zeros((1, 2 * m.frame_size), np.float32)
+        frames = m.call_frames or 2
+        audio = np.zeros((1, frames * m.frame_size), np.float32)
         try:
             latents, encoder_state = self.analyze(audio, self.zero_state("encoder", 1))
             codes = self.quantize(latents, m.quantizer.max_stages)
@@ -181,10 +186,10 @@ class Sessions:
         except Exception as error:
             raise BundleError(f"{bundle.path}: the graphs contradict the manifest: {_one_line(error)}") from None
         expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
-            "latents": (latents, (1, 2, m.latent_dim)),
+            "latents": (latents, (1, frames, m.latent_dim)),
             "decoded latents": (quantized, latents.shape),
             "encoder state": (encoder_state, (1, m.state.encoder)),
-            "codes": (codes, (1, m.quantizer.max_stages, 2)),
+            "codes": (codes, (1, m.quantizer.max_stages, frames)),
             "decoded audio": (decoded, (1, *audio.shape)),
             "decoder state": (decoder_state, (1, m.state.decoder)),
         }
@@ -201,6 +206,20 @@ class Sessions:
         audio = np.zeros((1, 2 * self.manifest.frame_size), np.float32)
         latents, _ = self.analyze(audio, self.zero_state("encoder", 1))
         return self.latents(self.quantize(latents, self.manifest.quantizer.max_stages))[:, -1:]
+
+
+def _check_supported(bundle: Bundle) -> None:
+    """Refuse what format 2 can say and this version cannot do yet, rather than run it wrongly."""
+    m = bundle.manifest
+    if not m.is_plain:
+        what = "stereo streams, code lines beside the stages, or stages of several lines"
+    elif m.lookahead.encoder or m.lookahead.decoder:
+        what = "lookahead"
+    elif m.call_frames > 1:
+        what = "calls of a fixed number of frames above 1"
+    else:
+        return
+    raise BundleError(f"{bundle.path}: this version of edgecodec cannot run bundles with {what} yet")
 
 
 def _choose(device: str) -> Literal["cpu", "cuda"]:

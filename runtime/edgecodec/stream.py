@@ -26,35 +26,12 @@ from .binding import BoundDecoder, BoundEncoder
 from .concealment import FADE_SECONDS, fade
 from .errors import AudioError, BitrateError, BitstreamError
 from .packets import SEQUENCE_MODULUS, Packet
+from .samples import as_audio
 from .sessions import Sessions
 
 _MAX_CHANNELS = 255
 _MAX_FRAMES_PER_PACKET = 255
 _LONGEST_GAP = 10.0  # seconds; a jump in the sequence beyond it is no loss but another stream
-_SUBNORMAL = np.float32(1e-20)  # smaller input is silence; subnormal numbers would run 100 times slower
-
-
-def as_audio(audio: ArrayLike) -> NDArray[np.float32]:
-    """Samples as float32 in which every number is finite and none is subnormal, a copy, or an AudioError.
-
-    With cold caches, as in live audio, numpy's machinery costs more than the work, and `argmax` has the least of it.
-    """
-    x = np.asarray(audio)
-    if x.dtype == np.float32:
-        x = x.copy()
-    elif x.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            x = x.astype(np.float32)
-    else:
-        raise AudioError(f"audio must be floating point in [-1, 1], not {x.dtype}")
-    if not x.size:
-        return x
-    size = np.abs(x)
-    if not size.item(size.argmax()) < np.inf:  # the largest, or a NaN
-        first = int(np.argwhere(~np.isfinite(x))[0][-1])
-        raise AudioError(f"audio holds NaN or infinity, first at sample {first}")
-    x[size < _SUBNORMAL] = 0
-    return x
 
 
 class EncoderStream:
@@ -132,6 +109,8 @@ class EncoderStream:
         samples = x.shape[1]
         x = np.concatenate([self._rest, x], axis=1) if self._rest.shape[1] else x
         whole = x.shape[1] // self._packet_samples * self._packet_samples
+        if not self._frames and whole < self._manifest.start_frames.encoder * self._manifest.frame_size:
+            whole = 0  # the first call would be too short
         if whole == x.shape[1]:
             packets, self._rest = self._packets(x), self._nothing
         else:
@@ -213,7 +192,7 @@ class DecoderStream:
     @property
     def delay(self) -> int:
         """Samples by which the output lags behind the encoder's input."""
-        return self._manifest.latency.algorithmic
+        return self._manifest.delay
 
     @property
     def statistics(self) -> DecoderStatistics:
@@ -279,15 +258,25 @@ class DecoderStream:
             self._due = (self._due + 1) % SEQUENCE_MODULUS
         return self._shaped(audio)
 
+    def flush(self) -> NDArray[np.float32]:
+        """End the stream: what is still held, as `push`, nothing for most bundles; then it is ready for a new one.
+
+        A bundle with `start_frames` gives no samples before so many frames are there, and shorter streams end so.
+        """
+        audio = self._decoder.flush()
+        audio = np.clip(audio, -1, 1) if self._clip else audio
+        self.reset()
+        return self._shaped(audio)
+
     @contextmanager
     def _unchanged_by_errors(self) -> Iterator[None]:
         """Several graphs run for a gap; where one of them fails, the stream is as it was before the first."""
-        fields, state = self.__dict__.copy(), self._decoder.state.copy()
+        fields, state, held = self.__dict__.copy(), self._decoder.state.copy(), self._decoder.held
         try:
             yield
         except BaseException:
             self.__dict__.update(fields)
-            self._decoder.state[:] = state
+            self._decoder.state[:], self._decoder.held = state, held
             raise
 
     def _missing(self, sequence: int) -> int:

@@ -63,7 +63,7 @@ def test_a_short_soak() -> None:
 
 def test_a_soak_finds_what_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgecodec import DecoderStream, EncoderStream
-    from edgecodec.stream import as_audio
+    from edgecodec.samples import as_audio
 
     push = EncoderStream.push
     monkeypatch.setattr(EncoderStream, "push", lambda self, block: push(self, 0.3 * as_audio(block)))

@@ -116,8 +116,9 @@ def play(
             continue
         following = packets[i + 1] if i + 1 < len(packets) and not lost[i + 1] else None
         audio.append(stream.conceal(following, frames=packet.frames))
-    joined = np.concatenate(audio, axis=-1).reshape(stream.channels, -1)
-    return joined[:, stream.delay :], stream.statistics
+    statistics = stream.statistics
+    joined = np.concatenate([*audio, stream.flush()], axis=-1).reshape(stream.channels, -1)
+    return joined[:, stream.delay :], statistics
 
 
 def score(

@@ -231,7 +231,8 @@ def _decoded(codec: Codec, reader: Reader) -> Iterator[NDArray[np.float32]]:
         pending = audio[:, skip:]
         skip = max(0, skip - audio.shape[1])
     if pending is not None:
-        yield resampler.push(pending, last=True)
+        rest = stream.flush().reshape(header.channels, -1)[:, skip:]
+        yield resampler.push(np.concatenate([pending, rest], axis=1), last=True)
 
 
 def _checked_whole(file: BinaryIO) -> BinaryIO:
