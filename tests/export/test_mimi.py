@@ -16,10 +16,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from edgecodec.errors import CheckpointError
+from edgecodec.errors import CheckpointError, ExportError
 from edgecodec_export.adapters import mimi
 from edgecodec_export.adapters.adapted import AdaptedCodec
 from edgecodec_export.adapters.graphs import adapted_graphs
+from edgecodec_export.adapters.int8_linear import use_int8
+from edgecodec_export.adapters.transformer import halves_of_pairs
 from edgecodec_export.adapters.weights import Weights
 from numpy.typing import NDArray
 from onnx import ModelProto
@@ -356,6 +358,21 @@ def test_kyutais_names_give_the_same_codec(
     assert_same(mimi.from_original(Weights(tensors, "kyutai"), theirs.config.to_dict()), ours)
 
 
+def test_permuted_rows_turn_as_neighbours_do() -> None:
+    """Scores of queries and keys that are turned in pairs of neighbours, as Kyutai's are, written out as products."""
+    heads, width, positions = 2, 6, 5
+    rows, x = torch.randn(heads * width, 7), torch.randn(positions, 7)
+    angles = torch.arange(positions)[:, None] * torch.tensor([1.0, 0.3, 0.02])
+    plain = (x @ rows.T).reshape(positions, heads, width // 2, 2)
+    pairs = torch.view_as_complex(plain) * torch.polar(torch.ones_like(angles), angles)[:, None]
+    expected = torch.einsum("thd,shd->hts", pairs, pairs.conj()).real
+    halves = (x @ halves_of_pairs(rows, heads).T).reshape(positions, heads, width).transpose(0, 1)
+    a, b = halves.chunk(2, dim=2)
+    turned = torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], dim=2)
+    assert torch.allclose(turned @ turned.transpose(1, 2), expected, atol=1e-4)
+    assert not torch.equal(halves_of_pairs(rows, heads), rows)
+
+
 def test_original_files_are_of_the_published_size() -> None:
     with pytest.raises(CheckpointError, match=r"lacks the tensor encoder.layers.0.conv.weight \[64, 1, 7\]"):
         mimi.from_original(Weights({"quantizer.rvq_first.x": torch.zeros(1)}, "file"))
@@ -387,3 +404,25 @@ def test_what_the_tensors_contradict_is_refused(theirs: Any, changes: dict[str, 
     with pytest.raises(CheckpointError, match=message) as caught:
         mimi.from_transformers(theirs.config.to_dict() | changes, Weights(theirs.state_dict(), "file"))
     assert "\n" not in str(caught.value)
+
+
+def test_int8_products_of_the_transformers() -> None:
+    """The graph computes what the rounded torch model does, and that stays near the exact one."""
+    model = random_model(num_hidden_layers=1, num_filters=2, num_quantizers=2)
+    exact, ours = adapted(model), adapted(model)
+    with pytest.raises(ExportError, match="no linear layer that is large enough"):
+        use_int8(ours, [noise(30)[0].numpy()])
+    with pytest.raises(ExportError, match="there is none"):
+        use_int8(ours, [], least=1024)
+    use_int8(ours, [noise(30)[0].numpy()], least=1024)
+    graphs = Graphs(ours)
+    kinds = [node.op_type for node in graphs.protos["encoder"].graph.node]
+    assert kinds.count("QuantizeLinear") == 4  # in and out of attention, and of the MLP
+    clip = noise(60)
+    latents = ours.encode_latents(clip)
+    assert 1e-4 < far(latents, exact.encode_latents(clip)) < 0.1  # it is rounded, and no more than that
+    # A sum that float32 rounds otherwise may take another step of 8 bits: most frames are equal, none is far away.
+    found = graphs.stream("encoder", clip)
+    assert np.median(np.abs(found - latents.numpy())) < CLOSE * float(latents.abs().max())
+    assert far(found, latents) < 0.02
+    assert far(graphs.stream("decoder", latents), ours.decode_latents(latents)) < 0.02
