@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from edgecodec.errors import CheckpointError
-from edgecodec_training.causal import Causal, Chain
-from edgecodec_training.convolutions import CausalConv, CausalUpsample
+from edgecodec_training.causal import Causal
+from edgecodec_training.convolutions import CausalConv
 from torch import Tensor, nn
 
 from .adapted import AdaptedCodec, Contract
 from .grouped import Group, GroupedQuantizer
+from .seanet import seanet_decoder, seanet_encoder
 from .transformer import AroundTransformer, Transformer, TransformerSizes
 from .weights import Weights
 
@@ -156,11 +157,10 @@ class MimiEncoder(AroundTransformer):
     """audio `[B, 1, frame_size * T]` to latents `[B, T, D]`."""
 
     def __init__(self, c: dict[str, Any], sizes: TransformerSizes, frame_size: int, weights: Weights) -> None:
-        seanet = _seanet_encoder(c, weights)
+        seanet = seanet_encoder(c, weights)
         down = RepeatedConv(sizes.hidden, sizes.hidden, 2 * sizes.step, stride=sizes.step)
-        down.conv.weight.data = weights.kernel("downsample.conv", sizes.hidden, sizes.hidden, 2 * sizes.step).unsqueeze(
-            2
-        )
+        kernel = weights.kernel("downsample.conv", sizes.hidden, sizes.hidden, 2 * sizes.step)
+        down.conv.weight.data = kernel.unsqueeze(2)
         assert down.conv.bias is not None
         down.conv.bias.data.zero_()
         transformer = Transformer(sizes, weights, "encoder_transformer")
@@ -183,7 +183,7 @@ class MimiDecoder(AroundTransformer):
 
     def __init__(self, c: dict[str, Any], sizes: TransformerSizes, weights: Weights) -> None:
         up = ChannelUpsample(weights.kernel("upsample.conv", sizes.hidden, 1, 2 * sizes.step))
-        seanet = _seanet_decoder(c, weights)
+        seanet = seanet_decoder(c, weights)
         transformer = Transformer(sizes, weights, "decoder_transformer")
         super().__init__(transformer, up.state_size + seanet.state_size, axis=1, call=1)
         self.up, self.seanet = up, seanet
@@ -236,76 +236,6 @@ class ChannelUpsample(Causal):
         before = torch.cat([state.unsqueeze(1), x[:, :-1]], dim=1)
         y = x.unsqueeze(2) * self.now + before.unsqueeze(2) * self.later
         return y.flatten(1, 2), x[:, -1]
-
-
-class ResidualUnit(Causal):
-    """ELU, dilated convolution, ELU, pointwise convolution, plus the input or a pointwise convolution of it."""
-
-    def __init__(self, block: list[nn.Module], shortcut: CausalConv | None) -> None:
-        super().__init__()
-        self.block, self.shortcut = Chain(block), shortcut
-        self.state_size = self.block.state_size
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, C, 1, T]` to the same shape."""
-        y, state = self.block(x, state)
-        return (x if self.shortcut is None else self.shortcut.conv(x)) + y, state
-
-
-def _seanet_encoder(c: dict[str, Any], weights: Weights) -> Chain:
-    channels, name, at = c["num_filters"], "encoder.layers.{}".format, 0  # layers without weights are counted too
-    layers: list[nn.Module] = [_conv(weights, name(at), 1, channels, c["kernel_size"])]
-    for ratio in reversed(c["upsampling_ratios"]):
-        for j in range(c["num_residual_layers"]):
-            layers += [_residual_unit(c, weights, name(at + 1 + j), channels, j)]
-        at += c["num_residual_layers"] + 2
-        layers += [nn.ELU(), _conv(weights, name(at), channels, 2 * channels, 2 * ratio, stride=ratio)]
-        channels *= 2
-    return Chain([*layers, nn.ELU(), _conv(weights, name(at + 2), channels, c["hidden_size"], c["last_kernel_size"])])
-
-
-def _seanet_decoder(c: dict[str, Any], weights: Weights) -> Chain:
-    channels, name, at = c["num_filters"] * 2 ** len(c["upsampling_ratios"]), "decoder.layers.{}".format, 0
-    layers: list[nn.Module] = [_conv(weights, name(at), c["hidden_size"], channels, c["kernel_size"])]
-    for ratio in c["upsampling_ratios"]:
-        layers += [nn.ELU(), _upsample(weights, name(at + 2), channels, channels // 2, ratio)]
-        channels //= 2
-        for j in range(c["num_residual_layers"]):
-            layers += [_residual_unit(c, weights, name(at + 3 + j), channels, j)]
-        at += c["num_residual_layers"] + 2
-    return Chain([*layers, nn.ELU(), _conv(weights, name(at + 2), channels, 1, c["last_kernel_size"])])
-
-
-def _residual_unit(c: dict[str, Any], weights: Weights, name: str, channels: int, number: int) -> ResidualUnit:
-    hidden, kernel, dilation = channels // c["compress"], c["residual_kernel_size"], c["dilation_growth_rate"] ** number
-    block = [
-        nn.ELU(),
-        _conv(weights, f"{name}.block.1", channels, hidden, kernel, dilation=dilation),
-        nn.ELU(),
-        _conv(weights, f"{name}.block.3", hidden, channels, 1),
-    ]
-    return ResidualUnit(
-        block, _conv(weights, f"{name}.shortcut", channels, channels, 1) if c["use_conv_shortcut"] else None
-    )
-
-
-def _conv(weights: Weights, name: str, inside: int, out: int, kernel: int, **options: int) -> CausalConv:
-    layer = CausalConv(inside, out, kernel, **options)
-    assert layer.conv.bias is not None
-    layer.conv.weight.data = weights.kernel(f"{name}.conv", out, inside, kernel).unsqueeze(2)
-    layer.conv.bias.data = weights.take(f"{name}.conv.bias", out)
-    return layer
-
-
-def _upsample(weights: Weights, name: str, inside: int, out: int, stride: int) -> CausalUpsample:
-    """A transposed convolution of kernel 2 * stride: its two halves are the two taps of `CausalUpsample`."""
-    layer = CausalUpsample(inside, out, stride)
-    conv = layer.conv.conv
-    assert conv.bias is not None
-    now, later = weights.kernel(f"{name}.conv", inside, out, 2 * stride).permute(1, 2, 0).chunk(2, dim=1)
-    conv.weight.data = torch.stack([later, now], dim=3).reshape(out * stride, inside, 1, 2)
-    conv.bias.data = weights.take(f"{name}.conv.bias", out).repeat_interleave(stride)
-    return layer
 
 
 def _group(c: dict[str, Any], weights: Weights, kind: str, stages: int) -> Group:
