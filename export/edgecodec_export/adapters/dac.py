@@ -1,7 +1,7 @@
 """DAC (Kumar et al. 2023, arXiv:2306.06546), of transformers' names or those of the descript-audio-codec package.
 
-    encoder  conv 7 · (3 residual units of dilation 1, 3, 9, Snake, conv 2r / r) for each stride r · Snake · conv 3
-    decoder  conv 7 · (Snake, transposed conv 2r / r, 3 residual units) for each stride r, reversed · Snake · conv 7 · tanh
+    encoder  conv 7 · (3 residual units, Snake, conv 2r / r) for each stride r · Snake · conv 3
+    decoder  conv 7 · (Snake, transposed conv 2r / r, 3 residual units) for each r, reversed · Snake · conv 7 · tanh
 
 It is not causal: its graphs hold back what they do not know yet. At 44.1 kHz the encoder waits for 8 frames, the
 decoder for 4,757 samples: 200 ms. An odd stride leaves the decoded clip short (320 * T - 8 at 24 kHz); the missing

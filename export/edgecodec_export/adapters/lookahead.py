@@ -7,8 +7,8 @@ A symmetric convolution is a valid one over what is left of earlier calls, the n
     last call       [the last columns] | j k | 0 0 0      the 3 that were held back too
 
 What a layer holds back, the next one gets late, so that the numbers of columns are worked out when the layers are put
-together (`Edges`). `first` is known from a flag in the state, `last` is an input. Only the small state is cut, never the
-audio, and no mask is computed: the sums are those of the whole clip, whatever the cuts.
+together (`Edges`). `first` is known from a flag in the state, `last` is an input. Only the small state is cut, never
+the audio, and no mask is computed: the sums are those of the whole clip, whatever the cuts.
 
 Columns are `[B, C, 1, T]`, as in `edgecodec_training.convolutions`, which says why.
 """
