@@ -115,7 +115,7 @@ def test_residual_falls_at_every_stage(case: Case) -> None:
         left = latents - case.ours.quantizer.decode(case.ours.quantizer.encode(latents, n))
         energy.append(float(left.square().mean()))
     falls = [after / before for before, after in itertools.pairwise(energy)]
-    assert max(falls) < 0.97, falls
+    assert max(falls) < 0.93, falls
     assert energy[-1] > 1e-4 * energy[0]  # and something is left: no stage quantizes rounding noise
 
 

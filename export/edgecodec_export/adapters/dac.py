@@ -124,13 +124,15 @@ def _encoder(c: dict[str, Any], weights: Weights) -> LookaheadChain:
     layers: list[nn.Module] = [conv(weights, "encoder.conv1", 1, channels, 7, Edges())]
     for i, stride in enumerate(c["downsampling_ratios"]):
         name = f"encoder.block.{i}"
-        layers += _units(weights, name, channels, _edges(layers))
+        layers += snake_units(weights, name, channels, edges_of(layers))
         layers.append(snake(weights, f"{name}.snake1", channels))
-        layers.append(conv(weights, f"{name}.conv1", channels, 2 * channels, 2 * stride, _edges(layers), stride=stride))
+        layers.append(
+            conv(weights, f"{name}.conv1", channels, 2 * channels, 2 * stride, edges_of(layers), stride=stride)
+        )
         channels *= 2
     layers.append(snake(weights, "encoder.snake1", channels))
-    layers.append(conv(weights, "encoder.conv2", channels, c["hidden_size"], 3, _edges(layers)))
-    return LookaheadChain(layers, _edges(layers))
+    layers.append(conv(weights, "encoder.conv2", channels, c["hidden_size"], 3, edges_of(layers)))
+    return LookaheadChain(layers, edges_of(layers))
 
 
 def _decoder(c: dict[str, Any], weights: Weights) -> LookaheadChain:
@@ -139,34 +141,34 @@ def _decoder(c: dict[str, Any], weights: Weights) -> LookaheadChain:
     for i, stride in enumerate(reversed(c["downsampling_ratios"])):
         name, half = f"decoder.block.{i}", channels // 2
         layers.append(snake(weights, f"{name}.snake1", channels))
-        up = SymmetricUpsample(channels, half, stride, _edges(layers))
-        up.load(
-            weights.kernel(f"{name}.conv_t1", channels, half, 2 * stride), weights.take(f"{name}.conv_t1.bias", half)
-        )
-        layers.append(up)
-        layers += _units(weights, name, half, _edges(layers))
+        layers.append(upsample(weights, f"{name}.conv_t1", channels, half, stride, edges_of(layers)))
+        layers += snake_units(weights, name, half, edges_of(layers))
         channels = half
     layers.append(snake(weights, "decoder.snake1", channels))
-    layers.append(conv(weights, "decoder.conv2", channels, 1, 7, _edges(layers)))
-    return LookaheadChain([*layers, nn.Tanh()], _edges(layers))
+    layers.append(conv(weights, "decoder.conv2", channels, 1, 7, edges_of(layers)))
+    return LookaheadChain([*layers, nn.Tanh()], edges_of(layers))
 
 
-def _units(weights: Weights, name: str, channels: int, edges: Edges) -> list[SnakeUnit]:
+def snake_units(weights: Weights, name: str, channels: int, edges: Edges, *, groups: int = 1) -> list[SnakeUnit]:
+    """The residual units of a block, of dilations 1, 3 and 9 and kernel 7."""
     units = []
     for i, dilation in enumerate(DILATIONS, start=1):
-        units.append(snake_unit(weights, f"{name}.res_unit{i}", channels, dilation, edges))
+        unit = f"{name}.res_unit{i}"
+        wide = conv(weights, f"{unit}.conv1", channels, channels, 7, edges, dilation=dilation, groups=groups)
+        pointwise = conv(weights, f"{unit}.conv2", channels, channels, 1, Edges()).conv
+        first, second = (snake(weights, f"{unit}.snake{j}", channels) for j in (1, 2))
+        units.append(SnakeUnit(first, wide, second, pointwise))
         edges = units[-1].edges
     return units
 
 
-def snake_unit(
-    weights: Weights, name: str, channels: int, dilation: int, edges: Edges, *, groups: int = 1
-) -> SnakeUnit:
-    """A residual unit of kernel 7."""
-    wide = conv(weights, f"{name}.conv1", channels, channels, 7, edges, dilation=dilation, groups=groups)
-    pointwise = conv(weights, f"{name}.conv2", channels, channels, 1, Edges()).conv
-    first, second = (snake(weights, f"{name}.snake{i}", channels) for i in (1, 2))
-    return SnakeUnit(first, wide, second, pointwise)
+def upsample(
+    weights: Weights, name: str, channels: int, out: int, stride: int, edges: Edges, **options: int
+) -> SymmetricUpsample:
+    """A transposed convolution with its weights."""
+    layer = SymmetricUpsample(channels, out, stride, edges, **options)
+    layer.load(weights.kernel(name, channels, out, 2 * stride), weights.take(f"{name}.bias", out))
+    return layer
 
 
 def conv(
@@ -186,7 +188,7 @@ def snake(weights: Weights, name: str, channels: int) -> Snake:
     return Snake(weights.take(f"{name}.alpha", 1, channels, 1)[0, :, 0])
 
 
-def _edges(layers: list[nn.Module]) -> Edges:
+def edges_of(layers: list[nn.Module]) -> Edges:
     """Of what comes out of the last layer that has any."""
     edges = [layer.edges for layer in layers if isinstance(layer, SymmetricConv | SymmetricUpsample | SnakeUnit)]
     return edges[-1]

@@ -72,6 +72,18 @@ def _(x: Tensor, first: Tensor, last: Tensor, left: int, right: int) -> Tensor:
     return torch.empty_like(x)
 
 
+@torch.library.custom_op("edgecodec::delayed", mutates_args=())
+def delayed(past: Tensor, x: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """`x` [B, C, 1, T] late by the P columns of `past`, which is nothing yet if `first`; all of it if `last`."""
+    seen = torch.cat([past[..., past.shape[3] * int(first) :], x], dim=3)
+    return seen[..., : seen.shape[3] - past.shape[3] * (1 - int(last))].clone()
+
+
+@delayed.register_fake
+def _(past: Tensor, x: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
 def _join_nodes(past: Any, x: Any, first: Any, last: Any, skip: int, zeros: int) -> Any:
     from onnxscript import opset18 as op
 
@@ -102,6 +114,16 @@ def _trimmed_nodes(x: Any, first: Any, last: Any, left: int, right: int) -> Any:
     return op.Slice(x, start, end, _whole(3))
 
 
+def _delayed_nodes(past: Any, x: Any, first: Any, last: Any) -> Any:
+    from onnxscript import opset18 as op
+
+    columns = int(past.shape[3])
+    seen = op.Concat(op.Slice(past, op.Mul(first, _whole(columns)), _whole(_END), _whole(3)), x, axis=3)
+    # -columns in all calls but the last
+    end = op.Sub(op.Mul(op.Reshape(last, _whole(1)), _whole(_END + columns)), _whole(columns))
+    return op.Slice(seen, _whole(0), end, _whole(3))
+
+
 def _whole(number: int) -> Any:
     from onnxscript import opset18 as op
 
@@ -111,6 +133,7 @@ def _whole(number: int) -> Any:
 TRANSLATIONS[torch.ops.edgecodec.join.default] = _join_nodes
 TRANSLATIONS[torch.ops.edgecodec.kept.default] = _kept_nodes
 TRANSLATIONS[torch.ops.edgecodec.trimmed.default] = _trimmed_nodes
+TRANSLATIONS[torch.ops.edgecodec.delayed.default] = _delayed_nodes
 
 
 class LookaheadLayer(nn.Module):
@@ -218,6 +241,21 @@ class SnakeUnit(LookaheadLayer):
         return seen[..., self.padding : -self.padding] + y, state
 
 
+class Delay(LookaheadLayer):
+    """Hold back more columns, so that all that are held back make whole frames of `columns`."""
+
+    def __init__(self, channels: int, columns: int, edges: Edges) -> None:
+        super().__init__(channels, past=-edges.ahead % columns)
+        self.edges = Edges(edges.ahead + self.past, edges.short)
+
+    def forward(self, x: Tensor, state: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, C, 1, T]` to the same shape."""
+        if self.past == 0:
+            return x, state
+        past = state.reshape(-1, self.channels, 1, self.past)
+        return delayed(past, x, first, last), kept(past, x).flatten(1)
+
+
 class LookaheadChain(nn.Module):
     """Layers one after the other, with and without state; packed states stand in their order."""
 
@@ -257,29 +295,33 @@ class _Flagged(Causal):
 class LookaheadEncoder(_Flagged):
     """audio `[B, 1, frame_size * T]`, state and `last` to latents `[B, T', columns * D]`.
 
-    `columns` of the chain make a frame.
+    `columns` of the chain make a frame, and it holds back whole frames.
     """
 
     def __init__(self, chain: LookaheadChain, columns: int = 1) -> None:
         super().__init__(chain)
         self.columns = columns
-        self.lookahead = -(-chain.edges.ahead // columns)  # frames
+        self.lookahead = chain.edges.ahead // columns  # frames
 
     def forward(self, x: Tensor, state: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """See the class and `Contract`."""
         y, state = self._run(x.unsqueeze(2), state, last)
-        return y.squeeze(2).transpose(1, 2), state
+        y = y.squeeze(2).transpose(1, 2)
+        return (y if self.columns == 1 else y.reshape(y.shape[0], -1, self.columns * y.shape[2])), state
 
 
 class LookaheadDecoder(_Flagged):
-    """latents `[B, T, D]`, state and `last` to audio `[B, 1, samples]`: in all calls together, frame_size * T."""
+    """latents `[B, T, columns * D]`, state and `last` to audio `[B, 1, samples]`, in all calls frame_size * T."""
 
-    def __init__(self, chain: LookaheadChain) -> None:
+    def __init__(self, chain: LookaheadChain, columns: int = 1) -> None:
         super().__init__(chain)
+        self.columns = columns
         self.lookahead = chain.edges.ahead  # samples
 
     def forward(self, x: Tensor, state: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """See the class and `Contract`."""
+        if self.columns > 1:
+            x = x.reshape(x.shape[0], -1, x.shape[2] // self.columns)
         y, state = self._run(x.transpose(1, 2).unsqueeze(2), state, last)
         if self.chain.edges.short:  # what strides of 5 leave out
             y = join(y[..., :0], y, torch.zeros_like(state[:1, 0]).long(), last, 0, self.chain.edges.short)
