@@ -16,14 +16,14 @@ from typing import Any, Literal
 
 import torch
 from edgecodec.errors import CheckpointError
-from edgecodec_training.causal import Causal, Chain
+from edgecodec_training.causal import Causal
 from edgecodec_training.convolutions import CausalConv, CausalUpsample
-from torch import Tensor, nn
+from torch import Tensor
 
 from .adapted import AdaptedCodec, Contract
 from .euclidean import EuclideanQuantizer
-from .lstm import ResidualLstm
-from .reflection import MirroredConv
+from .seanet import Kind, seanet_decoder, seanet_encoder
+from .start import MirroredConv
 from .weights import Weights
 
 Start = Literal["exact", "zero"]
@@ -77,14 +77,14 @@ def from_transformers(config: dict[str, Any], weights: Weights, *, start: Start 
     if start not in ("exact", "zero"):
         raise ValueError(f"start must be exact or zero, not {start!r}")
     c = _checked(_24_KHZ | {key: value for key, value in config.items() if key in _24_KHZ}, weights.where)
-    c["start"] = start
     frame_size = math.prod(c["upsampling_ratios"])
     frame_rate = math.ceil(c["sampling_rate"] / frame_size)
     bits = math.log2(c["codebook_size"])
     stages = max(1, int(1000 * c["target_bandwidths"][-1] // (frame_rate * bits)))
     shape = (c["codebook_size"], c["codebook_dim"])
     books = torch.stack([weights.take(f"quantizer.layers.{i}.codebook.embed", *shape) for i in range(stages)])
-    encoder, decoder = EncodecEncoder(c, weights), EncodecDecoder(c, weights)
+    kind = MirroredConv if start == "exact" else CausalConv
+    encoder, decoder = EncodecEncoder(c, weights, kind), EncodecDecoder(c, weights, kind)
     sizes = (c["sampling_rate"], frame_size, c["hidden_size"], c["codebook_size"], stages)
     codec = AdaptedCodec(
         "encodec",
@@ -101,21 +101,9 @@ def from_transformers(config: dict[str, Any], weights: Weights, *, start: Start 
 class EncodecEncoder(Causal):
     """audio `[B, 1, frame_size * T]` to latents `[B, T, D]`."""
 
-    def __init__(self, c: dict[str, Any], weights: Weights) -> None:
+    def __init__(self, c: dict[str, Any], weights: Weights, kind: Kind) -> None:
         super().__init__()
-        names = _Names("encoder.layers")
-        channels = c["num_filters"]
-        layers: list[nn.Module] = [_conv(c, weights, next(names), c["audio_channels"], channels, c["kernel_size"])]
-        for ratio in reversed(c["upsampling_ratios"]):
-            layers += [_residual_unit(c, weights, next(names), channels, j) for j in range(c["num_residual_layers"])]
-            layers += [nn.ELU()]
-            next(names)
-            layers += [_conv(c, weights, next(names), channels, 2 * channels, 2 * ratio, stride=ratio)]
-            channels *= 2
-        layers += [ResidualLstm(channels, c["num_lstm_layers"], weights, f"{next(names)}.lstm"), nn.ELU()]
-        next(names)
-        layers += [_conv(c, weights, next(names), channels, c["hidden_size"], c["last_kernel_size"])]
-        self.chain = Chain(layers)
+        self.chain = seanet_encoder(c, weights, kind)
         self.state_size = self.chain.state_size
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,76 +115,15 @@ class EncodecEncoder(Causal):
 class EncodecDecoder(Causal):
     """latents `[B, T, D]` to audio `[B, 1, frame_size * T]`."""
 
-    def __init__(self, c: dict[str, Any], weights: Weights) -> None:
+    def __init__(self, c: dict[str, Any], weights: Weights, kind: Kind) -> None:
         super().__init__()
-        names = _Names("decoder.layers")
-        channels = c["num_filters"] * 2 ** len(c["upsampling_ratios"])
-        layers: list[nn.Module] = [
-            _conv(c, weights, next(names), c["hidden_size"], channels, c["kernel_size"]),
-            ResidualLstm(channels, c["num_lstm_layers"], weights, f"{next(names)}.lstm"),
-        ]
-        for ratio in c["upsampling_ratios"]:
-            layers += [nn.ELU()]
-            next(names)
-            layers += [_upsample(weights, next(names), channels, channels // 2, ratio)]
-            channels //= 2
-            layers += [_residual_unit(c, weights, next(names), channels, j) for j in range(c["num_residual_layers"])]
-        layers += [nn.ELU()]
-        next(names)
-        layers += [_conv(c, weights, next(names), channels, c["audio_channels"], c["last_kernel_size"])]
-        self.chain = Chain(layers)
+        self.chain = seanet_decoder(c, weights, kind)
         self.state_size = self.chain.state_size
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class and `Causal.forward`."""
         audio, state = self.chain(x.transpose(1, 2).unsqueeze(2), state)
         return audio.squeeze(2), state
-
-
-class _Names:
-    """`prefix.0`, `prefix.1`, …: both layouts count all layers, those without weights too."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix, self._count = prefix, -1
-
-    def __next__(self) -> str:
-        self._count += 1
-        return f"{self._prefix}.{self._count}"
-
-
-class _ResidualUnit(Causal):
-    """ELU, dilated convolution, ELU, pointwise convolution, plus the input or a pointwise convolution of it."""
-
-    def __init__(self, block: list[nn.Module], shortcut: CausalConv | None) -> None:
-        super().__init__()
-        self.block, self.shortcut = Chain(block), shortcut
-        self.state_size = self.block.state_size
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        y, state = self.block(x, state)
-        return (x if self.shortcut is None else self.shortcut.conv(x)) + y, state
-
-
-def _residual_unit(c: dict[str, Any], weights: Weights, name: str, channels: int, number: int) -> _ResidualUnit:
-    hidden, kernel, dilation = channels // c["compress"], c["residual_kernel_size"], c["dilation_growth_rate"] ** number
-    block = [
-        nn.ELU(),
-        _conv(c, weights, f"{name}.block.1", channels, hidden, kernel, dilation=dilation),
-        nn.ELU(),
-        _conv(c, weights, f"{name}.block.3", hidden, channels, 1),
-    ]
-    shortcut = _conv(c, weights, f"{name}.shortcut", channels, channels, 1) if c["use_conv_shortcut"] else None
-    return _ResidualUnit(block, shortcut)
-
-
-def _conv(
-    c: dict[str, Any], weights: Weights, name: str, inside: int, out: int, kernel: int, **options: int
-) -> CausalConv:
-    layer = (MirroredConv if c["start"] == "exact" else CausalConv)(inside, out, kernel, **options)
-    assert layer.conv.bias is not None
-    layer.conv.weight.data = weights.kernel(f"{name}.conv", out, inside, kernel).unsqueeze(2)
-    layer.conv.bias.data = weights.take(f"{name}.conv.bias", out)
-    return layer
 
 
 def _start_frames(network: Causal, columns: int) -> int:
@@ -210,17 +137,6 @@ def _start_frames(network: Causal, columns: int) -> int:
         if isinstance(layer, CausalConv):
             columns //= layer.conv.stride[1]
     return least
-
-
-def _upsample(weights: Weights, name: str, inside: int, out: int, stride: int) -> CausalUpsample:
-    """A transposed convolution of kernel 2 * stride: its two halves are the two taps of `CausalUpsample`."""
-    layer = CausalUpsample(inside, out, stride)
-    conv = layer.conv.conv
-    assert conv.bias is not None
-    now, later = weights.kernel(f"{name}.conv", inside, out, 2 * stride).permute(1, 2, 0).chunk(2, dim=1)
-    conv.weight.data = torch.stack([later, now], dim=3).reshape(out * stride, inside, 1, 2)
-    conv.bias.data = weights.take(f"{name}.conv.bias", out).repeat_interleave(stride)
-    return layer
 
 
 def _checked(c: dict[str, Any], where: str) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from edgecodec.errors import CheckpointError
 from edgecodec_training.causal import Causal
-from edgecodec_training.convolutions import CausalConv
 from torch import Tensor, nn
 
 from .adapted import AdaptedCodec, Contract
 from .grouped import Group, GroupedQuantizer
 from .seanet import seanet_decoder, seanet_encoder
+from .start import RepeatedConv
 from .transformer import AroundTransformer, Transformer, TransformerSizes
 from .weights import Weights
 
@@ -197,25 +197,6 @@ class MimiDecoder(AroundTransformer):
         up, seanet = kept.split([self.up.state_size, self.seanet.state_size], dim=1)
         audio, seanet = self.seanet(x.transpose(1, 2).unsqueeze(2), seanet)
         return audio.squeeze(2), torch.cat([up, seanet], dim=1)
-
-
-class RepeatedConv(CausalConv):
-    """As `CausalConv`, but before the first column there are copies of it, not zeros.
-
-    The state is `[B, C * past]` and one number that is 0 before the first call, 1 after it.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int) -> None:
-        super().__init__(in_channels, out_channels, kernel, stride=stride)
-        self.state_size += 1
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, C, 1, T]` to `[B, C', 1, T / stride]`."""
-        kept, started = state.split([self.state_size - 1, 1], dim=1)
-        kept = kept.reshape(-1, self.channels, 1, self.past)
-        past = torch.where(started[:, :, None, None] > 0, kept, x[..., :1])
-        y, kept = super().forward(x, past.flatten(1))
-        return y, torch.cat([kept, torch.ones_like(started)], dim=1)
 
 
 class ChannelUpsample(Causal):

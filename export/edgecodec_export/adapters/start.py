@@ -1,4 +1,4 @@
-"""A causal convolution whose past before the first column mirrors the columns after it."""
+"""Causal convolutions whose past before the first column is made of the columns after it, not of silence."""
 
 from __future__ import annotations
 
@@ -36,10 +36,8 @@ def _mirrored_nodes(x: Any, past: int) -> Any:
 TRANSLATIONS[torch.ops.edgecodec.mirrored.default] = _mirrored_nodes
 
 
-class MirroredConv(CausalConv):
-    """As `CausalConv`, but started by reflection: exact if the first call has more columns than the layer's past.
-
-        first call:  c b | a b c d      later: the last columns that it saw
+class StartedConv(CausalConv):
+    """As `CausalConv`, but `first_past` says what was before the first column.
 
     The state is `[B, C * past]` and one number that is 0 before the first call, 1 after it.
     """
@@ -48,12 +46,39 @@ class MirroredConv(CausalConv):
         super().__init__(in_channels, out_channels, kernel, stride=stride, dilation=dilation)
         self.state_size = in_channels * self.past + 1 if self.past else 0
 
+    def first_past(self, x: Tensor) -> Tensor:
+        """`[B, C, 1, past]`, or one column for all, of the columns of the first call."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, C, 1, T]` to `[B, C', 1, T / stride]`."""
         if self.past == 0:
             return self.conv(x), state
         kept, started = state.split([self.channels * self.past, 1], dim=1)
         kept = kept.reshape(-1, self.channels, 1, self.past)
-        past = torch.where(started[:, :, None, None] > 0, kept, mirrored(x, self.past))
-        seen = torch.cat([past, x], dim=3)
-        return self.conv(seen), torch.cat([seen[..., -self.past :].flatten(1), torch.ones_like(started)], dim=1)
+        past = torch.where(started[:, :, None, None] > 0, kept, self.first_past(x))
+        y, kept = super().forward(x, past.flatten(1))
+        return y, torch.cat([kept, torch.ones_like(started)], dim=1)
+
+
+class MirroredConv(StartedConv):
+    """Started by reflection: exact if the first call has more columns than the layer's past.
+
+    first call:  c b | a b c d      later: the last columns that it saw
+    """
+
+    def first_past(self, x: Tensor) -> Tensor:
+        """See `StartedConv.first_past`."""
+        past: Tensor = mirrored(x, self.past)
+        return past
+
+
+class RepeatedConv(StartedConv):
+    """Started by copies of the first column.
+
+    first call:  a a | a b c d      later: the last columns that it saw
+    """
+
+    def first_past(self, x: Tensor) -> Tensor:
+        """See `StartedConv.first_past`."""
+        return x[..., :1]
