@@ -19,7 +19,7 @@ Codebooks are stored in 8 bits, with a scale for each entry, and searched in flo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -100,10 +100,28 @@ def use_int8(model: CodecModel, clips: Iterable[NDArray[np.float32]]) -> None:
     Raises:
         ExportError: no layer that is large enough, or no clip.
     """
-    layers = _large_layers(model)
-    for name, inputs in _inputs_of(layers, model, clips).items():
+    sounds = (torch.from_numpy(clip)[None, None] for clip in clips)
+    stages = model.config.quantizer.max_stages
+    replace_layers(model, inputs_of(_large_layers(model), model, sounds, stages, every=_FRAMES_KEPT))
+
+
+class _Coding(Protocol):
+    """A codec, as far as finding ranges needs it."""
+
+    quantizer: Any
+
+    def encode_latents(self, audio: Tensor) -> Tensor: ...
+
+    def decode_latents(self, latents: Tensor) -> Tensor: ...
+
+
+def replace_layers(model: nn.Module, inputs: dict[str, Tensor]) -> None:
+    """Give linear layers, named as in the model, int8 form with ranges for their inputs [N, in]."""
+    for name, seen in inputs.items():
         parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, Int8Linear(layers[name], inputs))
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        setattr(model.get_submodule(parent), own, Int8Linear(layer, seen))
 
 
 def _large_layers(model: CodecModel) -> dict[str, nn.Linear]:
@@ -120,21 +138,27 @@ def _large_layers(model: CodecModel) -> dict[str, nn.Linear]:
     return layers
 
 
-def _inputs_of(
-    layers: dict[str, nn.Linear], model: CodecModel, clips: Iterable[NDArray[np.float32]]
+def inputs_of(
+    layers: dict[str, nn.Linear], codec: _Coding, clips: Iterable[Tensor], max_stages: int, *, every: int = 1
 ) -> dict[str, Tensor]:
-    """What the layers see, [N, in], while clips are encoded, and decoded from several stage counts."""
+    """What the layers see, [N, in], while clips [1, channels, samples] are encoded, and decoded from stage counts.
+
+    Of each call one in `every` frames is kept.
+
+    Raises:
+        ExportError: no clip.
+    """
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
-    hooks = [layer.register_forward_pre_hook(_recorder(seen[name])) for name, layer in layers.items()]
+    hooks = [layer.register_forward_pre_hook(_recorder(seen[name], every)) for name, layer in layers.items()]
     for clip in clips:
-        latents = model.encode_latents(torch.from_numpy(clip)[None, None])
+        latents = codec.encode_latents(clip)
         for fraction in STAGES_KEPT:
-            stages = max(1, round(fraction * model.config.quantizer.max_stages))
-            model.decode_latents(model.quantizer.decode(model.quantizer.encode(latents, stages)))
+            codes = codec.quantizer.encode(latents, max(1, round(fraction * max_stages)))
+            codec.decode_latents(codec.quantizer.decode(codes))
     for hook in hooks:
         hook.remove()
     if not all(seen.values()):
-        raise ExportError("int8 finds its ranges on sound, and there is nothing but silence")
+        raise ExportError("int8 finds its ranges on sound, and there is none: nothing but silence")
     return {name: torch.cat(inputs) for name, inputs in seen.items()}
 
 
@@ -158,9 +182,9 @@ def _distance_bias(table: Tensor) -> Tensor:
     return -0.5 * table.square().sum(2)
 
 
-def _recorder(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _recorder(kept: list[Tensor], every: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        kept.append(inputs[0].flatten(0, -2)[::_FRAMES_KEPT].clone())
+        kept.append(inputs[0].flatten(0, -2)[::every].clone())
 
     return record
 
