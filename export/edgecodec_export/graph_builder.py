@@ -52,6 +52,23 @@ class GraphBuilder:
         value = helper.make_tensor_value_info(output, TensorProto.INT64, None)
         return helper.make_graph(self.nodes, output, [], [value], self.constants)
 
+    def quantizer_encode(self, latent_dim: int, lines: str = "n_stages") -> ModelProto:
+        """What was built as the graph of `latents` [B, T, D] and `n_stages`, a scalar, to `codes` [B, lines, T]."""
+        count = helper.make_tensor_value_info("n_stages", TensorProto.INT64, [])
+        return self.model("quantizer_encode", [_latents(latent_dim), count], [_codes(lines)])
+
+    def quantizer_decode(self, latent_dim: int, lines: str = "n_stages") -> ModelProto:
+        """What was built as the graph of `codes` [B, lines, T] to `latents` [B, T, D]."""
+        return self.model("quantizer_decode", [_codes(lines)], [_latents(latent_dim)])
+
     def model(self, name: str, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> ModelProto:
         """What was built as a whole graph."""
         return onnx_model(helper.make_graph(self.nodes, name, inputs, outputs, self.constants))
+
+
+def _latents(dim: int) -> ValueInfoProto:
+    return helper.make_tensor_value_info("latents", TensorProto.FLOAT, ["B", "T", dim])
+
+
+def _codes(lines: str) -> ValueInfoProto:
+    return helper.make_tensor_value_info("codes", TensorProto.INT64, ["B", lines, "T"])

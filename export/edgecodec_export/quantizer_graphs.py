@@ -30,12 +30,12 @@ import numpy as np
 import torch
 from edgecodec.errors import ExportError
 from edgecodec_training.codebook_search import LookupTables
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto
 from torch import Tensor
 
 from .graph_builder import GraphBuilder
 
-_FLOAT, _INT64 = TensorProto.FLOAT, TensorProto.INT64
+_FLOAT = TensorProto.FLOAT
 _MIDDLE = 128  # of unsigned bytes, stands for zero
 _STEP = 4  # stages that are searched in one go, where one path is left
 
@@ -63,12 +63,7 @@ def quantizer_encode_graph(tables: LookupTables) -> ModelProto:
     graph.add("Concat", [graph.constant("as_list", [-1]), batch_time], "stages_batch_time", axis=0)
     codes = search.add(_Paths(rows), graph)
     graph.add("Transpose", [codes], "codes", perm=[1, 0, 2])
-    inputs = [
-        helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", latent_dim]),
-        helper.make_tensor_value_info("n_stages", _INT64, []),
-    ]
-    outputs = [helper.make_tensor_value_info("codes", _INT64, ["B", "n_stages", "T"])]
-    return graph.model("quantizer_encode", inputs, outputs)
+    return graph.quantizer_encode(latent_dim)
 
 
 def quantizer_decode_graph(tables: LookupTables) -> ModelProto:
@@ -88,9 +83,7 @@ def quantizer_decode_graph(tables: LookupTables) -> ModelProto:
     graph.add("Add", ["codes", "used"], "rows")
     graph.add("Gather", [table, "rows"], "entries", axis=0)  # [B, n, T, D]
     graph.add("ReduceSum", ["entries", graph.constant("stage_axis", [1])], "latents", keepdims=0)
-    inputs = [helper.make_tensor_value_info("codes", _INT64, ["B", "n_stages", "T"])]
-    outputs = [helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", latent_dim])]
-    return graph.model("quantizer_decode", inputs, outputs)
+    return graph.quantizer_decode(latent_dim)
 
 
 @dataclass(frozen=True)

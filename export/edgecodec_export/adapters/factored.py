@@ -18,14 +18,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto
 from torch import Tensor, nn
 
 from ..graph_builder import GraphBuilder
 from .adapted import AdaptedQuantizer
 from .weights import Weights
 
-_FLOAT, _INT64 = TensorProto.FLOAT, TensorProto.INT64
 _STEP = 4  # stages in one branch: a branch costs as much as several nodes (`quantizer_graphs`)
 
 
@@ -160,12 +159,7 @@ class _Search:
         graph.add("Concat", [graph.constant("as_list", [-1]), batch_time], "lines_batch_time", axis=0)
         codes = self._stages_from(0, "", [], graph)
         graph.add("Transpose", [codes], "codes", perm=[1, 0, 2])
-        inputs = [
-            helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", t.columns * dim]),
-            helper.make_tensor_value_info("n_stages", _INT64, []),
-        ]
-        outputs = [helper.make_tensor_value_info("codes", _INT64, ["B", "lines", "T"])]
-        return graph.model("quantizer_encode", inputs, outputs)
+        return graph.quantizer_encode(t.columns * dim, "lines")
 
     def _stages_from(self, i: int, chosen: str, lines: list[str], part: GraphBuilder) -> str:
         """Add stage i and those after it; `chosen` are the vectors of earlier stages, the name of all codes returns."""
@@ -251,9 +245,7 @@ def _decode_graph(t: FactoredTables) -> ModelProto:
     graph.add("Sub", ["lines", graph.constant("one", [1])], "last_line")
     graph.add("Gather", [graph.constant("out_bias", t.out_bias.numpy(), np.float32), "last_line"], "bias", axis=0)
     graph.add("Add", ["projected", "bias"], "latents")
-    inputs = [helper.make_tensor_value_info("codes", _INT64, ["B", "lines", "T"])]
-    outputs = [helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", t.out.shape[1]])]
-    return graph.model("quantizer_decode", inputs, outputs)
+    return graph.quantizer_decode(t.out.shape[1], "lines")
 
 
 def _offsets(t: FactoredTables) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto
 from torch import Tensor
 
 from ..graph_builder import GraphBuilder
 from .adapted import AdaptedQuantizer
 
-_FLOAT, _INT64 = TensorProto.FLOAT, TensorProto.INT64
 _STEP = 4  # stages that are searched in one go
 
 
@@ -117,12 +116,7 @@ def _encode_graph(groups: Sequence[Group]) -> ModelProto:
     end = graph.add("Reshape", ["n_stages", graph.constant("as_list", [-1])], "end")
     asked = graph.add("Slice", [every, graph.constant("begin", [0]), end], "asked_for")
     graph.add("Transpose", [asked], "codes", perm=[1, 0, 2])
-    inputs = [
-        helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", latent_dim]),
-        helper.make_tensor_value_info("n_stages", _INT64, []),
-    ]
-    outputs = [helper.make_tensor_value_info("codes", _INT64, ["B", "n_stages", "T"])]
-    return graph.model("quantizer_encode", inputs, outputs)
+    return graph.quantizer_encode(latent_dim)
 
 
 def _ends(stages: int) -> Iterator[int]:
@@ -186,6 +180,4 @@ def _decode_graph(groups: Sequence[Group]) -> ModelProto:
         outside = graph.constant(f"outside.{i}", group.outside.numpy(), np.float32)
         parts.append(graph.add("MatMul", [total, outside], f"latents.{i}"))
     graph.add("Sum", parts, "latents")
-    inputs = [helper.make_tensor_value_info("codes", _INT64, ["B", "n_stages", "T"])]
-    outputs = [helper.make_tensor_value_info("latents", _FLOAT, ["B", "T", latent_dim])]
-    return graph.model("quantizer_decode", inputs, outputs)
+    return graph.quantizer_decode(latent_dim)
