@@ -75,14 +75,9 @@ def original_names(blocks: int) -> list[tuple[str, str]]:
         (rf"decoder\.model\.{blocks + 1}\.(.*)", r"decoder.snake1.\1"),
         (rf"decoder\.model\.{blocks + 2}\.(.*)", r"decoder.conv2.\1"),
     ]
-    parts = ("snake1", "conv1", "snake2", "conv2")
     for i in range(blocks):
         encoder, decoder = rf"encoder\.block\.{i + 1}\.block", rf"decoder\.model\.{i + 1}\.block"
-        for unit in range(len(DILATIONS)):
-            for j, part in enumerate(parts):
-                new = rf"res_unit{unit + 1}.{part}.\1"
-                rules.append((rf"{encoder}\.{unit}\.block\.{j}\.(.*)", f"encoder.block.{i}.{new}"))
-                rules.append((rf"{decoder}\.{unit + 2}\.block\.{j}\.(.*)", f"decoder.block.{i}.{new}"))
+        rules += unit_names(encoder, f"encoder.block.{i}", 0) + unit_names(decoder, f"decoder.block.{i}", 2)
         rules += [
             (rf"{encoder}\.3\.(.*)", rf"encoder.block.{i}.snake1.\1"),
             (rf"{encoder}\.4\.(.*)", rf"encoder.block.{i}.conv1.\1"),
@@ -90,6 +85,15 @@ def original_names(blocks: int) -> list[tuple[str, str]]:
             (rf"{decoder}\.1\.(.*)", rf"decoder.block.{i}.conv_t1.\1"),
         ]
     return rules
+
+
+def unit_names(block: str, new: str, begin: int) -> list[tuple[str, str]]:
+    """Rules for the residual units of one block, which are its layers from `begin` on."""
+    return [
+        (rf"{block}\.{begin + unit}\.block\.{j}\.(.*)", rf"{new}.res_unit{unit + 1}.{part}.\1")
+        for j, part in enumerate(("snake1", "conv1", "snake2", "conv2"))
+        for unit in range(len(DILATIONS))
+    ]
 
 
 def from_transformers(config: dict[str, Any], weights: Weights) -> AdaptedCodec:

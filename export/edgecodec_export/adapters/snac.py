@@ -18,7 +18,7 @@ from edgecodec.errors import CheckpointError
 from torch import nn
 
 from .adapted import AdaptedCodec, Contract
-from .dac import DILATIONS, conv, edges_of, snake, snake_units, upsample
+from .dac import conv, edges_of, snake, snake_units, unit_names, upsample
 from .factored import FactoredQuantizer, factored_tables
 from .lookahead import Delay, Edges, LookaheadChain, LookaheadDecoder, LookaheadEncoder
 from .weights import Weights
@@ -88,24 +88,15 @@ def _names(c: dict[str, Any]) -> list[tuple[str, str]]:
         rules.append((r"decoder\.model\.1\.(.*)", r"decoder.pointwise.\1"))
     for i in range(downs):
         block, new = rf"encoder\.block\.{i + 1}\.block", f"encoder.block.{i}"
-        rules += _unit_names(block, new, 0)
+        rules += unit_names(block, new, 0)
         rules += [(rf"{block}\.3\.(.*)", rf"{new}.snake1.\1"), (rf"{block}\.4\.(.*)", rf"{new}.conv1.\1")]
     for i in range(ups):
         block, new = rf"decoder\.model\.{i + before}\.block", f"decoder.block.{i}"
-        rules += _unit_names(block, new, 2 + noise)
+        rules += unit_names(block, new, 2 + noise)
         rules += [(rf"{block}\.0\.(.*)", rf"{new}.snake1.\1"), (rf"{block}\.1\.(.*)", rf"{new}.conv_t1.\1")]
         if noise:
             rules.append((rf"{block}\.2\.(.*)", rf"{new}.noise.\1"))
     return rules
-
-
-def _unit_names(block: str, new: str, begin: int) -> list[tuple[str, str]]:
-    parts = enumerate(("snake1", "conv1", "snake2", "conv2"))
-    return [
-        (rf"{block}\.{begin + unit}\.block\.{j}\.(.*)", rf"{new}.res_unit{unit + 1}.{part}.\1")
-        for j, part in parts
-        for unit in range(len(DILATIONS))
-    ]
 
 
 def _encoder(c: dict[str, Any], weights: Weights, columns: int) -> LookaheadChain:
