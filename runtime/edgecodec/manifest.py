@@ -188,10 +188,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Raises:
             BitstreamError: a number of lines that no stage count has.
         """
-        for stages in range(1, self.quantizer.max_stages + 1):
-            if self.lines(stages) == lines:
-                return stages
-        raise BitstreamError(f"{lines} code lines are no whole number of stages of {self.name}")
+        stages = self._stages_of(lines)
+        if not stages:
+            raise BitstreamError(f"{lines} code lines are no whole number of stages of {self.name}")
+        return stages
 
     @property
     def frame_rate(self) -> float:
@@ -249,7 +249,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         array, quantizer = np.asarray(codes), self.quantizer
         if array.dtype.kind not in "iu":
             raise BitstreamError(f"codes must be integers, not {array.dtype}")
-        if array.ndim != 3 or not array.size or not self._is_whole(array.shape[1]):
+        if array.ndim != 3 or not array.size or not self._stages_of(array.shape[1]):
             raise BitstreamError(
                 f"codes must be [B, {'n_stages' if self.is_plain else 'lines'}, T] "
                 f"with 1 to {quantizer.max_stages} stages, "
@@ -263,8 +263,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise BitstreamError(f"codes must lie in 0..{quantizer.codebook_size - 1}")
         return checked
 
-    def _is_whole(self, lines: int) -> bool:
-        return any(self.lines(n) == lines for n in range(1, self.quantizer.max_stages + 1))
+    def _stages_of(self, lines: int) -> int:
+        """As `stages_of`, 0 for none; at once where stages have one line each, for every live packet asks it."""
+        most = self.quantizer.max_stages
+        if not self.stage_widths:
+            stages = lines - self.side
+            return stages if 0 < stages <= most else 0
+        return next((n for n in range(1, most + 1) if self.lines(n) == lines), 0)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
