@@ -27,7 +27,7 @@ from edgecodec.sessions import Sessions
 from edgecodec_training.checkpoint import build_model, load_checkpoint
 from edgecodec_training.model import CodecModel
 
-from .adapters.adapted import AdaptedCodec, Contract
+from .adapters.adapted import AdaptedCodec
 from .adapters.catalogue import adapt
 from .adapters.hub import PREFIX
 from .adapters.sources import Published, is_own, read_published
@@ -127,8 +127,7 @@ class _Published:
         self._published: Published = read_published(str(request.checkpoint))
         self._codec: AdaptedCodec = adapt(self._published)
         contract = self._codec.contract
-        plain = Contract(*(getattr(contract, f.name) for f in dataclasses.fields(contract)[:5]))
-        if contract != plain:
+        if not contract.is_first_format:
             raise ExportError(f"{request.checkpoint}: {self._codec.architecture} needs a bundle of format 2")
         self.sample_rate = contract.sample_rate
 

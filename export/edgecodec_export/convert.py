@@ -22,6 +22,7 @@ from edgecodec_training.model import CodecModel
 from edgecodec_training.quantizer import Quantizer, QuantizerConfig
 from numpy.typing import NDArray
 from onnx import ModelProto
+from torch import nn
 
 from .adapters.adapted import AdaptedCodec
 from .adapters.graphs import adapted_graphs
@@ -76,10 +77,7 @@ def convert_adapted(published: AdaptedCodec, precision: Precision = "fp32") -> C
         raise ExportError("int8 is for codecs that were trained here: use --precision fp16")
     model = copy.deepcopy(published)
     if precision != "fp32":
-        with torch.no_grad():
-            for part in (model.encoder, model.decoder):
-                for tensor in itertools.chain(part.parameters(), part.buffers()):
-                    tensor.copy_(round_to_fp16(tensor))
+        _round(model.encoder, model.decoder)
         model.quantizer = model.quantizer.rounded(round_to_fp16)
     graphs = adapted_graphs(model)
     if precision != "fp32":
@@ -99,8 +97,7 @@ def stored_model(trained: CodecModel, precision: Precision, clips: Iterable[NDAr
     """
     model = copy.deepcopy(trained)
     if precision != "fp32":
-        for tensor in itertools.chain(model.parameters(), model.buffers()):
-            tensor.copy_(round_to_fp16(tensor))
+        _round(model)
     tables = model.quantizer.tables()
     if precision != "fp32":  # once more, for tables that are computed: projected or normalized codebooks
         project = None if tables.project is None else round_to_fp16(tables.project)
@@ -112,6 +109,14 @@ def stored_model(trained: CodecModel, precision: Precision, clips: Iterable[NDAr
         use_int8(model, clips)
         model.quantizer = StoredQuantizer(model.config.quantizer, model.config.latent_dim, int8_tables(tables))
     return model
+
+
+@torch.no_grad()
+def _round(*parts: nn.Module) -> None:
+    """Round all matrices of these parts to float16, in place."""
+    for part in parts:
+        for tensor in itertools.chain(part.parameters(), part.buffers()):
+            tensor.copy_(round_to_fp16(tensor))
 
 
 def codec_graphs(model: CodecModel) -> dict[str, ModelProto]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import torch
@@ -29,6 +29,11 @@ class Contract:
     encoder_start: int = 1  # frames
     decoder_start: int = 1  # frames
     call_frames: int = 0
+
+    @property
+    def is_first_format(self) -> bool:
+        """Whether a bundle of format 1 says all of it: what came later is at its defaults."""
+        return all(f.default is MISSING or getattr(self, f.name) == f.default for f in fields(self))
 
 
 class AdaptedQuantizer(nn.Module):
@@ -80,20 +85,13 @@ class AdaptedCodec(nn.Module):
     @torch.no_grad()
     def encode_latents(self, audio: Tensor) -> Tensor:
         """Latents `[B, T, D]` of whole clips `[B, channels, frame_size * T]`."""
-        return self._whole(self.encoder, audio, self.contract.frame_size, 2, self.contract.encoder_lookahead)
+        return self._whole(self.encoder, audio, self.contract.encoder_lookahead)
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Audio `[B, channels, frame_size * T]` of latents `[B, T, D]`."""
-        return self._whole(self.decoder, latents, 1, 1, self.contract.decoder_lookahead)
+        return self._whole(self.decoder, latents, self.contract.decoder_lookahead)
 
-    def _whole(self, part: Causal, x: Tensor, frame: int, axis: int, lookahead: int) -> Tensor:
-        """All of x through a part, in calls of as many frames as the contract wants."""
-        size = frame * self.contract.call_frames or x.shape[axis]
-        state, out = part.zero_state(len(x)), []
-        pieces = x.split(size, dim=axis)
-        for i, piece in enumerate(pieces, start=1):
-            last = (torch.tensor(int(i == len(pieces))),) if lookahead else ()
-            y, state = part(piece, state, *last)
-            out.append(y)
-        return torch.cat(out, dim=2 if axis == 1 else 1)
+    def _whole(self, part: Causal, x: Tensor, lookahead: int) -> Tensor:
+        y: Tensor = part(x, part.zero_state(len(x)), *((torch.tensor(1),) if lookahead else ()))[0]
+        return y

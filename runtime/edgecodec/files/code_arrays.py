@@ -14,6 +14,7 @@ others stand as texts in the header's `__metadata__`. Only `codes` is needed on 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..bitstream import Reader, Writer
 from ..codec import Codec
-from ..errors import BitstreamError, EdgecodecError
+from ..errors import BitstreamError
 from ..npz import read_npz
 from ..packets import SEQUENCE_MODULUS, Packet
 from .output import open_output
@@ -150,8 +151,6 @@ def _from_npz(source: str, data: bytes) -> dict[str, Any]:
 def _from_safetensors(source: str, data: bytes) -> dict[str, Any]:
     if data[8:9] != b"{":
         raise BitstreamError(f"{source}: neither .npz nor .safetensors")
-    import json
-
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -165,12 +164,11 @@ def _from_safetensors(source: str, data: bytes) -> dict[str, Any]:
 
 
 def _numbers(source: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The values with those that are numbers as such."""
     try:
-        for name in ("input_rate", "samples"):
-            if name in values:
-                values[name] = int(values[name])
-        if not 1000 <= values.get("input_rate", 1000) <= 768_000:
-            raise EdgecodecError
-    except (TypeError, ValueError, EdgecodecError):
+        values |= {name: int(values[name]) for name in ("input_rate", "samples") if name in values}
+    except (TypeError, ValueError):
         raise BitstreamError(f"{source}: input_rate or samples is no number in range") from None
+    if not 1000 <= values.get("input_rate", 1000) <= 768_000:
+        raise BitstreamError(f"{source}: input_rate or samples is no number in range")
     return values
