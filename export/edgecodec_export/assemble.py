@@ -25,13 +25,13 @@ from edgecodec.manifest import FileEntry, GraphFiles, Manifest
 from edgecodec.progress import Progress, silent
 from edgecodec.sessions import Sessions
 from edgecodec_training.checkpoint import build_model, load_checkpoint
-from edgecodec_training.model import CodecModel
 
 from .adapters.adapted import AdaptedCodec
 from .adapters.catalogue import adapt
+from .adapters.encodec import Start
 from .adapters.hub import PREFIX
 from .adapters.sources import Published, is_own, read_published
-from .audio import Audio, calibration_clips, loudest_part, verification_audio
+from .audio import Audio, calibration_clips, channels_of, loudest_part, verification_audio
 from .convert import Converted, Precision, convert, convert_adapted
 from .describe import describe, describe_adapted
 from .model_card import Notes, model_card
@@ -52,7 +52,8 @@ class Request:
 
     `checkpoint`: a folder of this project, or somebody else's codec (see `adapters.sources`). `clip`: audio that
     verification runs on, and whose loudest part the golden vectors hold; without one, a synthetic voice.
-    `calibration`: audio that int8 finds its ranges on, as for training. `score` makes the rows of the quality table.
+    `calibration`: audio that int8 finds its ranges on, as for training. `start`: of EnCodec. `score` makes the rows of
+    the quality table.
     """
 
     checkpoint: Path | str
@@ -62,6 +63,7 @@ class Request:
     notes: Notes = dataclasses.field(default_factory=Notes)
     clip: Path | None = None
     calibration: Path | None = None
+    start: Start | None = None
     license: Path | None = None
     score: Score | None = None
     force: bool = False
@@ -104,12 +106,16 @@ class _Trained:
 
     def __init__(self, request: Request) -> None:
         self._request = request
+        if request.start is not None:
+            raise ExportError("--start is for EnCodec: what was trained here starts in one way")
         self._checkpoint = load_checkpoint(Path(request.checkpoint))
         self._model = build_model(self._checkpoint.config.model, self._checkpoint.weights)
         self.sample_rate = self._model.config.sample_rate
 
     def converted(self) -> Converted:
-        return convert(self._model, self._request.precision, _ranges_on(self._request, self._model))
+        config = self._model.config
+        clips = _ranges_on(self._request, config.sample_rate, config.frame_size)
+        return convert(self._model, self._request.precision, clips)
 
     def facts(self, converted: Converted, graphs: GraphFiles) -> dict[str, Any]:
         r = self._request
@@ -125,18 +131,17 @@ class _Published:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._published: Published = read_published(str(request.checkpoint))
-        self._codec: AdaptedCodec = adapt(self._published)
-        contract = self._codec.contract
-        if not contract.is_first_format:
-            raise ExportError(f"{request.checkpoint}: {self._codec.architecture} needs a bundle of format 2")
-        self.sample_rate = contract.sample_rate
+        self._codec: AdaptedCodec = adapt(self._published, request.start)
+        self.sample_rate = self._codec.contract.sample_rate
 
     def converted(self) -> Converted:
-        return convert_adapted(self._codec, self._request.precision)
+        contract = self._codec.contract
+        clips = _ranges_on(self._request, contract.sample_rate, contract.frame_size)
+        return convert_adapted(self._codec, self._request.precision, clips)
 
     def facts(self, converted: Converted, graphs: GraphFiles) -> dict[str, Any]:
         r, origin = self._request, self._published.origin
-        return describe_adapted(r.name, converted, r.precision, graphs, r.notes, origin)
+        return describe_adapted(r.name, self._codec, converted, r.precision, graphs, r.notes, origin)
 
     def license(self) -> bytes:
         return self._published.license_text()
@@ -149,10 +154,11 @@ def _is_published(source: str) -> bool:
 
 
 def golden_vectors(codec: Codec, audio: Audio) -> bytes:
-    """What the codec makes of a short clip: `audio` [1, 1, samples], `codes_<n>` and `decoded_<n>` for several n."""
-    arrays: dict[str, Any] = {"audio": audio[None, None]}
+    """What the codec makes of a short clip: `audio` [1, C, samples], `codes_<n>` and `decoded_<n>` for several n."""
+    both = channels_of(audio, codec.channels)[None]
+    arrays: dict[str, Any] = {"audio": both}
     for n in sorted({min(n, codec.max_stages) for n in (*GOLDEN_STAGES, codec.max_stages)}):
-        arrays[f"codes_{n}"] = codec.encode(audio, stages=n)
+        arrays[f"codes_{n}"] = codec.encode(both, stages=n)
         arrays[f"decoded_{n}"] = codec.decode(arrays[f"codes_{n}"], samples=len(audio))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -166,13 +172,13 @@ def _codec(folder: Path, facts: dict[str, Any], graphs: dict[str, bytes]) -> Cod
     return Codec(bundle, Sessions(bundle, "cpu", 1))
 
 
-def _ranges_on(request: Request, model: CodecModel) -> Iterable[Audio]:
+def _ranges_on(request: Request, sample_rate: int, frame_size: int) -> Iterable[Audio]:
     """The clips that int8 finds its ranges on."""
     if request.precision != "int8":
         return ()
     if request.calibration is None:
         raise ExportError("int8 needs audio that it finds its ranges on, as for training: give --calibration")
-    return calibration_clips(request.calibration, model.config.sample_rate, model.config.frame_size, request.progress)
+    return calibration_clips(request.calibration, sample_rate, frame_size, request.progress)
 
 
 def _entry(file: str, data: bytes) -> FileEntry:

@@ -49,6 +49,12 @@ def calibration_clips(folder: Path, sample_rate: int, frame_size: int, progress:
         progress("found int8 ranges on clips", i + 1, count)
 
 
+def channels_of(audio: Audio, channels: int) -> Audio:
+    """A sound [samples] in so many channels [channels, samples], each quieter and later than the one before."""
+    late = [np.pad(audio, (20 * i, 0))[: len(audio)] * np.float32(0.7**i) for i in range(channels)]
+    return np.stack(late)
+
+
 def loudest_part(audio: Audio, samples: int) -> Audio:
     """So many samples of the audio, where they hold the most energy."""
     energy = np.convolve(audio**2, np.ones(samples), "valid")

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from edgecodec import Codec
 
 
+class Start(str, Enum):
+    """What EnCodec sees before the first sample."""
+
+    exact = "exact"
+    zero = "zero"
+
+
 class Numbers(str, Enum):
     """How weights are stored, and what frame blocks compute with."""
 
@@ -32,10 +39,15 @@ def export(
     bundle: Annotated[Path, typer.Argument(help="Folder to write.")],
     name: Annotated[str, typer.Option(help="Name of the bundle; by default, that of the folder.")] = "",
     precision: Annotated[
-        Numbers, typer.Option(help="fp16 halves the files; int8 also computes frame blocks in 8 bits, and is faster.")
+        Numbers,
+        typer.Option(help="fp16 halves the files; int8 also computes frame blocks, or Mimi's transformer, in 8 bits."),
     ] = Numbers.fp32,
     calibration: Annotated[
-        Path | None, typer.Option(help="For int8: folder of audio that it finds its ranges on, as for training.")
+        Path | None, typer.Option(help="For int8: folder of audio that it finds its ranges on.")
+    ] = None,
+    start: Annotated[
+        Start | None,
+        typer.Option(help="For EnCodec: exact as the original, from 7 frames on; zero (default) from the first frame."),
     ] = None,
     valid: Annotated[Path | None, typer.Option(help="Folder of clips that the finished bundle is scored on.")] = None,
     notes: Annotated[
@@ -48,7 +60,7 @@ def export(
         bool, typer.Option("--json", help="Report as JSON: folder, bytes, and the whole manifest.")
     ] = False,
 ) -> None:
-    """Export a checkpoint to a bundle, and verify it; your own, or a published EnCodec.
+    """Export a checkpoint to a bundle, and verify it; your own, or a published EnCodec, DAC, Mimi or SNAC.
 
     Example: edgecodec export runs/speech bundles/speech --precision int8 --calibration audio/train
     """
@@ -81,6 +93,7 @@ def export(
                 notes=Notes.read(notes) if notes else Notes(),
                 clip=clip,
                 calibration=calibration,
+                start=start.value if start else None,
                 license=license,
                 score=score if valid else None,
                 force=force,

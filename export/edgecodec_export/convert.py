@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from edgecodec.errors import ExportError
 from edgecodec_training.codebook_search import LookupTables
 from edgecodec_training.model import CodecModel
 from edgecodec_training.quantizer import Quantizer, QuantizerConfig
@@ -26,6 +25,8 @@ from torch import nn
 
 from .adapters.adapted import AdaptedCodec
 from .adapters.graphs import adapted_graphs
+from .adapters.int8_linear import use_int8 as use_int8_linear
+from .audio import channels_of
 from .fp16 import round_to_fp16, store_fp16
 from .graphs import decoder_graph, encoder_graph
 from .int8 import int8_tables, use_int8
@@ -67,18 +68,20 @@ def convert(trained: CodecModel, precision: Precision = "fp32", clips: Iterable[
     return Converted(model, graphs)
 
 
-def convert_adapted(published: AdaptedCodec, precision: Precision = "fp32") -> Converted:
-    """The graphs of somebody else's codec.
+def convert_adapted(
+    published: AdaptedCodec, precision: Precision = "fp32", clips: Iterable[NDArray[np.float32]] = ()
+) -> Converted:
+    """The graphs of somebody else's codec; int8 is as for `convert`.
 
     Raises:
-        ExportError: numbers that the precision cannot hold; int8.
+        ExportError: numbers that the precision cannot hold; nothing for int8 to do.
     """
-    if precision == "int8":
-        raise ExportError("int8 is for codecs that were trained here: use --precision fp16")
     model = copy.deepcopy(published)
     if precision != "fp32":
         _round(model.encoder, model.decoder)
         model.quantizer = model.quantizer.rounded(round_to_fp16)
+    if precision == "int8":
+        use_int8_linear(model, (channels_of(clip, model.contract.channels) for clip in clips))
     graphs = adapted_graphs(model)
     if precision != "fp32":
         graphs = {name: store_fp16(graph) for name, graph in graphs.items()}

@@ -10,7 +10,16 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from edgecodec.manifest import GraphFiles, Latency, PartSizes, QuantizerFacts, StateSizes
+from edgecodec.manifest import (
+    GraphFiles,
+    Latency,
+    Lookahead,
+    PartSizes,
+    QuantizerFacts,
+    StartFrames,
+    StateSizes,
+    held_back,
+)
 from edgecodec_training.checkpoint import Checkpoint
 from edgecodec_training.model import CodecModel, macs_per_second, parameter_count
 
@@ -24,6 +33,7 @@ PRECISIONS: dict[Precision, str] = {"fp32": "fp32", "fp16": "fp16-storage", "int
 _LEG = ("first_step", "last_step", "audio_seconds", "wall_seconds", "machine", "processes")
 _TOOLS = ("edgecodec", "torch", "onnx", "onnxscript", "onnxruntime")
 _COUNTED_FRAMES = 10
+_LONG = 1 << 14  # samples of a frame of which one is enough
 
 
 def describe(
@@ -70,15 +80,18 @@ def describe(
 
 
 def describe_adapted(
-    name: str, converted: Converted, precision: Precision, graphs: GraphFiles, notes: Notes, origin: Mapping[str, str]
+    name: str,
+    model: AdaptedCodec,
+    converted: Converted,
+    precision: Precision,
+    graphs: GraphFiles,
+    notes: Notes,
+    origin: Mapping[str, str],
 ) -> dict[str, Any]:
     """The same of somebody else's codec; `origin` tells where its weights come from, and under which licence."""
-    model = converted.model
-    assert isinstance(model, AdaptedCodec)
     c = model.contract
-    seconds = _COUNTED_FRAMES * c.frame_size / c.sample_rate
-    audio = torch.zeros(1, c.channels, _COUNTED_FRAMES * c.frame_size)
-    latents = torch.zeros(1, _COUNTED_FRAMES, c.latent_dim)
+    lookahead = Lookahead(c.encoder_lookahead, c.decoder_lookahead)
+    start = StartFrames(c.encoder_start, c.decoder_start)
     return {
         "name": name,
         "architecture": model.architecture,
@@ -87,19 +100,34 @@ def describe_adapted(
         "latent_dim": c.latent_dim,
         "quantizer": QuantizerFacts("rvq", c.codebook_size, c.max_stages),
         "state": StateSizes(model.encoder.state_size, model.decoder.state_size),
-        "latency": Latency(c.frame_size, 0),
+        "latency": Latency(c.frame_size, held_back(lookahead, start, c.frame_size)),
+        "channels": c.channels,
+        "lookahead": lookahead,
+        "start_frames": start,
+        "call_frames": c.call_frames,
+        "side": c.side,
+        "stage_widths": c.stage_widths,
         "parameters": PartSizes(*(_numbers(part) for part in (model.encoder, model.decoder, model.quantizer))),
-        "macs_per_second": PartSizes(
-            encoder=macs_per_second(model.encoder, audio, seconds),
-            decoder=macs_per_second(model.decoder, latents, seconds),
-            quantizer=round(model.quantizer.macs() * c.sample_rate / c.frame_size),
-        ),
+        "macs_per_second": _adapted_macs(model),
         "opset": opset_of(converted.graphs),
         "precision": PRECISIONS[precision],
         "graphs": graphs,
         "training": {"origin": dict(origin), "data": list(notes.data), "model": model.facts},
         "tools": _tools(),
     }
+
+
+def _adapted_macs(model: AdaptedCodec) -> PartSizes:
+    """Of a second, counted on a whole short clip."""
+    c = model.contract
+    frames = c.call_frames or max(_COUNTED_FRAMES if c.frame_size < _LONG else 1, c.encoder_start, c.decoder_start)
+    seconds, last = frames * c.frame_size / c.sample_rate, torch.tensor(1)
+    audio, latents = torch.zeros(1, c.channels, frames * c.frame_size), torch.zeros(1, frames, c.latent_dim)
+    return PartSizes(
+        encoder=macs_per_second(model.encoder, audio, seconds, *([last] if c.encoder_lookahead else [])),
+        decoder=macs_per_second(model.decoder, latents, seconds, *([last] if c.decoder_lookahead else [])),
+        quantizer=round(model.quantizer.macs() * c.sample_rate / c.frame_size),
+    )
 
 
 def _numbers(part: torch.nn.Module) -> int:

@@ -25,6 +25,7 @@ from edgecodec_training.model import CodecModel
 from numpy.typing import NDArray
 
 from .adapters.adapted import AdaptedCodec
+from .audio import channels_of
 from .int8 import Int8Linear
 
 Audio = NDArray[np.float32]
@@ -37,7 +38,7 @@ INT8_TOLERANCE = 1e-2  # of either, where single numbers may be a step apart
 ENERGY_TOLERANCE = 1e-5  # of the differences in all clips together: 50 dB below that of latents or audio
 EXCESS_TOLERANCE = 0.01  # of the squared error that torch's codes leave
 LEAST_EQUAL_CODES = 0.99
-FRAMES = (1, 2, 7, 40)
+FRAMES, MOST_SECONDS = (1, 2, 7, 40), 2.0  # of clips; of long frames, only the first two
 BATCHES = (1, 3)
 CHUNKINGS = 3
 
@@ -51,7 +52,7 @@ class Parity:
     codes_equal: float  # fraction of codes that torch chooses too, from its own latents; the rest are near ties
     error_excess: float  # how much more squared error than torch's codes they leave, as a fraction
     streamed_audio_error: float  # largest difference of streamed and whole decoding; streamed codes are equal
-    frames: Sequence[int] = FRAMES
+    frames: Sequence[int]
     batches: Sequence[int] = BATCHES
     chunkings: int = CHUNKINGS
 
@@ -70,9 +71,10 @@ def verify(
     """
     rng = np.random.default_rng(seed)
     comparison = _Comparison(model, codec)
-    cases = [(batch, frames) for batch in BATCHES for frames in FRAMES]
+    lengths = [n for n in FRAMES if n <= FRAMES[1] or n * codec.frame_size <= MOST_SECONDS * codec.sample_rate]
+    cases = [(batch, frames) for batch in BATCHES for frames in lengths]
     for done, (batch, frames) in enumerate(cases, start=1):
-        clips = _clips(audio, batch, frames * codec.frame_size, rng)
+        clips = _clips(audio, batch, codec.channels, frames * codec.frame_size, rng)
         comparison.compare(clips, f"batch {batch}, {frames} frames")
         progress("verified", done, len(cases))
     comparison.require_agreement()
@@ -84,6 +86,7 @@ def verify(
         codes_equal=comparison.codes_equal,
         error_excess=comparison.error_excess,
         streamed_audio_error=streamed,
+        frames=lengths,
     )
 
 
@@ -91,7 +94,7 @@ class _Comparison:
     """The torch model and the four graphs, side by side on the same clips."""
 
     def __init__(self, model: CodecModel | AdaptedCodec, codec: Codec) -> None:
-        self._model, self._max_stages = model, codec.max_stages
+        self._model, self._max_stages, self._manifest = model, codec.max_stages, codec.manifest
         self._graphs = {name: _runner(graph) for name, graph in codec.bundle.graphs.items()}
         stepped = any(isinstance(layer, Int8Linear) for layer in model.modules())
         self.latents_tolerance = INT8_TOLERANCE if stepped else LATENTS_TOLERANCE
@@ -101,7 +104,7 @@ class _Comparison:
         self._equal: list[float] = []  # fraction of codes that both choose, of each comparison
 
     def compare(self, clips: Audio, where: str) -> None:
-        """Encode clips [B, 1, samples] on both sides, and at every stage count quantize and decode them."""
+        """Encode clips [B, C, samples] on both sides, quantize them at every stage count, decode them at some."""
         ours, theirs = self._encoded(clips)
         error = self.latents.add(ours, theirs)
         _require(error <= self.latents_tolerance, f"latents differ by {error:.1e} ({where})")
@@ -114,6 +117,8 @@ class _Comparison:
                 f"codes leave {self.error_excess:.1%} more error than torch's ({here})",
             )
             self._equal.append(float((codes == self._torch_codes(ours, n)).mean()))
+            if n & (n - 1) and n < self._max_stages:  # what it decodes from is all the same to a decoder
+                continue
             error = self.audio.add(*self._decoded(codes))
             _require(error <= self.audio_tolerance, f"audio differs by {error:.1e} ({here})")
 
@@ -132,11 +137,12 @@ class _Comparison:
     @torch.no_grad()
     def _encoded(self, clips: Audio) -> tuple[Audio, Audio]:
         """Latents of torch and of onnxruntime, [B, T, D]."""
-        state = np.zeros((len(clips), self._model.encoder.state_size), np.float32)
-        return self._model.encode_latents(torch.from_numpy(clips)).numpy(), self._graphs["encoder"](clips, state)[0]
+        m = self._manifest
+        theirs = self._whole("encoder", clips, m.state.encoder, m.call_frames * m.frame_size, m.lookahead.encoder)
+        return self._model.encode_latents(torch.from_numpy(clips)).numpy(), theirs
 
     def _codes(self, latents: Audio, n_stages: int, where: str) -> Codes:
-        """Codes [B, n_stages, T] of onnxruntime, which must not depend on the rest of the batch."""
+        """Codes [B, lines, T] of onnxruntime, which must not depend on the rest of the batch."""
         count, run = np.array(n_stages), self._graphs["quantizer_encode"]
         codes: Codes = run(latents, count)[0]
         alone = [run(latents[i : i + 1], count)[0] for i in range(len(latents))]
@@ -154,16 +160,27 @@ class _Comparison:
             decoded = self._model.quantizer.decode(torch.from_numpy(np.ascontiguousarray(chosen))).numpy()
             return _energy(decoded - latents)
 
-        best = error(self._torch_codes(latents, codes.shape[1]))
+        best = error(self._torch_codes(latents, self._manifest.layout.stages(codes.shape[1])))
         return max(0.0, error(codes) - best) / max(best, 1e-12)
 
     @torch.no_grad()
     def _decoded(self, codes: Codes) -> tuple[Audio, Audio]:
-        """Audio of torch and of onnxruntime, [B, 1, samples]."""
+        """Audio of torch and of onnxruntime, [B, C, samples]."""
+        m = self._manifest
         quantized = self._model.quantizer.decode(torch.from_numpy(np.ascontiguousarray(codes)))
-        state = np.zeros((len(codes), self._model.decoder.state_size), np.float32)
-        theirs = self._graphs["decoder"](*self._graphs["quantizer_decode"](codes), state)[0]
+        latents = self._graphs["quantizer_decode"](codes)[0]
+        theirs = self._whole("decoder", latents, m.state.decoder, m.call_frames, m.lookahead.decoder)
         return self._model.decode_latents(quantized).numpy(), theirs
+
+    def _whole(self, graph: str, x: Audio, state_size: int, call: int, lookahead: int) -> Audio:
+        """What a graph makes of whole clips, in calls of `call` columns where that is not 0."""
+        run, axis = self._graphs[graph], 2 if graph == "encoder" else 1
+        last = [np.array(1)] if lookahead else []
+        state, results = np.zeros((len(x), state_size), np.float32), []
+        for part in np.split(x, range(call, x.shape[axis], call), axis) if call else [x]:
+            y, state = run(part, state, *last)
+            results.append(y)
+        return np.concatenate(results, axis=3 - axis)
 
 
 class _Agreement:
@@ -196,26 +213,27 @@ def _runner(graph: bytes) -> Run:
     return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
-def _clips(audio: Audio, batch: int, samples: int, rng: np.random.Generator) -> Audio:
-    """[batch, 1, samples]: crops of the clip, the last one noise at full scale."""
+def _clips(audio: Audio, batch: int, channels: int, samples: int, rng: np.random.Generator) -> Audio:
+    """[batch, channels, samples]: crops of the clip, the last one noise at full scale."""
     looped = np.resize(audio, max(len(audio), 2 * samples))
     starts = rng.integers(0, len(looped) - samples + 1, batch)
-    clips = np.stack([looped[s : s + samples] for s in starts])
-    clips[-1] = rng.uniform(-1, 1, samples)
-    return clips[:, None].astype(np.float32)
+    clips = np.stack([channels_of(looped[s : s + samples], channels) for s in starts])
+    clips[-1] = rng.uniform(-1, 1, (channels, samples))
+    return clips.astype(np.float32)
 
 
 def _streamed_error(codec: Codec, audio: Audio, rng: np.random.Generator) -> float:
     """Largest difference of streamed and whole decoding, audio cut at random samples; their codes must be equal."""
-    stages = codec.max_stages
+    stages, both = codec.max_stages, channels_of(audio, codec.channels)
     cuts = np.sort(rng.integers(0, len(audio) + 1, rng.integers(1, 40)))
-    encoder = codec.encoder_stream(stages=stages, frames_per_packet=int(rng.integers(1, 5)))
-    decoder = codec.decoder_stream()
-    packets = [packet for block in np.split(audio, cuts) for packet in encoder.push(block)] + encoder.flush()
+    size = int(rng.integers(1, 5))
+    encoder = codec.encoder_stream(stages=stages, channels=codec.channels, frames_per_packet=size)
+    decoder = codec.decoder_stream(channels=codec.channels)
+    packets = [packet for block in np.split(both, cuts, axis=1) for packet in encoder.push(block)] + encoder.flush()
     streamed = np.concatenate([packet.codes for packet in packets], axis=2)
-    whole = codec.encode(audio, stages=stages)
+    whole = codec.encode(both, stages=stages)
     _require(np.array_equal(streamed, whole), "streamed codes differ from the whole clip's")
-    decoded = np.concatenate([decoder.push(packet) for packet in packets], axis=-1)
+    decoded = np.concatenate([*(decoder.push(packet) for packet in packets), decoder.flush()], axis=-1)
     decoded = decoded[..., codec.delay : codec.delay + len(audio)].reshape(-1)
     return _difference(codec.decode(whole, samples=len(audio)).reshape(-1), decoded)
 

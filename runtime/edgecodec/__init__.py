@@ -30,9 +30,10 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .codec import Codec, load
+    from .decoder_stream import DecoderStatistics, DecoderStream
+    from .encoder_stream import EncoderStream
     from .manifest import Manifest
     from .packets import Packet, PacketFormat
-    from .stream import DecoderStatistics, DecoderStream, EncoderStream
 
 __version__ = "0.2.0"
 
@@ -62,9 +63,10 @@ __all__ = [
 
 _MODULES = {
     "codec": ("Codec", "load"),
+    "decoder_stream": ("DecoderStatistics", "DecoderStream"),
+    "encoder_stream": ("EncoderStream",),
     "manifest": ("Manifest",),
     "packets": ("Packet", "PacketFormat"),
-    "stream": ("DecoderStatistics", "DecoderStream", "EncoderStream"),
 }
 
 

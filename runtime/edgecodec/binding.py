@@ -22,24 +22,28 @@ _Arrays = dict[str, NDArray[Any]]
 class BoundEncoder:
     """Encoder and quantizer of one stream, after the audio it has seen; for packets of `frames` above all."""
 
-    def __init__(self, sessions: Sessions, channels: int, frames: int) -> None:
+    def __init__(self, sessions: Sessions, streams: int, frames: int) -> None:
+        m, frames = sessions.manifest, min(frames, sessions.block_frames(streams))
         self._sessions = sessions
-        frames = min(frames, sessions.block_frames(channels))
-        self._audio = np.zeros((channels, 1, frames * sessions.manifest.frame_size), np.float32)
-        self._latents = np.zeros((channels, frames, sessions.manifest.latent_dim), np.float32)
-        self._codes: NDArray[np.int64] = np.zeros((channels, 0, frames), np.int64)
-        state = sessions.zero_state("encoder", channels)
-        self._encoder = _Stateful(sessions, "encoder", {"audio": self._audio}, {"latents": self._latents}, state)
+        self._audio = np.zeros((streams, m.channels, frames * m.frame_size), np.float32)
+        self._latents = np.zeros((streams, frames, m.latent_dim), np.float32)
+        self._codes: NDArray[np.int64] = np.zeros((streams, 0, frames), np.int64)
+        inputs = {"audio": self._audio, **_in_mid_stream(sessions, "encoder")}
+        state = sessions.zero_state("encoder", streams)
+        self._encoder = _Stateful(sessions, "encoder", inputs, {"latents": self._latents}, state)
+        self._starts = sessions.looks_ahead("encoder")  # with a call that gives less than it gets
+        self._stages = 0
 
-    def encode(self, audio: NDArray[np.float32], n_stages: int) -> NDArray[np.int64]:
-        """The next audio [channels, frame_size * T] to codes [channels, n_stages, T]."""
-        if audio.shape[1] != self._audio.shape[2]:
-            codes, state = self._sessions.encode(audio, self._encoder.state, n_stages)
+    def encode(self, audio: NDArray[np.float32], n_stages: int, *, last: bool = False) -> NDArray[np.int64]:
+        """The next audio [streams, C, frame_size * T] to codes [streams, lines, T], as `Sessions.encode`."""
+        if audio.shape[2] != self._audio.shape[2] or self._starts or last:
+            codes, state = self._sessions.encode(audio, self._encoder.state, n_stages, last=last)
             self._encoder.state[:] = state
+            self._starts = False
             return codes
-        if n_stages != self._codes.shape[1]:
+        if n_stages != self._stages:
             self._bind_quantizer(n_stages)
-        self._audio[:, 0] = audio
+        self._audio[:] = audio
         self._encoder.run()
         self._quantizer.run()
         self._encoder.advance()
@@ -47,32 +51,36 @@ class BoundEncoder:
         return own
 
     def _bind_quantizer(self, n_stages: int) -> None:
-        channels, _, frames = self._codes.shape
-        self._codes = np.zeros((channels, n_stages, frames), np.int64)
+        streams, _, frames = self._codes.shape
+        self._codes = np.zeros((streams, self._sessions.manifest.layout.lines(n_stages), frames), np.int64)
         inputs: _Arrays = {"latents": self._latents, "n_stages": np.array(n_stages, np.int64)}
         self._quantizer = BoundGraph(self._sessions, "quantizer_encode", inputs, {"codes": self._codes})
+        self._stages = n_stages
 
 
 class BoundDecoder:
     """Codebooks and decoder of one stream, after the codes it has seen; for packets as the last one above all."""
 
-    def __init__(self, sessions: Sessions, channels: int) -> None:
-        self._sessions, self._most_frames = sessions, sessions.block_frames(channels)
-        self._bind((channels, 1, 1), sessions.zero_state("decoder", channels))
-        self._start_frames = sessions.manifest.start_frames.decoder
-        nothing = np.zeros((channels, 0, sessions.manifest.latent_dim), np.float32)
-        # Latents [channels, T, D] too few for a first call; None once that was made. Never written in place.
-        self.held: NDArray[np.float32] | None = nothing if self._start_frames > 1 else None
+    def __init__(self, sessions: Sessions, streams: int) -> None:
+        m = sessions.manifest
+        self._sessions, self._most_frames = sessions, sessions.block_frames(streams)
+        self._bind((streams, 1, 1), sessions.zero_state("decoder", streams))
+        self._start_frames = m.start_frames.decoder
+        starts = self._start_frames > 1 or sessions.looks_ahead("decoder")
+        nothing = np.zeros((streams, 0, m.latent_dim), np.float32)
+        # Latents [streams, T, D] too few for a first call; None once that was made. Never written in place.
+        self.held: NDArray[np.float32] | None = nothing if starts else None
 
     @property
     def state(self) -> NDArray[np.float32]:
-        """[channels, size]: what the decoder remembers. It may be written, to go back to an earlier one."""
+        """[streams, size]: what the decoder remembers. It may be written, to go back to an earlier one."""
         return self._decoder.state
 
     def decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The next codes [channels, n, T], already checked, to audio [channels, frame_size * T].
+        """The next codes [streams, lines, T], already checked, to audio [streams, C, frame_size * T].
 
-        The first frames give no audio before there are `start_frames` of them, then that of all.
+        The first frames give no audio before there are `start_frames` of them, then that of all but what a decoder
+        that looks ahead holds back.
         """
         if self.held is not None:
             return self.synthesize(self._sessions.latents(codes))
@@ -86,37 +94,46 @@ class BoundDecoder:
         self._codebooks.run()
         self._decoder.run()
         self._decoder.advance()
-        own: NDArray[np.float32] = self._audio[:, 0].copy()
+        own: NDArray[np.float32] = self._audio.copy()
         return own
 
     def synthesize(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The next latents [channels, T, D], whatever they come from, to audio as `decode`."""
+        """The next latents [streams, T, D], whatever they come from, to audio as `decode`."""
         if self.held is not None:
             latents = np.concatenate([self.held, latents], axis=1)
             if latents.shape[1] < self._start_frames:
                 self.held = latents
-                return np.zeros((len(latents), 0), np.float32)
-        return self._synthesized(latents)
-
-    def flush(self) -> NDArray[np.float32]:
-        """The audio of frames that were too few for a first call, [channels, samples]."""
-        if self.held is None or not self.held.shape[1]:
-            return np.zeros((len(self.state), 0), np.float32)
-        return self._synthesized(self.held)
-
-    def _synthesized(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        audio, state = self._sessions.synthesize(latents, self._decoder.state)
-        self._decoder.state[:] = state
+                return self._synthesized(latents[:, :0])
+        audio = self._synthesized(latents)
         self.held = None
         return audio
 
+    def flush(self) -> NDArray[np.float32]:
+        """The audio that was held back, [streams, C, samples]: the stream is over."""
+        held = self.held
+        if held is None:
+            nothing = np.zeros((len(self.state), 0, self._sessions.manifest.latent_dim), np.float32)
+            return self._synthesized(nothing, last=True)
+        return self._synthesized(held, last=bool(held.shape[1]))
+
+    def _synthesized(self, latents: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]:
+        audio, state = self._sessions.synthesize(latents, self._decoder.state, last=last)
+        self._decoder.state[:] = state
+        return audio
+
     def _bind(self, shape: tuple[int, ...], state: NDArray[np.float32]) -> None:
-        sessions, (channels, _, frames) = self._sessions, shape
-        latents = np.zeros((channels, frames, sessions.manifest.latent_dim), np.float32)
+        sessions, m, (streams, _, frames) = self._sessions, self._sessions.manifest, shape
+        latents = np.zeros((streams, frames, m.latent_dim), np.float32)
         self._codes = np.zeros(shape, np.int64)
-        self._audio = np.zeros((channels, 1, frames * sessions.manifest.frame_size), np.float32)
+        self._audio = np.zeros((streams, m.channels, frames * m.frame_size), np.float32)
+        inputs = {"latents": latents, **_in_mid_stream(sessions, "decoder")}
         self._codebooks = BoundGraph(sessions, "quantizer_decode", {"codes": self._codes}, {"latents": latents})
-        self._decoder = _Stateful(sessions, "decoder", {"latents": latents}, {"audio": self._audio}, state)
+        self._decoder = _Stateful(sessions, "decoder", inputs, {"audio": self._audio}, state)
+
+
+def _in_mid_stream(sessions: Sessions, graph: Literal["encoder", "decoder"]) -> _Arrays:
+    """The further input of a graph that looks ahead: this call is not the last."""
+    return {"last": np.array(0, np.int64)} if sessions.looks_ahead(graph) else {}
 
 
 class _Stateful:

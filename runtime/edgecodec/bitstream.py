@@ -1,8 +1,11 @@
 """The .edgc container: a header, packets (`packets.py`), and an end record. All numbers are little-endian.
 
     header  "EDGC"  version u8  header bytes u16  fingerprint 8  codec rate u32  frame size u16  input rate u32
-            channels u8  max stages u8  bits per code u8  frames per packet u8  name length u8  name  CRC-32
+            channels u8  max stages u8  bits per code u8  frames per packet u8  name length u8  name
+            (version 2: channels a stream u8  side u8  widths u8  width of each stage u16)  CRC-32
     end     "E" u8  samples per channel at the input rate u64  packets u32  CRC-32 of all packets  CRC-32 of this record
+
+Version 2 is written where a frame is more than one code of every stage of a mono stream (`layout.py`).
 
 The length comes last, so that pipes need not know it beforehand. A packet's CRC finds damage where it is, the CRC of
 all packets finds what a CRC-16 misses once in 65,536 times. Everything read is bounded before it is read: no number in
@@ -14,15 +17,16 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol
 
 from .errors import BitstreamError
+from .layout import PLAIN, Layout
 from .packets import CRC16, PACKET, PACKET_HEAD, SEQUENCE_MODULUS, Packet, PacketFormat
 
 MAGIC = b"EDGC"
-VERSION = 1
+VERSION = 2
 MAX_PACKET = 1 << 20  # bytes of payload
 MAX_NAME = 64  # bytes of UTF-8
 
@@ -34,6 +38,7 @@ _FOREIGN = {  # first bytes of other codecs' files
 }
 _START = struct.Struct("<4sBH")
 _FIXED = struct.Struct("<8sIHIBBBBB")
+_SHAPE = struct.Struct("<BBB")
 _END_RECORD = struct.Struct("<cQII")
 _CRC32 = struct.Struct("<I")
 
@@ -65,6 +70,8 @@ class Header:
     stages: int  # the most that any packet holds
     code_bits: int
     frames_per_packet: int  # of every packet but the last
+    stream_channels: int = 1  # channels that a stream of codes holds
+    layout: Layout = PLAIN
 
     def __post_init__(self) -> None:
         in_range = (
@@ -77,6 +84,10 @@ class Header:
             and 1 <= self.frames_per_packet <= 255
             and len(self.bundle.encode()) <= MAX_NAME
             and self.bundle.isprintable()
+            and 1 <= self.stream_channels <= 8
+            and 0 <= self.layout.side <= 255
+            and (not self.layout.widths or self.stages <= len(self.layout.widths) <= 255)
+            and all(1 <= width <= 0xFFFF for width in self.layout.widths)
         )
         if not in_range or self.format.payload_size(self.stages, self.frames_per_packet) > MAX_PACKET:
             raise BitstreamError("the header holds a number out of range")
@@ -84,7 +95,12 @@ class Header:
     @property
     def format(self) -> PacketFormat:
         """The form of the packets."""
-        return PacketFormat(self.channels, self.code_bits)
+        return PacketFormat(-(-self.channels // self.stream_channels), self.code_bits, self.layout)
+
+    @property
+    def version(self) -> int:
+        """1 where that says it all."""
+        return 1 if self.layout.is_plain and self.stream_channels == 1 else 2
 
     def to_bytes(self) -> bytes:
         """The header's bytes."""
@@ -100,8 +116,12 @@ class Header:
             self.frames_per_packet,
             len(name),
         )
-        start = _START.pack(MAGIC, VERSION, _START.size + len(fixed) + len(name) + _CRC32.size)
-        body = start + fixed + name
+        shape, widths = b"", self.layout.widths
+        if self.version > 1:
+            shape = _SHAPE.pack(self.stream_channels, self.layout.side, len(widths))
+            shape += struct.pack(f"<{len(widths)}H", *widths)
+        start = _START.pack(MAGIC, self.version, _START.size + len(fixed) + len(name) + len(shape) + _CRC32.size)
+        body = start + fixed + name + shape
         return body + _CRC32.pack(zlib.crc32(body))
 
 
@@ -130,7 +150,7 @@ class Writer:
             raise BitstreamError(f"packet {packet.sequence} out of order")
         if packet.stages > header.stages or packet.frames > header.frames_per_packet:
             raise BitstreamError(f"codes {list(packet.codes.shape)} are more than the header announces")
-        data = header.format.to_bytes(Packet(packet.sequence, packet.codes))
+        data = header.format.to_bytes(replace(packet, previous=None))
         self._checksum = zlib.crc32(data, self._checksum)
         self._packets += 1
         self.payload_bytes += header.format.payload_size(packet.stages, packet.frames)
@@ -252,21 +272,45 @@ class Reader:
         if version > VERSION:
             raise BitstreamError(f"format version {version}, this edgecodec reads up to {VERSION}: upgrade edgecodec")
         least = _START.size + _FIXED.size + _CRC32.size
-        if not least <= size <= least + MAX_NAME or version < 1:
+        most = least + MAX_NAME + (_SHAPE.size + 255 * 2 if version > 1 else 0)
+        if not least <= size <= most or version < 1:
             raise BitstreamError("damaged header")
         rest = self._read(size - _START.size)
         if len(rest) < size - _START.size:
             raise BitstreamError("truncated in the header")
         body = start + rest[: -_CRC32.size]
         *numbers, name_size = _FIXED.unpack_from(rest)
-        name = rest[_FIXED.size : -_CRC32.size]
-        if rest[-_CRC32.size :] != _CRC32.pack(zlib.crc32(body)) or len(name) != name_size:
+        name, shape = rest[_FIXED.size :][:name_size], rest[_FIXED.size + name_size : -_CRC32.size]
+        if rest[-_CRC32.size :] != _CRC32.pack(zlib.crc32(body)) or len(name) + len(shape) != size - least:
             raise BitstreamError("damaged header")
         try:
             text = name.decode()
         except UnicodeDecodeError:
             raise BitstreamError("damaged header") from None
         fingerprint, codec_rate, frame_size, sample_rate, channels, stages, code_bits, frames_per_packet = numbers
+        stream_channels, layout = _read_shape(shape, version)
         return Header(
-            fingerprint, text, codec_rate, frame_size, sample_rate, channels, stages, code_bits, frames_per_packet
+            fingerprint,
+            text,
+            codec_rate,
+            frame_size,
+            sample_rate,
+            channels,
+            stages,
+            code_bits,
+            frames_per_packet,
+            stream_channels,
+            layout,
         )
+
+
+def _read_shape(data: bytes, version: int) -> tuple[int, Layout]:
+    """Channels a stream, and the lines of a frame."""
+    if version == 1 and not data:
+        return 1, PLAIN
+    if version == 1 or len(data) < _SHAPE.size:
+        raise BitstreamError("damaged header")
+    stream_channels, side, count = _SHAPE.unpack_from(data)
+    if len(data) != _SHAPE.size + 2 * count:
+        raise BitstreamError("damaged header")
+    return stream_channels, Layout(side, struct.unpack_from(f"<{count}H", data, _SHAPE.size))

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .bundle import Bundle, read_bundle
+from .decoder_stream import DecoderStream
+from .encoder_stream import EncoderStream
 from .errors import AudioError
 from .manifest import Manifest
 from .packets import PacketFormat
-from .samples import as_audio
+from .samples import as_audio, grouped
 from .sessions import Device, Sessions
-from .stream import DecoderStream, EncoderStream
 
 
 def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", threads: int = 1) -> Codec:
@@ -72,6 +73,11 @@ class Codec:
         return self.manifest.frame_size
 
     @property
+    def channels(self) -> int:
+        """Channels that one stream of codes holds: 2 of a stereo bundle, else 1."""
+        return self.manifest.channels
+
+    @property
     def max_stages(self) -> int:
         """Stages trained."""
         return self.manifest.quantizer.max_stages
@@ -104,13 +110,14 @@ class Codec:
         """Encode whole clips.
 
         Args:
-            audio: [T], [C, T] or [B, C, T] at `sample_rate`, in [-1, 1]. Channels are separate streams.
+            audio: [T], [C, T] or [B, C, T] at `sample_rate`, in [-1, 1]. Channels are separate streams; of a stereo
+                bundle, pairs of them are, and the last channel stands for a missing one.
             bitrate: kbps, one of `bitrates`.
             stages: or the stage count, 1..max_stages. With neither: 6 kbps where possible, else all stages.
 
         Returns:
-            Codes int64 [B * C, n_stages, frames], the C channels of the first clip first; the last frames see zeros
-            after the end.
+            Codes int64 [B * streams, n_stages, frames], the channels of the first clip first; the last frames see
+            zeros after the end. Where a frame has more than one code of a stage, as many lines in place of stages.
 
         Raises:
             AudioError: no samples, a wrong shape, or samples that are not finite.
@@ -120,21 +127,22 @@ class Codec:
         x = np.asarray(audio)
         if x.ndim not in (1, 2, 3) or x.size == 0:
             raise AudioError(f"audio must be [T], [C, T] or [B, C, T] and not empty, not of shape {list(x.shape)}")
-        x = as_audio(x.reshape(-1, x.shape[-1]))
-        padding = self.frames(x.shape[1]) * self.frame_size - x.shape[1]
-        padded = np.pad(x, ((0, 0), (0, padding)))
-        return self._sessions.encode(padded, self._sessions.zero_state("encoder", len(x)), n)[0]
+        x = grouped(as_audio(np.atleast_2d(x)), self.channels)
+        x = x.reshape(-1, *x.shape[-2:])
+        padding = self.frames(x.shape[2]) * self.frame_size - x.shape[2]
+        padded = np.pad(x, ((0, 0), (0, 0), (0, padding)))
+        return self._sessions.encode(padded, self._sessions.zero_state("encoder", len(x)), n, last=True)[0]
 
     def decode(self, codes: ArrayLike, samples: int | None = None) -> NDArray[np.float32]:
         """Decode whole clips.
 
         Args:
-            codes: integers [B, n_stages, T], n_stages in 1..max_stages, each in 0..codebook_size - 1. B counts channels
-                of clips, as `encode` returns them.
+            codes: integers [B, n_stages, T], n_stages in 1..max_stages, each in 0..codebook_size - 1. B counts
+                streams of clips, as `encode` returns them.
             samples: the clip's length, where it is known; else all that the codes hold.
 
         Returns:
-            Audio [B, 1, samples] at `sample_rate`, the delay removed.
+            Audio [B, channels, samples] at `sample_rate`, the delay removed.
 
         Raises:
             BitstreamError: codes of a wrong shape, type or range.
@@ -145,12 +153,12 @@ class Codec:
         wanted = available if samples is None else samples
         if not 0 <= wanted <= available:
             raise AudioError(f"{wanted} samples were asked for, the codes hold {available}")
-        audio, _ = self._sessions.decode(checked, self._sessions.zero_state("decoder", len(checked)))
-        return audio[:, None, self.delay : self.delay + wanted]
+        audio, _ = self._sessions.decode(checked, self._sessions.zero_state("decoder", len(checked)), last=True)
+        return audio[:, :, self.delay : self.delay + wanted]
 
-    def check_codes(self, codes: ArrayLike, channels: int | None = None) -> NDArray[np.int64]:
+    def check_codes(self, codes: ArrayLike, streams: int | None = None) -> NDArray[np.int64]:
         """Codes as int64 [B, n_stages, T], or a BitstreamError; nothing unchecked reaches a graph."""
-        return self.manifest.check_codes(codes, channels)
+        return self.manifest.check_codes(codes, streams)
 
     def encoder_stream(
         self,
@@ -160,17 +168,24 @@ class Codec:
         channels: int = 1,
         frames_per_packet: int = 1,
         redundancy: int = 0,
+        after_silence: bool = False,
     ) -> EncoderStream:
         """A stream that turns audio blocks of any length into packets; see `EncoderStream`."""
         n = self.stages(bitrate=bitrate, stages=stages)
         return EncoderStream(
-            self._sessions, n, channels=channels, frames_per_packet=frames_per_packet, redundancy=redundancy
+            self._sessions,
+            n,
+            channels=channels,
+            frames_per_packet=frames_per_packet,
+            redundancy=redundancy,
+            after_silence=after_silence,
         )
 
-    def decoder_stream(self, *, channels: int = 1) -> DecoderStream:
+    def decoder_stream(self, *, channels: int = 1, after_silence: bool = False) -> DecoderStream:
         """A stream that turns packets into audio; see `DecoderStream`."""
-        return DecoderStream(self._sessions, channels=channels)
+        return DecoderStream(self._sessions, channels=channels, after_silence=after_silence)
 
     def packet_format(self, *, channels: int = 1) -> PacketFormat:
         """How this codec's packets look as bytes."""
-        return PacketFormat(channels, self.manifest.quantizer.code_bits)
+        m = self.manifest
+        return PacketFormat(m.streams(channels), m.quantizer.code_bits, m.layout)

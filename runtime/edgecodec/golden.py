@@ -53,7 +53,7 @@ def verify(codec: Codec) -> list[GoldenResult]:
 
 
 def read_golden(bundle: Bundle) -> dict[str, NDArray[Any]]:
-    """The arrays `audio` [1, 1, samples] and, for each n, `codes_<n>` [1, n, T] and `decoded_<n>` [1, 1, samples]."""
+    """The arrays `audio` [1, C, samples] and, for each n, `codes_<n>` [1, lines, T] and `decoded_<n>` as `audio`."""
     where = bundle.path / bundle.manifest.golden.file
     try:
         arrays = read_npz(bundle.golden(), lambda name: True, MAX_BYTES)
@@ -68,15 +68,22 @@ def read_golden(bundle: Bundle) -> dict[str, NDArray[Any]]:
 
 def _check_shapes(arrays: dict[str, NDArray[Any]], m: Manifest, where: str) -> None:
     audio = arrays.get("audio")
-    if audio is None or audio.dtype != np.float32 or audio.ndim != 3 or audio.shape[:2] != (1, 1) or not audio.size:
-        raise BundleError(f"{where}: no float32 audio [1, 1, samples]")
+    if (
+        audio is None
+        or audio.dtype != np.float32
+        or audio.ndim != 3
+        or audio.shape[:2] != (1, m.channels)
+        or not audio.size
+    ):
+        raise BundleError(f"{where}: no float32 audio [1, {m.channels}, samples]")
     frames = m.frames(audio.shape[2])
     stages = {name.partition("_")[2] for name in arrays if name != "audio"}
     if not stages:
         raise BundleError(f"{where}: no codes")
     for n in stages:
         codes, decoded = arrays.get(f"codes_{n}"), arrays.get(f"decoded_{n}")
-        if codes is None or decoded is None or codes.dtype != np.int64 or codes.shape != (1, int(n), frames):
-            raise BundleError(f"{where}: codes_{n} must be int64 [1, {n}, {frames}], with decoded_{n}")
+        shape = (1, m.layout.lines(int(n)), frames)
+        if codes is None or decoded is None or codes.dtype != np.int64 or codes.shape != shape:
+            raise BundleError(f"{where}: codes_{n} must be int64 {list(shape)}, with decoded_{n}")
         if int(n) > m.quantizer.max_stages or decoded.dtype != np.float32 or decoded.shape != audio.shape:
             raise BundleError(f"{where}: decoded_{n} must be float32 {list(audio.shape)}, n within the bundle's stages")

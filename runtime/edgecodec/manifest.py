@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import BitrateError, BitstreamError, BundleError
+from .layout import MAX_LINES, SIDE_BITS, Layout
 
 FORMAT_VERSION = 2
 GRAPHS = ("encoder", "quantizer_encode", "quantizer_decode", "decoder")
 DEFAULT_BITRATE = 6.0  # kbps
-MAX_LINES = 1 << 16  # code lines a frame
 
 _BITRATE_SLACK = 0.02  # of a bitrate: people round 3.01 and 1.98 kbps
 
@@ -67,6 +67,12 @@ class StartFrames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     encoder: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
     decoder: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
+
+
+def held_back(ahead: Lookahead, start: StartFrames, frame_size: int) -> int:
+    """Samples that the graphs of a stream hold back: until their first calls are full, and by their lookahead."""
+    first = max(start.encoder, start.decoder + ahead.encoder) - 1
+    return max(ahead.encoder * frame_size + ahead.decoder, first * frame_size)
 
 
 class PartSizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -119,7 +125,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     channels: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
     lookahead: Lookahead = Lookahead()
     start_frames: StartFrames = StartFrames()
-    call_frames: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    call_frames: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0  # of every call; 0 for any number
     side: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
     stage_widths: tuple[Annotated[int, msgspec.Meta(ge=1, le=4096)], ...] = ()
     parameters: PartSizes
@@ -136,16 +142,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         """Refuse fields that contradict each other, and set the version that these fields make."""
         start, ahead, widths = self.start_frames, self.lookahead, self.stage_widths
-        first = self.call_frames
         wrong = None
         if widths and len(widths) != self.quantizer.max_stages:
             wrong = f"stage_widths: {len(widths)} widths for {self.quantizer.max_stages} stages"
-        elif self.lines(self.quantizer.max_stages) > MAX_LINES:
+        elif self.layout.lines(self.quantizer.max_stages) > MAX_LINES:
             wrong = f"stage_widths: more than {MAX_LINES} code lines a frame"
-        elif start.encoder < ahead.encoder or start.decoder * self.frame_size < ahead.decoder:
-            wrong = "start_frames: a first call would hold less than lookahead keeps back"
-        elif first and max(start.encoder, start.decoder) > first:
-            wrong = f"start_frames: more than the {first} frames of every call"
+        elif start.encoder < ahead.encoder + bool(ahead.encoder) or start.decoder * self.frame_size < ahead.decoder:
+            wrong = "start_frames: a first call would hold no more than lookahead keeps back"
+        elif self.call_frames and max(start.encoder, start.decoder) > self.call_frames:
+            wrong = "start_frames: more than the one frame of every call"
         elif self.latency.algorithmic < self.held:
             wrong = f"latency.algorithmic: {self.latency.algorithmic}, but {self.held} samples are held back"
         if wrong is not None:
@@ -158,10 +163,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def held(self) -> int:
-        """Samples that the graphs of a stream hold back: until its first calls are full, and by their lookahead."""
-        ahead, start = self.lookahead, self.start_frames
-        first = max(start.encoder, start.decoder + ahead.encoder) - 1
-        return max(ahead.encoder * self.frame_size + ahead.decoder, first * self.frame_size)
+        """Samples by which what comes out of a stream is less than what went in; see `held_back`."""
+        return held_back(self.lookahead, self.start_frames, self.frame_size)
 
     @property
     def delay(self) -> int:
@@ -169,29 +172,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.latency.algorithmic - self.held
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Code lines a frame of every stage."""
-        return self.stage_widths or (1,) * self.quantizer.max_stages
+    def ahead(self) -> int:
+        """Samples by which the graphs of a stream that has begun hold back."""
+        return self.lookahead.encoder * self.frame_size + self.lookahead.decoder
 
     @property
-    def is_plain(self) -> bool:
-        """Whether a frame has one code of every stage and nothing else, in streams of one channel."""
-        return self.channels == 1 and not self.side and max(self.widths) == 1
+    def layout(self) -> Layout:
+        """The code lines of a frame."""
+        return Layout(self.side, self.stage_widths)
 
-    def lines(self, stages: int) -> int:
-        """Code lines a frame of `stages` stages: those beside the stages, then those of each stage."""
-        return self.side + sum(self.widths[:stages])
-
-    def stages_of(self, lines: int) -> int:
-        """The stages that this many code lines hold.
-
-        Raises:
-            BitstreamError: a number of lines that no stage count has.
-        """
-        stages = self._stages_of(lines)
-        if not stages:
-            raise BitstreamError(f"{lines} code lines are no whole number of stages of {self.name}")
-        return stages
+    def streams(self, channels: int) -> int:
+        """Streams that code this many channels of audio: one for each, or for each pair of a stereo bundle."""
+        return -(-channels // self.channels)
 
     @property
     def frame_rate(self) -> float:
@@ -203,7 +195,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
         The lines beside the stages are not counted.
         """
-        return self.frame_rate * sum(self.widths[:stages]) * math.log2(self.quantizer.codebook_size) / 1000
+        return self.frame_rate * self.layout.codes(stages) * math.log2(self.quantizer.codebook_size) / 1000
 
     @property
     def bitrates(self) -> tuple[float, ...]:
@@ -240,36 +232,30 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Code frames of a clip: enough that the decoder, which lags by `delay`, answers it all."""
         return -(-(samples + self.delay) // self.frame_size) if samples else 0
 
-    def check_codes(self, codes: ArrayLike, channels: int | None = None) -> NDArray[np.int64]:
+    def check_codes(self, codes: ArrayLike, streams: int | None = None) -> NDArray[np.int64]:
         """Codes as int64 [B, lines, T]; nothing unchecked reaches a graph.
 
         Raises:
-            BitstreamError: codes of a wrong shape, type or range, or not of `channels` channels.
+            BitstreamError: codes of a wrong shape, type or range, or not of `streams` streams.
         """
-        array, quantizer = np.asarray(codes), self.quantizer
+        array, quantizer, layout = np.asarray(codes), self.quantizer, self.layout
         if array.dtype.kind not in "iu":
             raise BitstreamError(f"codes must be integers, not {array.dtype}")
-        if array.ndim != 3 or not array.size or not self._stages_of(array.shape[1]):
+        stages = layout.stages(array.shape[1]) if array.ndim == 3 and array.size else 0
+        if not 0 < stages <= quantizer.max_stages:
             raise BitstreamError(
-                f"codes must be [B, {'n_stages' if self.is_plain else 'lines'}, T] "
+                f"codes must be [B, {'n_stages' if layout.is_plain else 'lines'}, T] "
                 f"with 1 to {quantizer.max_stages} stages, "
                 f"not of shape {list(array.shape)}"
             )
-        if channels is not None and len(array) != channels:
-            raise BitstreamError(f"codes of {len(array)} channels, expected {channels}")
+        if streams is not None and len(array) != streams:
+            raise BitstreamError(f"codes of {len(array)} streams, expected {streams}")
         checked = array.astype(np.int64, copy=False)
-        unsigned = checked.view(np.uint64)  # in which negative numbers are huge
-        if unsigned.item(unsigned.argmax()) >= quantizer.codebook_size:
+        if _largest(checked[:, layout.side :]) >= quantizer.codebook_size:
             raise BitstreamError(f"codes must lie in 0..{quantizer.codebook_size - 1}")
+        if layout.side and _largest(checked[:, : layout.side]) >> SIDE_BITS:
+            raise BitstreamError(f"the first {layout.side} lines of codes must lie in 0..{(1 << SIDE_BITS) - 1}")
         return checked
-
-    def _stages_of(self, lines: int) -> int:
-        """As `stages_of`, 0 for none; at once where stages have one line each, for every live packet asks it."""
-        most = self.quantizer.max_stages
-        if not self.stage_widths:
-            stages = lines - self.side
-            return stages if 0 < stages <= most else 0
-        return next((n for n in range(1, most + 1) if self.lines(n) == lines), 0)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
@@ -308,6 +294,12 @@ _SECOND_FORMAT: dict[str, Any] = {
     "side": 0,
     "stage_widths": (),
 }
+
+
+def _largest(numbers: NDArray[np.int64]) -> int:
+    """The largest of numbers among which negative ones are huge."""
+    unsigned = numbers.view(np.uint64)
+    return int(unsigned.item(unsigned.argmax()))
 
 
 class _Version(msgspec.Struct):

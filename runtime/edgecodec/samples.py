@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import AudioError
 
+MAX_CHANNELS = 255
 _SUBNORMAL = np.float32(1e-20)  # smaller input is silence; subnormal numbers would run 100 times slower
 
 
@@ -31,3 +32,18 @@ def as_audio(audio: ArrayLike) -> NDArray[np.float32]:
         raise AudioError(f"audio holds NaN or infinity, first at sample {first}")
     x[size < _SUBNORMAL] = 0
     return x
+
+
+def grouped(audio: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
+    """Channels [..., C, T] as streams of `channels` each, [..., streams, channels, T]; the last fills a group up."""
+    lacking = -audio.shape[-2] % channels
+    if lacking:
+        audio = np.concatenate([audio, *[audio[..., -1:, :]] * lacking], axis=-2)
+    *clips, every, samples = audio.shape
+    return audio.reshape(*clips, every // channels, channels, samples)
+
+
+def check_channels(channels: int) -> None:
+    """Refuse a number of channels that no stream has."""
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(f"channels must be 1 to {MAX_CHANNELS}, not {channels}")

@@ -11,6 +11,7 @@ was installed last wins. What works:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .errors import BundleError, DeviceError, EdgecodecError
+from .errors import BitstreamError, BundleError, DeviceError, EdgecodecError
 from .manifest import GRAPHS, Manifest
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ _OUTPUTS = {
     "quantizer_decode": ["latents"],
     "decoder": ["audio", "next_state"],
 }
-_BLOCK_FRAMES = 64  # frames times streams in one call: bounds memory, and is long enough to be fast
+# Frames times streams, and samples of each, in one call: bounds memory, and is long enough to be fast.
+_BLOCK_FRAMES, _BLOCK_SAMPLES = 64, 1 << 16
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # An exhaustive search would time every new length; TF32 would change codes.
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
@@ -53,7 +55,6 @@ class Sessions:
         if threads < 1:
             raise DeviceError(f"threads must be 1 or more, not {threads}")
         self.manifest = bundle.manifest
-        _check_supported(bundle)
         self.device: Literal["cpu", "cuda"] = _choose(device)
         try:
             self._start(bundle, threads)
@@ -62,67 +63,65 @@ class Sessions:
                 raise
             self.device = "cpu"
             self._start(bundle, threads)
-        self.silence = self._silence()  # latents [1, 1, D]
 
     def encode(
-        self, audio: NDArray[np.float32], state: NDArray[np.float32], n_stages: int
+        self, audio: NDArray[np.float32], state: NDArray[np.float32], n_stages: int, *, last: bool = False
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Audio [B, frame_size * T] after what `state` [B, Se] remembers, to codes [B, n_stages, T] and the next state.
+        """Audio [B, C, frame_size * T] after what `state` [B, Se] remembers, to codes [B, lines, T] and the next state.
 
-        Long audio passes in blocks, so that memory stays bounded; how it is cut does not change a code.
+        Where the encoder looks ahead, the first call holds that many frames of codes back, and the `last` one gives
+        them. Long audio passes in blocks, so that memory stays bounded; how it is cut does not change a code.
         """
-        size = self.manifest.frame_size * self.block_frames(len(audio))
-        codes = []
-        for start in range(0, audio.shape[1], size):
-            latents, state = self.analyze(audio[:, start : start + size], state)
+        size, codes = self.manifest.frame_size, []
+        for first, end, is_last in self._blocks("encoder", len(audio), audio.shape[2] // size, last):
+            latents, state = self.analyze(audio[:, :, first * size : end * size], state, last=is_last)
             codes.append(self.quantize(latents, n_stages))
         return codes[0] if len(codes) == 1 else np.concatenate(codes, axis=2), state
 
     def decode(
-        self, codes: NDArray[np.int64], state: NDArray[np.float32]
+        self, codes: NDArray[np.int64], state: NDArray[np.float32], *, last: bool = False
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Codes [B, n, T], already checked, to audio [B, frame_size * T] and the next state, in blocks as `encode`."""
-        size = self.block_frames(len(codes))
-        if codes.shape[2] <= size:
-            return self.synthesize(self.latents(codes), state)
+        """Codes [B, lines, T], already checked, to audio [B, C, frame_size * T] and the next state, as `encode`."""
         audio = []
-        for start in range(0, codes.shape[2], size):
-            block, state = self.synthesize(self.latents(codes[:, :, start : start + size]), state)
+        for first, end, is_last in self._blocks("decoder", len(codes), codes.shape[2], last):
+            block, state = self.synthesize(self.latents(codes[:, :, first:end]), state, last=is_last)
             audio.append(block)
-        return np.concatenate(audio, axis=1), state
+        return audio[0] if len(audio) == 1 else np.concatenate(audio, axis=2), state
 
     def analyze(
-        self, audio: NDArray[np.float32], state: NDArray[np.float32]
+        self, audio: NDArray[np.float32], state: NDArray[np.float32], *, last: bool = False
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Audio [B, frame_size * T] to latents [B, T, D] and the next state, in blocks as `encode`."""
-        size = self.manifest.frame_size * self.block_frames(len(audio))
-        latents = []
-        for start in range(0, audio.shape[1], size):
-            block, state = self._run("encoder", audio=audio[:, None, start : start + size], state=state)
+        """Audio [B, C, frame_size * T] to latents [B, T, D] and the next state, as `encode`."""
+        size, latents = self.manifest.frame_size, []
+        for first, end, is_last in self._blocks("encoder", len(audio), audio.shape[2] // size, last):
+            block, state = self._step("encoder", "audio", audio[:, :, first * size : end * size], state, is_last)
             latents.append(block)
+        if not latents:
+            return np.zeros((len(audio), 0, self.manifest.latent_dim), np.float32), state
         return latents[0] if len(latents) == 1 else np.concatenate(latents, axis=1), state
 
     def quantize(self, latents: NDArray[np.float32], n_stages: int) -> NDArray[np.int64]:
-        """Codes [B, n_stages, T] of latents [B, T, D], in one call."""
+        """Codes [B, lines, T] of latents [B, T, D], in one call."""
         count = np.array(n_stages, np.int64)
         codes: NDArray[np.int64] = self._run("quantizer_encode", latents=latents, n_stages=count)[0]
         return codes
 
     def latents(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Latents [B, T, D] of codes [B, n, T], already checked."""
+        """Latents [B, T, D] of codes [B, lines, T], already checked."""
         latents: NDArray[np.float32] = self._run("quantizer_decode", codes=codes)[0]
         return latents
 
     def synthesize(
-        self, latents: NDArray[np.float32], state: NDArray[np.float32]
+        self, latents: NDArray[np.float32], state: NDArray[np.float32], *, last: bool = False
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Latents [B, T, D] to audio [B, frame_size * T] and the next state, in blocks as `encode`."""
-        size = self.block_frames(len(latents))
+        """Latents [B, T, D] to audio [B, C, frame_size * T] and the next state, as `encode`."""
         audio = []
-        for start in range(0, latents.shape[1], size):
-            block, state = self._run("decoder", latents=latents[:, start : start + size], state=state)
-            audio.append(block[:, 0])
-        return audio[0] if len(audio) == 1 else np.concatenate(audio, axis=1), state
+        for first, end, is_last in self._blocks("decoder", len(latents), latents.shape[1], last):
+            block, state = self._step("decoder", "latents", latents[:, first:end], state, is_last)
+            audio.append(block)
+        if not audio:
+            return np.zeros((len(latents), self.manifest.channels, 0), np.float32), state
+        return audio[0] if len(audio) == 1 else np.concatenate(audio, axis=2), state
 
     def zero_state(self, graph: Literal["encoder", "decoder"], batch: int) -> NDArray[np.float32]:
         """The state before the first frame."""
@@ -130,12 +129,43 @@ class Sessions:
 
     def block_frames(self, batch: int) -> int:
         """Frames of each of `batch` streams that one call takes at most: also enough for a first call."""
-        start = self.manifest.start_frames
-        return self.manifest.call_frames or max(start.encoder, start.decoder, _BLOCK_FRAMES // batch)
+        m = self.manifest
+        fitting = min(_BLOCK_FRAMES, _BLOCK_SAMPLES // m.frame_size) // batch
+        return m.call_frames or max(m.start_frames.encoder, m.start_frames.decoder, fitting)
+
+    def looks_ahead(self, graph: Literal["encoder", "decoder"]) -> bool:
+        """Whether a graph holds something back, and is told which call is the last of a stream."""
+        return bool(getattr(self.manifest.lookahead, graph))
 
     def session(self, graph: str) -> onnxruntime.InferenceSession:
         """The session of a graph, for calls that are bound to memory."""
         return self._sessions[graph]
+
+    def _blocks(
+        self, graph: Literal["encoder", "decoder"], batch: int, frames: int, last: bool
+    ) -> Iterator[tuple[int, int, bool]]:
+        """The calls for so many frames: the first of each, the one after it, and whether a stream ends with the call.
+
+        The end of a stream may bring no more frames, and yet what was held back.
+        """
+        size = self.block_frames(batch)
+        calls = max(-(-frames // size), 1 if last and self.looks_ahead(graph) else 0)
+        for i in range(calls):
+            yield i * size, min((i + 1) * size, frames), last and i + 1 == calls
+
+    def _step(
+        self,
+        graph: Literal["encoder", "decoder"],
+        source: str,
+        x: NDArray[np.float32],
+        state: NDArray[np.float32],
+        last: bool,
+    ) -> list[Any]:
+        """One call of a graph with a state."""
+        inputs: dict[str, NDArray[Any]] = {source: x, "state": state}
+        if self.looks_ahead(graph):
+            inputs["last"] = np.array(last, np.int64)
+        return self._run(graph, **inputs)
 
     def _run(self, graph: str, **inputs: NDArray[Any]) -> list[Any]:
         try:
@@ -147,7 +177,8 @@ class Sessions:
     def _start(self, bundle: Bundle, threads: int) -> None:
         """Make the sessions on the device that was chosen, and try them."""
         self._sessions = {name: self._session(bundle, name, threads, self.device) for name in GRAPHS}
-        self._check_runs(bundle)
+        # What the codec makes of silence: latents [1, 1, D] of the last of several silent frames, at all stages.
+        self.silence = self._checked_run(bundle)[:, -1:]
 
     def _session(self, bundle: Bundle, name: str, threads: int, device: str) -> Any:
         ort = _onnxruntime()
@@ -173,24 +204,34 @@ class Sessions:
         _check_signature(session, name, bundle.manifest, str(where))
         return session
 
-    def _check_runs(self, bundle: Bundle) -> None:
-        """A call through the whole chain: shapes that no declaration shows, and codes in range."""
-        m = self.manifest
-        frames = m.call_frames or 2
-        audio = np.zeros((1, frames * m.frame_size), np.float32)
+    def _checked_run(self, bundle: Bundle) -> NDArray[np.float32]:
+        """The least stream through the whole chain: shapes that no declaration shows, and codes in range.
+
+        Returns the decoded latents [1, T, D] of silence.
+        """
+        m, ahead = self.manifest, self.manifest.lookahead
+        stages = m.quantizer.max_stages
+        frames = max(2, m.start_frames.encoder, m.start_frames.decoder)
+        audio = np.zeros((1, m.channels, frames * m.frame_size), np.float32)
         try:
-            latents, encoder_state = self.analyze(audio, self.zero_state("encoder", 1))
-            codes = self.quantize(latents, m.quantizer.max_stages)
+            first, state = self.analyze(audio, self.zero_state("encoder", 1))
+            rest, encoder_state = self.analyze(audio[:, :, :0], state, last=True)
+            latents = np.concatenate([first, rest], axis=1)
+            codes = self.quantize(latents, stages)
             quantized = self.latents(codes)
-            decoded, decoder_state = self._run("decoder", latents=quantized, state=self.zero_state("decoder", 1))
+            decoded, state = self.synthesize(quantized, self.zero_state("decoder", 1))
+            tail, decoder_state = self.synthesize(quantized[:, :0], state, last=True)
         except Exception as error:
             raise BundleError(f"{bundle.path}: the graphs contradict the manifest: {_one_line(error)}") from None
+        samples = audio.shape[2] - ahead.decoder
         expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
-            "latents": (latents, (1, frames, m.latent_dim)),
+            "latents": (first, (1, frames - ahead.encoder, m.latent_dim)),
+            "last latents": (rest, (1, ahead.encoder, m.latent_dim)),
             "decoded latents": (quantized, latents.shape),
             "encoder state": (encoder_state, (1, m.state.encoder)),
-            "codes": (codes, (1, m.quantizer.max_stages, frames)),
-            "decoded audio": (decoded, (1, *audio.shape)),
+            "codes": (codes, (1, m.layout.lines(stages), frames)),
+            "decoded audio": (decoded, (1, m.channels, samples)),
+            "last audio": (tail, (1, m.channels, ahead.decoder)),
             "decoder state": (decoder_state, (1, m.state.decoder)),
         }
         for what, (array, shape) in expected.items():
@@ -198,28 +239,11 @@ class Sessions:
                 raise BundleError(
                     f"{bundle.path}: the graphs contradict the manifest: {what} {array.shape}, expected {shape}"
                 )
-        if codes.min() < 0 or codes.max() >= m.quantizer.codebook_size:
-            raise BundleError(f"{bundle.path}: the graphs contradict the manifest: codes beyond the codebook")
-
-    def _silence(self) -> NDArray[np.float32]:
-        """What the codec makes of silence: latents [1, 1, D] of the second of two silent frames, at all stages."""
-        audio = np.zeros((1, 2 * self.manifest.frame_size), np.float32)
-        latents, _ = self.analyze(audio, self.zero_state("encoder", 1))
-        return self.latents(self.quantize(latents, self.manifest.quantizer.max_stages))[:, -1:]
-
-
-def _check_supported(bundle: Bundle) -> None:
-    """Refuse what format 2 can say and this version cannot do yet, rather than run it wrongly."""
-    m = bundle.manifest
-    if not m.is_plain:
-        what = "stereo streams, code lines beside the stages, or stages of several lines"
-    elif m.lookahead.encoder or m.lookahead.decoder:
-        what = "lookahead"
-    elif m.call_frames > 1:
-        what = "calls of a fixed number of frames above 1"
-    else:
-        return
-    raise BundleError(f"{bundle.path}: this version of edgecodec cannot run bundles with {what} yet")
+        try:
+            m.check_codes(codes)
+        except BitstreamError as error:
+            raise BundleError(f"{bundle.path}: the graphs contradict the manifest: {error}") from None
+        return quantized
 
 
 def _choose(device: str) -> Literal["cpu", "cuda"]:
@@ -257,24 +281,22 @@ def _is_installed(package: str) -> bool:
 
 def _check_signature(session: onnxruntime.InferenceSession, name: str, m: Manifest, where: str) -> None:
     """Refuse a graph whose declared inputs and outputs contradict the manifest; a dimension may stay symbolic."""
-    audio: _Value = ("tensor(float)", (None, 1, None))
+    audio: _Value = ("tensor(float)", (None, m.channels, None))
     latents: _Value = ("tensor(float)", (None, None, m.latent_dim))
     codes: _Value = ("tensor(int64)", (None, None, None))
     count: _Value = ("tensor(int64)", ())
-    states: dict[str, _Value] = {
-        "encoder": ("tensor(float)", (None, m.state.encoder)),
-        "decoder": ("tensor(float)", (None, m.state.decoder)),
-    }
+    memory: dict[str, _Value] = {g: ("tensor(float)", (None, getattr(m.state, g))) for g in ("encoder", "decoder")}
+    last = {g: {"last": count} if getattr(m.lookahead, g) else {} for g in ("encoder", "decoder")}
     signatures: dict[str, tuple[dict[str, _Value], dict[str, _Value]]] = {
         "encoder": (
-            {"audio": audio, "state": states["encoder"]},
-            {"latents": latents, "next_state": states["encoder"]},
+            {"audio": audio, "state": memory["encoder"], **last["encoder"]},
+            {"latents": latents, "next_state": memory["encoder"]},
         ),
         "quantizer_encode": ({"latents": latents, "n_stages": count}, {"codes": codes}),
         "quantizer_decode": ({"codes": codes}, {"latents": latents}),
         "decoder": (
-            {"latents": latents, "state": states["decoder"]},
-            {"audio": audio, "next_state": states["decoder"]},
+            {"latents": latents, "state": memory["decoder"], **last["decoder"]},
+            {"audio": audio, "next_state": memory["decoder"]},
         ),
     }
     inputs, outputs = signatures[name]

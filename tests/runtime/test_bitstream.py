@@ -84,7 +84,7 @@ def test_packets_come_back_and_truncate(
 
 def test_the_arithmetic_of_a_packet() -> None:
     # 24 kHz / 320 = 75 frames a second; 8 stages of 1024 make 80 bits a frame and 6 kbps.
-    form = PacketFormat(channels=1, code_bits=10)
+    form = PacketFormat(streams=1, code_bits=10)
     assert form.payload_size(stages=8, frames=1) == 10
     assert 8 * form.payload_size(stages=8, frames=75) == 6000
     assert 8 * form.payload_size(stages=4, frames=75) == 3000
@@ -212,8 +212,8 @@ def test_a_length_beyond_all_packets_is_seen() -> None:
 
 def test_newer_versions_and_other_files() -> None:
     newer = bytearray(FILE)
-    newer[4] = 2
-    with pytest.raises(BitstreamError, match="version 2, this edgecodec reads up to 1"):
+    newer[4] = 3
+    with pytest.raises(BitstreamError, match="version 3, this edgecodec reads up to 2"):
         read(bytes(newer))
     for data in (b"RIFF\0\0\0\0WAVE", b"\0" * 100):
         with pytest.raises(BitstreamError, match=r"not an \.edgc"):

@@ -99,13 +99,14 @@ def test_a_graph_that_is_missing_cut_or_longer(bundle: Path, name: str) -> None:
         ({"format_version": 2, "stage_widths": [1, 2]}, "stage_widths: 2 widths for 4 stages"),
         (
             {"format_version": 2, "call_frames": 1, "start_frames": {"encoder": 2, "decoder": 1}},
-            "more than the 1 frames",
+            "more than the one frame",
         ),
         (
             {"format_version": 2, "start_frames": {"encoder": 3, "decoder": 1}},
             "latency.algorithmic: 16, but 32 samples",
         ),
         ({"format_version": 2, "lookahead": {"encoder": 2, "decoder": 0}}, "keeps back"),
+        ({"format_version": 2, "call_frames": 2}, "call_frames: Expected int <= 1"),
         ({"format_version": None}, "the manifest: Object missing required field format_version"),
         ({"format_version": "1"}, "the manifest's format_version: Expected int, got str"),
         ({"format_version": 0}, "format_version: Expected int >= 1"),
@@ -142,7 +143,7 @@ def test_a_graph_that_is_missing_cut_or_longer(bundle: Path, name: str) -> None:
         ({"frame_size": 32}, "graphs contradict the manifest"),
         ({"frame_size": 8}, "graphs contradict the manifest"),
         ({"quantizer__max_stages": 8}, "graphs contradict the manifest: codes"),
-        ({"quantizer__codebook_size": 2}, "codes beyond the codebook"),
+        ({"quantizer__codebook_size": 2}, "codes must lie in 0..1"),
     ],
 )
 def test_manifests_that_are_refused(bundle: Path, changes: dict[str, Any], message: str) -> None:

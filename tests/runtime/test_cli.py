@@ -170,7 +170,7 @@ def test_version(run) -> None:
 def test_info_of_a_bundle(run, tiny: Path) -> None:
     facts = json.loads(run("info", tiny, "--json").stdout)
     assert facts["bitrates_kbps"] == [2, 4, 6, 8]
-    assert facts["latency_ms"] == {"buffering": 2, "algorithmic": 2}
+    assert facts["latency_ms"] == {"buffering": 2, "algorithmic": 2, "lookahead": 0}
     text = run("info", tiny).stdout
     assert "rvq, 4 stages of 16" in text
     assert run("info", "nothing").exit_code == 1

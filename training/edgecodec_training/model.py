@@ -75,10 +75,13 @@ def parameter_count(module: nn.Module) -> int:
 
 
 @torch.no_grad()
-def macs_per_second(module: Causal, example: Tensor, seconds: float) -> int:
-    """Multiply-accumulates per second of audio in convolutions and matrix products, counted on one example."""
+def macs_per_second(module: Causal, example: Tensor, seconds: float, *others: Tensor) -> int:
+    """Multiply-accumulates per second of audio in convolutions and matrix products, counted on one example.
+
+    `others` are inputs after the state.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        module(example, module.zero_state(len(example)))
+        module(example, module.zero_state(len(example)), *others)
     return int(counter.get_total_flops() / 2 / seconds)

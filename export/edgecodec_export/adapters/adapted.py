@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,11 +29,6 @@ class Contract:
     encoder_start: int = 1  # frames
     decoder_start: int = 1  # frames
     call_frames: int = 0
-
-    @property
-    def is_first_format(self) -> bool:
-        """Whether a bundle of format 1 says all of it: what came later is at its defaults."""
-        return all(f.default is MISSING or getattr(self, f.name) == f.default for f in fields(self))
 
 
 class AdaptedQuantizer(nn.Module):

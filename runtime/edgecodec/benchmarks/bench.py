@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 _STARTS = 5  # fresh processes
 _PACED_SECONDS = 5.0
-_HOT_FRAMES = 1000
+_HOT_FRAMES, _HOT_SECONDS = 1000, 20.0  # whichever is less
 _PACKET_FRAMES = (2, 4, 8)
-_REPEATS = 5  # of whole clips
+_REPEATS, _PATIENCE = 5, 10.0  # of whole clips, as long as they take fewer seconds together
 _BLOCK_FRAMES = 750
 _START = """
 import sys, time
@@ -99,6 +99,7 @@ def measure(bundle: str, *, device: Device = "cpu", threads: int = 1, seconds: f
     audio = babble(round(seconds * m.frame_rate) * codec.frame_size, codec.sample_rate)
     stages = codec.stages()
     codes = codec.encode(audio, stages=stages)
+    hot = max(1, min(_HOT_FRAMES, round(_HOT_SECONDS * m.frame_rate)))
     load_seconds, peak = _fresh_processes(bundle, sessions.device, threads, seconds)
     return Costs(
         bundle=m.name,
@@ -108,16 +109,16 @@ def measure(bundle: str, *, device: Device = "cpu", threads: int = 1, seconds: f
         encode_speed=seconds / _median(lambda: codec.encode(audio, stages=stages)),
         decode_speed=seconds / _median(lambda: codec.decode(codes)),
         frame_ms=1000 * codec.frame_size / codec.sample_rate,
-        hot=measure_pace(codec, audio, stages, packets=_HOT_FRAMES, paced=False),
+        hot=measure_pace(codec, audio, stages, packets=hot, paced=False),
         paced=measure_pace(
             codec, audio, stages, packets=max(1, round(min(seconds, _PACED_SECONDS) * m.frame_rate)), paced=True
         ),
         packets=[
-            measure_pace(codec, audio, stages, packets=_HOT_FRAMES // n, frames_per_packet=n, paced=False)
+            measure_pace(codec, audio, stages, packets=max(1, hot // n), frames_per_packet=n, paced=False)
             for n in _PACKET_FRAMES
             if n * codec.frame_size <= len(audio)
         ],
-        stages=[_stage_cost(sessions, audio, n) for n in _some_stage_counts(codec.max_stages)],
+        stages=[_stage_cost(sessions, audio, n, hot) for n in _some_stage_counts(codec.max_stages)],
         load_seconds=load_seconds,
         peak_mb=peak / 1e6 if peak else None,
     )
@@ -126,8 +127,8 @@ def measure(bundle: str, *, device: Device = "cpu", threads: int = 1, seconds: f
 def _median(work: Callable[[], object], repeats: int = _REPEATS) -> float:
     """Seconds of one run, after one that warms up."""
     work()
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < _PATIENCE:
         begin = time.perf_counter()
         work()
         times.append(time.perf_counter() - begin)
@@ -138,13 +139,16 @@ def _some_stage_counts(most: int) -> list[int]:
     return sorted({min(2**i, most) for i in range(8)} | {most})
 
 
-def _stage_cost(sessions: Sessions, audio: NDArray[np.float32], stages: int) -> StageCost:
+def _stage_cost(sessions: Sessions, audio: NDArray[np.float32], stages: int, repeats: int) -> StageCost:
+    import numpy as np
+
     def cost(frames: int, repeats: int) -> float:
         return 1e6 * _median(lambda: sessions.quantize(latents[:, :frames], stages), repeats)
 
-    latents = sessions.analyze(audio[None], sessions.zero_state("encoder", 1))[0]
+    both = np.repeat(audio[None, None], sessions.manifest.channels, axis=1)
+    latents = sessions.analyze(both, sessions.zero_state("encoder", 1), last=True)[0]
     block = min(latents.shape[1], _BLOCK_FRAMES)
-    return StageCost(stages, cost(1, _HOT_FRAMES), cost(block, _REPEATS) / block)
+    return StageCost(stages, cost(1, repeats), cost(block, _REPEATS) / block)
 
 
 def _fresh_processes(bundle: str, device: str, threads: int, seconds: float) -> tuple[float, int]:

@@ -50,8 +50,8 @@ def measure_pace(
 
     Paced packets have the priority that live ones have.
     """
-    encoder = codec.encoder_stream(stages=stages, frames_per_packet=frames_per_packet)
-    decoder = codec.decoder_stream()
+    encoder = codec.encoder_stream(stages=stages, frames_per_packet=frames_per_packet, after_silence=True)
+    decoder = codec.decoder_stream(after_silence=True)
     size = frames_per_packet * codec.frame_size
     period, whole = size / codec.sample_rate, len(audio) // size
     times: list[float] = []
@@ -71,7 +71,7 @@ def measure_pace(
     share = None
     if stolen is not None and (now := _stolen_seconds()) is not None:
         share = (now - stolen) / ((time.perf_counter() - began) * (os.cpu_count() or 1))
-    times = sorted(times[_WARMING:])
+    times = sorted(times[min(_WARMING, packets // 4) :])
     return Pace(
         packets=packets,
         frames_per_packet=frames_per_packet,

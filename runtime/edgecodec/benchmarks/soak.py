@@ -81,12 +81,13 @@ def soak(codec: Codec, seconds: float, paced_seconds: float | None = None, *, pr
     form, encoder = codec.packet_format(), codec.encoder_stream(stages=stages, frames_per_packet=_FRAMES_PER_PACKET)
     decoder = codec.decoder_stream()
 
-    step = _FRAMES_PER_PACKET * size
+    step, late = _FRAMES_PER_PACKET * size, codec.manifest.held
     packets = max(2, round(seconds * frame_rate / _FRAMES_PER_PACKET))
     doubled = np.concatenate([clip, np.resize(clip, step)])  # so that no block has a seam
     between = max(1, packets // _MEMORY_SAMPLES)
+    heard = np.zeros(0, np.float32)  # short of a frame
     memory: list[tuple[float, float]] = []
-    done = pushed = came = different_codes = different_audio = 0
+    coded = played = pushed = came = different_codes = different_audio = 0
     worst = worst_compute = 0.0
     begin = time.perf_counter()
     for i in range(packets):
@@ -99,16 +100,20 @@ def soak(codec: Codec, seconds: float, paced_seconds: float | None = None, *, pr
             data += [form.to_bytes(packet) for packet in encoder.flush()]
         arrived = [form.from_bytes(packet) for packet in data]
         pieces = [decoder.push(packet) for packet in arrived]
+        if i == packets - 1:
+            pieces.append(decoder.flush())
         worst = max(worst, time.perf_counter() - start)
         worst_compute = max(worst_compute, time.process_time() - start_compute)
         pushed += len(block)
-        for packet, piece in zip(arrived, pieces, strict=True):
-            came += len(piece)
-            where = _places(done, packet.frames, frames)
-            inside = (done + np.arange(packet.frames) + 1) * size <= pushed  # the flush pads with zeros
+        for packet in arrived:
+            where, inside = _places(coded, packet.frames, frames), _inside(coded, packet.frames, pushed - late, size)
             different_codes += int((inside & (packet.codes[0] != codes[:, where]).any(axis=0)).sum())
-            different_audio += int((inside & _unequal(piece, decoded[where])).sum())
-            done += packet.frames
+            coded += packet.frames
+        heard = np.concatenate([heard, *pieces])
+        whole = len(heard) // size
+        where, inside = _places(played, whole, frames), _inside(played, whole, pushed - late, size)
+        different_audio += int((inside & (heard[: whole * size].reshape(-1, size) != decoded[where]).any(axis=1)).sum())
+        came, played, heard = came + sum(map(len, pieces)), played + whole, heard[whole * size :]
         if i % between == 0:
             memory.append((pushed / codec.sample_rate, resident_mb() or 0.0))
             progress("seconds of audio", pushed / codec.sample_rate, seconds)
@@ -146,13 +151,19 @@ def resident_mb() -> float | None:
 
 
 def _offline(codec: Codec, clip: NDArray[np.float32], stages: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Two passes of the clip: codes [stages, 2 * frames] and the samples of each frame [2 * frames, frame_size]."""
+    """Two passes of the clip: codes [lines, 2 * frames] and the samples of each frame [2 * frames, frame_size].
+
+    A third one comes after them, for codecs that look ahead.
+    """
     import numpy as np
 
     from ..packets import Packet
 
-    both = codec.encode(np.tile(clip, 2), stages=stages)[:, :, : 2 * len(clip) // codec.frame_size]
-    return both[0], codec.decoder_stream().push(Packet(0, both)).reshape(-1, codec.frame_size)
+    codes = codec.encode(np.tile(clip, 3), stages=stages)
+    stream, frames = codec.decoder_stream(), 2 * len(clip) // codec.frame_size
+    audio = np.concatenate([stream.push(Packet(0, codes, layout=codec.manifest.layout)), stream.flush()])
+    size = codec.frame_size
+    return codes[0, :, :frames], audio[: frames * size].reshape(-1, size)
 
 
 def _places(first: int, count: int, frames: int) -> NDArray[np.int64]:
@@ -163,14 +174,12 @@ def _places(first: int, count: int, frames: int) -> NDArray[np.int64]:
     return np.where(at < frames, at, frames + at % frames)
 
 
-def _unequal(audio: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.bool_] | np.bool_:
-    """Which frames of `expected` [frames, frame_size] `audio` is not; all where even its length is another."""
+def _inside(first: int, count: int, samples: int, size: int) -> NDArray[np.bool_]:
+    """Which of `count` frames from `first` on end within so many samples: the flush pads with zeros."""
     import numpy as np
 
-    if audio.size != expected.size:
-        return np.bool_(True)
-    unequal: NDArray[np.bool_] = (audio.reshape(expected.shape) != expected).any(axis=1)
-    return unequal
+    inside: NDArray[np.bool_] = (first + np.arange(count) + 1) * size <= samples
+    return inside
 
 
 def _growth(memory: list[tuple[float, float]]) -> Growth:

@@ -76,6 +76,7 @@ def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
         "fingerprint": bundle.fingerprint.hex(),
         "architecture": m.architecture,
         "sample_rate": m.sample_rate,
+        "channels": m.channels,
         "frame_size": m.frame_size,
         "frame_rate": m.frame_rate,
         "quantizer": f"{m.quantizer.kind}, {m.quantizer.max_stages} stages of {m.quantizer.codebook_size}",
@@ -83,6 +84,7 @@ def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
         "latency_ms": {
             "buffering": m.latency.buffering * 1000 / m.sample_rate,
             "algorithmic": m.latency.algorithmic * 1000 / m.sample_rate,
+            "lookahead": m.ahead * 1000 / m.sample_rate,  # of it
         },
         "parameters": m.parameters.encoder + m.parameters.decoder + m.parameters.quantizer,
         "mmacs_per_second": (m.macs_per_second.encoder + m.macs_per_second.decoder + m.macs_per_second.quantizer) / 1e6,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import EdgecodecError
+from ..errors import BundleError, EdgecodecError
 from .options import (
+    Anyway,
     AsJson,
     Bitrate,
     Bundle,
@@ -71,6 +72,7 @@ def live(
     duration: Duration = None,
     device_rate: DeviceRate = None,
     bundle: Bundle = "speech",
+    anyway: Anyway = False,
     force: Force = False,
     as_json: AsJson = False,
     device: DeviceName = "cpu",
@@ -89,6 +91,8 @@ def live(
 
     codec = load_codec(bundle, device, threads)
     n = codec.stages(bitrate=bitrate, stages=stages)
+    if source is None or target is None:
+        check_fitness(codec, n, anyway=anyway)
     with quiet_libraries(), contextlib.ExitStack() as stack:
         heard = open_source(codec, source, microphone, device_rate, stack)
         played = open_sink(codec, target, speaker, device_rate, stack, force=force)
@@ -138,6 +142,22 @@ def _end_recording(pump: LivePump) -> None:
     recorder, pump.recorder = pump.recorder, None
     if recorder is not None:
         recorder.close()
+
+
+def check_fitness(codec: Codec, stages: int, *, anyway: bool, encoding: bool = True, decoding: bool = True) -> None:
+    """Refuse a bundle that is too late or too slow for live sound, or say so and go on.
+
+    Raises:
+        BundleError: it is, and `anyway` was not given.
+    """
+    from ..live.fitness import measure_fitness
+
+    complaint = measure_fitness(codec, stages).complaint(encoding=encoding, decoding=decoding)
+    if complaint is None:
+        return
+    if not anyway:
+        raise BundleError(f"{complaint}; --anyway goes on with it")
+    typer.echo(f"edgecodec: {complaint}", err=True)
 
 
 def open_source(

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from .live import open_sink, open_source
+from .live import check_fitness, open_sink, open_source
 from .options import (
+    Anyway,
     AsJson,
     Bitrate,
     Bundle,
@@ -45,6 +46,7 @@ def send(
     duration: Duration = None,
     device_rate: DeviceRate = None,
     bundle: Bundle = "speech",
+    anyway: Anyway = False,
     as_json: AsJson = False,
     device: DeviceName = "cpu",
     threads: Threads = 1,
@@ -64,6 +66,7 @@ def send(
     host, port = parse_address(address)
     codec = load_codec(bundle, device, threads)
     n = codec.stages(bitrate=bitrate, stages=stages)
+    check_fitness(codec, n, anyway=anyway, decoding=False)
     with quiet_libraries(), contextlib.ExitStack() as stack:
         sock = stack.enter_context(sending_socket(host, port))
         heard = open_source(codec, None if source == "mic" else source, microphone, device_rate, stack)
@@ -94,6 +97,7 @@ def receive(
     duration: Duration = None,
     device_rate: DeviceRate = None,
     bundle: Bundle = "speech",
+    anyway: Anyway = False,
     force: Force = False,
     as_json: AsJson = False,
     device: DeviceName = "cpu",
@@ -110,6 +114,7 @@ def receive(
     from .runner import run
 
     codec = load_codec(bundle, device, threads)
+    check_fitness(codec, codec.max_stages, anyway=anyway, encoding=False)
     with quiet_libraries(), contextlib.ExitStack() as stack:
         sock = stack.enter_context(receiving_socket(host, port, timeout=0.1))
         played = open_sink(codec, None if target == "speaker" else target, speaker, device_rate, stack, force=force)

@@ -35,6 +35,9 @@ DeviceRate = Annotated[
         "--device-rate", metavar="HZ", help="Run devices at this rate. Default: the codec's, else the device's own."
     ),
 ]
+Anyway = Annotated[
+    bool, typer.Option("--anyway", help="Go on with a bundle whose latency or speed is not fit for live sound.")
+]
 Duration = Annotated[
     float | None, typer.Option("--duration", min=0.0, metavar="SECONDS", help="End after so much sound.")
 ]

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codec import Codec
+from ..decoder_stream import DecoderStatistics
 from ..errors import AudioError
 from ..files.audio import AUDIO_SUFFIXES, AudioWriter, Resampler, open_audio
 from ..files.output import open_output
 from ..packets import Packet, PacketFormat
 from ..progress import Progress, silent
-from ..stream import DecoderStatistics
 from .measures import SCORING_RATE, estoi, pesq_wb, scoring_lacks
 from .packet_loss import GilbertModel
 
@@ -76,8 +76,8 @@ def simulate_file(
         wire = [form.to_bytes(packet) for packet in encoder.push(original) + encoder.flush()]
         packets = [form.from_bytes(data) for data in wire]
         lost = model.draw(len(packets), np.random.default_rng(seed))
-        lossy, statistics = play(codec, packets, lost, progress)
-        lossless, _ = play(codec, packets, np.zeros_like(lost), progress)
+        lossy, statistics = play(codec, packets, lost, progress, channels=len(samples))
+        lossless, _ = play(codec, packets, np.zeros_like(lost), progress, channels=len(samples))
         lossy, lossless = lossy[:, : original.shape[1]], lossless[:, : original.shape[1]]
         with AudioWriter(output, rate, len(samples)) as writer:
             restored = _resampled(lossy, codec.sample_rate, rate)[:, : samples.shape[1]]
@@ -101,13 +101,19 @@ def simulate_file(
 
 
 def play(
-    codec: Codec, packets: Sequence[Packet], lost: NDArray[np.bool_], progress: Progress = silent
+    codec: Codec,
+    packets: Sequence[Packet],
+    lost: NDArray[np.bool_],
+    progress: Progress = silent,
+    *,
+    channels: int | None = None,
 ) -> tuple[NDArray[np.float32], DecoderStatistics]:
     """What a live player makes of packets of which some are lost: audio [channels, samples], the delay removed.
 
-    It decides on each packet when the one after it is, or is not, there.
+    It decides on each packet when the one after it is, or is not, there. Without a number of channels, all that the
+    streams hold are given.
     """
-    stream = codec.decoder_stream(channels=len(packets[0].codes))
+    stream = codec.decoder_stream(channels=channels or len(packets[0].codes) * codec.channels)
     audio = []
     for i, packet in enumerate(packets):
         progress("packets played", i + 1, len(packets))
@@ -162,7 +168,7 @@ def _resampled(audio: NDArray[np.float32], source_rate: int, target_rate: int) -
 def _payload_bytes(form: PacketFormat, packet: Packet) -> int:
     size = form.payload_size(packet.stages, packet.frames)
     if packet.previous is not None:
-        size += form.payload_size(*packet.previous.shape[1:])
+        size += form.payload_size(packet.repeated_stages, packet.previous.shape[2])
     return size
 
 

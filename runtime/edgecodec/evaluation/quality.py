@@ -143,7 +143,7 @@ def measure(
         heard += [_example(codecs, kind, clip, rate) for clip in _spread(of_kind, examples)]
     return Evaluation(
         rows,
-        codebook_use(codes, codec.manifest.quantizer.codebook_size),
+        codebook_use(codes, codec.manifest.quantizer.codebook_size, codec.manifest.layout),
         frames=sum(c.shape[2] for c in codes),
         seconds=sum(len(clip.audio) for clip in everything) / rate,
         examples=heard,

@@ -2,10 +2,10 @@
 
 | name | what |
 |---|---|
-| `codes` | integers [B, n_stages, T]: the channels of the audio, its stages, its frames |
+| `codes` | integers [B, n_stages, T]: channels of the audio, stages (lines, where a frame has more), frames |
 | `codec`, `fingerprint` | the bundle: its name, and 16 hex digits that name its graphs |
 | `sample_rate`, `frame_rate` | Hz of the codec, code frames a second |
-| `input_rate`, `samples` | Hz and samples per channel of the audio that was encoded |
+| `input_rate`, `samples`, `channels` | Hz, samples per channel and channels of the audio that was encoded |
 
 In `.npz` each is an array; in `.safetensors` (https://huggingface.co/docs/safetensors) `codes` is the tensor, and the
 others stand as texts in the header's `__metadata__`. Only `codes` is needed on the way back.
@@ -33,7 +33,8 @@ from .transcode import make_header, open_edgc
 
 SUFFIXES = (".npz", ".safetensors")
 MAX_BYTES = 1 << 30  # of a file of codes: 1,000 hours at 6 kbps
-_FACTS = ("codec", "fingerprint", "sample_rate", "frame_rate", "input_rate", "samples")
+_FACTS = ("codec", "fingerprint", "sample_rate", "frame_rate", "input_rate", "samples", "channels")
+_COUNTS = ("input_rate", "samples", "channels")
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,18 @@ def codes_of_edgc(source: str, stages: int | None = None) -> CodeArrays:
     """
     with open_edgc(source) as file:
         reader = Reader(file)
-        header, packets = reader.header, [packet.codes for packet in reader]
+        header, packets = reader.header, list(reader)
     if reader.damage is not None:
         raise BitstreamError(f"{source}: {reader.damage}; decode plays it up to there")
     if not packets:
         raise BitstreamError(f"{source}: holds no codes")
-    counts = sorted({codes.shape[1] for codes in packets})
+    counts = sorted({packet.stages for packet in packets})
     wanted = counts[-1] if stages is None else stages
     if wanted > counts[0] or wanted < 1:
         raise BitstreamError(
             f"{source}: has packets of {counts[0]} to {counts[-1]} stages: give -q {counts[0]} or less"
         )
-    joined = np.concatenate([codes[:, :wanted] for codes in packets], axis=2)
+    joined = np.concatenate([packet.truncate(wanted).codes for packet in packets], axis=2)
     facts: dict[str, str | int | float] = {
         "codec": header.bundle,
         "fingerprint": header.fingerprint.hex(),
@@ -71,6 +72,7 @@ def codes_of_edgc(source: str, stages: int | None = None) -> CodeArrays:
         "frame_rate": header.codec_rate / header.frame_size,
         "input_rate": header.sample_rate,
         "samples": int(reader.samples or 0),
+        "channels": header.channels,
     }
     return CodeArrays(joined.astype(np.uint8 if header.code_bits <= 8 else np.uint16), facts)
 
@@ -131,11 +133,16 @@ def write_edgc(codec: Codec, arrays: CodeArrays, target: str, *, source: str, fo
     samples = int(facts.get("samples", held))
     if not 0 <= samples <= held + 2:
         raise BitstreamError(f"{source}: says {samples} samples, its codes hold {held}")
-    header = make_header(codec, rate, len(codes), codes.shape[1])
+    layout = codec.manifest.layout
+    channels = int(facts.get("channels", len(codes) * codec.channels))
+    if codec.manifest.streams(channels) != len(codes):
+        raise BitstreamError(f"{source}: says {channels} channels, its codes are {len(codes)} streams")
+    header = make_header(codec, rate, channels, layout.stages(codes.shape[1]))
     size = header.frames_per_packet
     with open_output(target, force=force) as output, Writer(output.file, header) as writer:
         for number, start in enumerate(range(0, codes.shape[2], size)):
-            writer.write(Packet(number % SEQUENCE_MODULUS, codes[:, :, start : start + size]))
+            own = codes[:, :, start : start + size]
+            writer.write(Packet(number % SEQUENCE_MODULUS, own, layout=layout))
         writer.samples = samples
 
 
@@ -166,9 +173,9 @@ def _from_safetensors(source: str, data: bytes) -> dict[str, Any]:
 def _numbers(source: str, values: dict[str, Any]) -> dict[str, Any]:
     """The values with those that are numbers as such."""
     try:
-        values |= {name: int(values[name]) for name in ("input_rate", "samples") if name in values}
+        values |= {name: int(values[name]) for name in _COUNTS if name in values}
     except (TypeError, ValueError):
-        raise BitstreamError(f"{source}: input_rate or samples is no number in range") from None
-    if not 1000 <= values.get("input_rate", 1000) <= 768_000:
-        raise BitstreamError(f"{source}: input_rate or samples is no number in range")
+        raise BitstreamError(f"{source}: {', '.join(_COUNTS)}: one is no number in range") from None
+    if not (1000 <= values.get("input_rate", 1000) <= 768_000 and 1 <= values.get("channels", 1) <= 255):
+        raise BitstreamError(f"{source}: {', '.join(_COUNTS)}: one is no number in range")
     return values

@@ -190,6 +190,8 @@ def make_header(codec: Codec, sample_rate: int, channels: int, stages: int) -> H
         stages=stages,
         code_bits=m.quantizer.code_bits,
         frames_per_packet=frames,
+        stream_channels=m.channels,
+        layout=m.layout,
     )
 
 
@@ -201,8 +203,9 @@ def check_header(codec: Codec, header: Header) -> None:
             f"made with bundle {header.bundle!r} ({header.fingerprint.hex()}), "
             f"not with {m.name!r} ({codec.fingerprint.hex()}); give the right one with --bundle"
         )
-    ours = (m.sample_rate, m.frame_size, m.quantizer.code_bits)
-    if (header.codec_rate, header.frame_size, header.code_bits) != ours or header.stages > codec.max_stages:
+    ours = (m.sample_rate, m.frame_size, m.quantizer.code_bits, m.channels, m.layout)
+    theirs = (header.codec_rate, header.frame_size, header.code_bits, header.stream_channels, header.layout)
+    if theirs != ours or header.stages > codec.max_stages:
         raise BitstreamError(f"the header contradicts bundle {m.name!r}")
 
 

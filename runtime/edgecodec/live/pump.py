@@ -74,13 +74,17 @@ class LivePump(EncodingWorker):
         self._source, self._sink = source, sink
         self.bypass = False
         self.recorder: Recorder | None = None
-        self._encoder, self._decoder = codec.encoder_stream(stages=stages), codec.decoder_stream()
-        self._dry = np.zeros(codec.delay, np.float32)  # the input, as late as the codec's output
+        self._encoder, self._decoder = (
+            codec.encoder_stream(stages=stages, after_silence=True),
+            codec.decoder_stream(after_silence=True),
+        )
+        self._dry = np.zeros(self._decoder.delay, np.float32)  # the input, as late as the codec's output
         self._bypass = Fader()
         self._held: NDArray[np.float32] | None = None
         self._heard_level, self._played_level = Level(), Level()
         self._encode, self._decode, self._frame = Timings(), Timings(), Timings()
         self._capture, self._playback = Timings(), Timings()
+        self._delay = self._decoder.delay
         self._written = self._frames = self._late = self._skipped = 0
         self._underruns = 0  # that were seen
         self._least, self._since = np.inf, time.monotonic()
@@ -114,7 +118,7 @@ class LivePump(EncodingWorker):
         budget = Budget(
             capture=self._capture.percentiles().p50 + 1000 * self._source.resampling,
             buffering=1000 * m.latency.buffering / m.sample_rate,
-            algorithmic=1000 * m.latency.algorithmic / m.sample_rate,
+            algorithmic=1000 * self._decoder.delay / m.sample_rate,
             encode=self._encode.percentiles().p50,
             decode=self._decode.percentiles().p50,
             playback=self._playback.percentiles().p50 + 1000 * self._sink.resampling,
@@ -208,13 +212,15 @@ class LivePump(EncodingWorker):
             self._call(self._sink, self._sink.write, audio)
             return
         # A file gets neither the codec's delay nor more than was heard.
-        first, end = self._codec.delay - self._written, self._codec.delay + self._samples - self._written
+        first, end = self._delay - self._written, self._delay + self._samples - self._written
         self._written += len(audio)
         self._sink.write(audio[max(0, first) : max(0, end)])
 
     def _finish(self) -> None:
         """What is still in the encoder; a file gets exactly as many samples as were heard."""
-        for packet in self._encoder.flush():
-            audio = self._decoder.push(packet)
+        blocks = [self._decoder.push(packet) for packet in self._encoder.flush()]
+        for audio in (*blocks, self._decoder.flush()):
+            if not len(audio):
+                continue
             self._dry = np.pad(self._dry, (0, max(0, len(audio) - len(self._dry))))
             self._play(audio, 0.0)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codec import Codec
-from ..errors import BundleError
 from .endpoints import Sink, Source
 
 _P = ParamSpec("_P")
@@ -28,17 +27,9 @@ class LiveWorker(ABC):
     Args:
         codec: of any bundle.
         seconds: of sound, after which it ends; None for no end.
-
-    Raises:
-        BundleError: a bundle whose streams hold frames back, which live sound cannot do yet.
     """
 
     def __init__(self, codec: Codec, seconds: float | None) -> None:
-        if held := codec.manifest.held:
-            raise BundleError(
-                f"{codec.manifest.name} holds back {1000 * held / codec.sample_rate:.0f} ms at the start of a stream: "
-                "live sound and network streams cannot do that yet"
-            )
         self.calling: tuple[str, float] | None = None
         self.notice: str | None = None
         self._codec = codec

@@ -85,7 +85,7 @@ class Receiver(LiveWorker):
         self._expected = self._received = 0  # at the last report
         self._counters = Counters()
         self._refused = -np.inf  # when a sender was last told so
-        self._decoder = codec.decoder_stream()
+        self._decoder = codec.decoder_stream(after_silence=True)
         self._sequence = 0  # of the decoder: one per turn
         self._blend: NDArray[np.float32] | None = None
         self._level, self._decode = Level(), Timings()
@@ -171,7 +171,7 @@ class Receiver(LiveWorker):
         begin = time.perf_counter()
         if turn.packet is not None:
             self._stages = turn.packet.stages
-            self._redundancy = 0 if turn.packet.previous is None else turn.packet.previous.shape[1]
+            self._redundancy = turn.packet.repeated_stages
             audio = self._decoder.push(self._numbered(turn.packet))
             if turn.kind == "skip" and turn.following is not None:
                 later = self._decoder.push(self._numbered(turn.following))
@@ -248,6 +248,7 @@ class Receiver(LiveWorker):
         facts = (stream.sample_rate, stream.frame_size, stream.code_bits, stream.max_stages)
         if facts != (m.sample_rate, m.frame_size, m.quantizer.code_bits, self._codec.max_stages):
             raise BitstreamError("an announcement that contradicts its bundle")
+        stream = replace(stream, layout=m.layout)
         if self._stream is not None:
             if (stream, sender) != (self._stream, self._sender):
                 self._counters = replace(self._counters, foreign=self._counters.foreign + 1)

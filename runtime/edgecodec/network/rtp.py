@@ -18,10 +18,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from ..bits import pack_bits, packed_size, unpack_bits
 from ..bitstream import MAX_NAME
 from ..errors import BitrateError, BitstreamError
-from ..packets import Packet
+from ..layout import PLAIN, Layout
+from ..packets import Packet, PacketFormat
 
 MAX_DATAGRAM = 1200  # bytes, which no path on the internet fragments
 HEADER_BYTES = 12
@@ -37,7 +37,10 @@ _BLOCK = struct.Struct(">IIIIII")
 
 @dataclass(frozen=True)
 class Announcement:
-    """What a sender says of its stream before and between its packets."""
+    """What a sender says of its stream before and between its packets.
+
+    `layout` is not among the bytes: both ends have it from the bundle, which must be the same.
+    """
 
     stream: int
     fingerprint: bytes  # of the bundle
@@ -47,6 +50,7 @@ class Announcement:
     frames_per_packet: int
     code_bits: int
     max_stages: int
+    layout: Layout = PLAIN
 
     def __post_init__(self) -> None:
         if not (
@@ -72,10 +76,15 @@ class Announcement:
         """Duration of a packet."""
         return self.packet_samples / self.sample_rate
 
+    @property
+    def format(self) -> PacketFormat:
+        """The form of the codes, of one stream."""
+        return PacketFormat(1, self.code_bits, self.layout)
+
     def size(self, stages: int, redundancy: int) -> int:
         """Bytes of an audio datagram."""
-        parts = (packed_size(n * self.frames_per_packet, self.code_bits) for n in (stages, redundancy))
-        return HEADER_BYTES + sum(parts)
+        sizes = (self.format.payload_size(n, self.frames_per_packet) for n in (stages, redundancy) if n)
+        return HEADER_BYTES + sum(sizes)
 
     def to_bytes(self) -> bytes:
         """The datagram."""
@@ -98,7 +107,7 @@ class Announcement:
         Raises:
             BitrateError: more than `MAX_DATAGRAM` bytes.
         """
-        repeated = 0 if packet.previous is None else packet.previous.shape[1]
+        repeated = packet.repeated_stages
         size = self.size(packet.stages, repeated)
         if size > MAX_DATAGRAM or repeated > MAX_REDUNDANCY:
             raise BitrateError(
@@ -106,10 +115,8 @@ class Announcement:
             )
         timestamp = number * self.packet_samples & 0xFFFFFFFF  # of its first sample, from 0
         head = _AUDIO.pack(_VERSION, _FIRST_TYPE + repeated, packet.sequence, timestamp, self.stream)
-        data = head + pack_bits(packet.codes.ravel().tolist(), self.code_bits)
-        if packet.previous is not None:
-            data += pack_bits(packet.previous.ravel().tolist(), self.code_bits)
-        return data
+        data = head + self.format.pack(packet.codes)
+        return data if packet.previous is None else data + self.format.pack(packet.previous)
 
     def packet(self, datagram: AudioDatagram) -> Packet:
         """The packet in an audio datagram of this stream.
@@ -117,21 +124,16 @@ class Announcement:
         Raises:
             BitstreamError: a length or a code that this stream cannot have.
         """
-        repeated = packed_size(datagram.redundancy * self.frames_per_packet, self.code_bits)
-        left = len(datagram.payload) - repeated
-        stages = left * 8 // (self.frames_per_packet * self.code_bits)
-        count = stages * self.frames_per_packet
-        if not 1 <= stages <= self.max_stages or packed_size(count, self.code_bits) != left:
-            raise BitstreamError("an audio packet of a length that no stage count has")
-        if datagram.redundancy > self.max_stages:
+        form, frames, repeated = self.format, self.frames_per_packet, datagram.redundancy
+        if repeated > self.max_stages:
             raise BitstreamError("an audio packet repeats more stages than there are")
-        shape = (1, -1, self.frames_per_packet)
-        codes = unpack_bits(datagram.payload[:left], count, self.code_bits).reshape(shape)
-        previous = None
-        if datagram.redundancy:
-            count = datagram.redundancy * self.frames_per_packet
-            previous = unpack_bits(datagram.payload[left:], count, self.code_bits).reshape(shape)
-        return Packet(datagram.sequence, codes, previous)
+        left = len(datagram.payload) - (form.payload_size(repeated, frames) if repeated else 0)
+        stages = next((n for n in range(1, self.max_stages + 1) if form.payload_size(n, frames) == left), 0)
+        if not stages:
+            raise BitstreamError("an audio packet of a length that no stage count has")
+        codes = form.unpack(datagram.payload[:left], stages, frames)
+        previous = form.unpack(datagram.payload[left:], repeated, frames) if repeated else None
+        return Packet(datagram.sequence, codes, previous, self.layout)
 
 
 @dataclass(frozen=True)

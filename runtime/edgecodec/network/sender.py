@@ -94,12 +94,15 @@ class Sender(EncodingWorker):
             frames,
             m.quantizer.code_bits,
             codec.max_stages,
+            m.layout,
         )
         if self._announcement.size(stages, redundancy) > MAX_DATAGRAM or redundancy > MAX_REDUNDANCY:
             raise BitrateError(
                 f"{frames} frames of {stages} + {redundancy} stages make no packet of {MAX_DATAGRAM} bytes"
             )
-        self._encoder = codec.encoder_stream(stages=stages, frames_per_packet=frames, redundancy=redundancy)
+        self._encoder = codec.encoder_stream(
+            stages=stages, frames_per_packet=frames, redundancy=redundancy, after_silence=True
+        )
         fitting = [n for n in range(1, codec.max_stages + 1) if self._announcement.size(n, redundancy) <= MAX_DATAGRAM]
         super().__init__(codec, seconds, stages, fitting[-1])
         self._level, self._encode = Level(), Timings()
@@ -124,8 +127,8 @@ class Sender(EncodingWorker):
             if not self._source.is_device:
                 stop.wait(max(0.0, start + self._samples / self._codec.sample_rate - time.monotonic()))
         # Silence for what the codec still holds, up to a whole packet: all packets are equally long.
-        whole = self._announcement.packet_samples
-        self._push(np.zeros(-(-(self._samples + self._codec.delay) // whole) * whole - self._samples, np.float32))
+        whole, late = self._announcement.packet_samples, self._codec.delay + self._codec.manifest.ahead
+        self._push(np.zeros(-(-(self._samples + late) // whole) * whole - self._samples, np.float32))
         for _ in range(_GOODBYES):
             self._send(Goodbye(self._announcement.stream).to_bytes())
 

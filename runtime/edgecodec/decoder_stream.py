@@ -1,16 +1,13 @@
-"""Streams: audio blocks of any length to packets, and packets to audio.
+"""Packets to audio, also where some are missing.
 
-However the audio is cut into blocks, the codes are those of the whole clip, bit for bit. A stream belongs to one thread
-at a time; any number of streams share one codec.
-
-    input    |----- packet 0 -----|----- packet 1 -----|-- rest + zeros --|
-    decoded        (delay) |----- packet 0 -----|----- packet 1 -----|...
-
-Networks lose packets. The decoder stream follows their sequence: it answers for those that are missing, drops those
-that come late or twice, and recovers a lost one from the next where packets carry redundancy:
+Networks lose packets. The stream follows their sequence: it answers for those that are missing, drops those that come
+late or twice, and recovers a lost one from the next where packets carry redundancy:
 
     packet   | 6, repeats 5 | 7, repeats 6 |   (lost)   | 9, repeats 8 |
     decoded  |      6       |      7       | 8, coarser |      9       |
+
+As with `encoder_stream`, a stream belongs to one thread at a time, and codecs that look ahead give their first samples
+late, unless the stream begins as if silence had come before it.
 """
 
 from __future__ import annotations
@@ -20,132 +17,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from .binding import BoundDecoder, BoundEncoder
+from .binding import BoundDecoder
 from .concealment import FADE_SECONDS, fade
-from .errors import AudioError, BitrateError, BitstreamError
-from .packets import SEQUENCE_MODULUS, Packet
-from .samples import as_audio
+from .errors import BitstreamError
+from .packets import MAX_FRAMES, SEQUENCE_MODULUS, Packet
+from .samples import check_channels
 from .sessions import Sessions
 
-_MAX_CHANNELS = 255
-_MAX_FRAMES_PER_PACKET = 255
 _LONGEST_GAP = 10.0  # seconds; a jump in the sequence beyond it is no loss but another stream
-
-
-class EncoderStream:
-    """Turns audio into packets, as soon as each is full. Make one with `Codec.encoder_stream`.
-
-    A packet is what the encoder waits for and encodes in one go: more `frames_per_packet` cost less compute and fewer
-    packet heads, and buffer longer. The codes are the same.
-
-    `stages` and `redundancy` may be set at any time and hold from the next packet on.
-    """
-
-    def __init__(
-        self, sessions: Sessions, stages: int, *, channels: int = 1, frames_per_packet: int = 1, redundancy: int = 0
-    ) -> None:
-        _check_channels(channels)
-        if not 1 <= frames_per_packet <= _MAX_FRAMES_PER_PACKET:
-            raise BitrateError(f"frames_per_packet must be 1 to {_MAX_FRAMES_PER_PACKET}, not {frames_per_packet}")
-        self._sessions, self._manifest = sessions, sessions.manifest
-        self._channels, self._frames_per_packet = channels, frames_per_packet
-        self._packet_samples = frames_per_packet * self._manifest.frame_size
-        self._nothing = np.zeros((channels, 0), np.float32)
-        self._stages = stages
-        self.redundancy = redundancy
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all audio: the next block begins a new stream."""
-        self._encoder = BoundEncoder(self._sessions, self._channels, self._frames_per_packet)
-        self._rest = self._nothing  # samples short of a packet
-        self._samples = self._frames = self._sequence = 0
-        self._previous: NDArray[np.int64] | None = None  # codes of the last packet
-
-    @property
-    def channels(self) -> int:
-        """Channels, each a stream of its own."""
-        return self._channels
-
-    @property
-    def frames_per_packet(self) -> int:
-        """Code frames in every packet but the last, which may hold fewer."""
-        return self._frames_per_packet
-
-    @property
-    def stages(self) -> int:
-        """Stages of the packets to come."""
-        return self._stages
-
-    @stages.setter
-    def stages(self, stages: int) -> None:
-        self._stages = self._manifest.stages(stages=stages)
-
-    @property
-    def redundancy(self) -> int:
-        """Stages of its predecessor that each packet to come repeats, so that a decoder can recover it; 0 for none."""
-        return self._redundancy
-
-    @redundancy.setter
-    def redundancy(self, stages: int) -> None:
-        self._redundancy = self._manifest.stages(stages=stages) if stages else 0
-
-    def push(self, block: ArrayLike) -> list[Packet]:
-        """Encode a block of any length, [samples] (one channel) or [channels, samples], in [-1, 1].
-
-        Returns the packets that are full now.
-
-        Raises:
-            AudioError: a block of a wrong shape or type, or samples that are not finite.
-            BundleError: a graph that fails. After either error the stream is as it was.
-        """
-        x = as_audio(block)
-        if x.ndim == 1:
-            x = x[None]
-        if x.ndim != 2 or len(x) != self._channels:
-            raise AudioError(f"a block must be [samples] or [{self._channels}, samples], not {list(x.shape)}")
-        samples = x.shape[1]
-        x = np.concatenate([self._rest, x], axis=1) if self._rest.shape[1] else x
-        whole = x.shape[1] // self._packet_samples * self._packet_samples
-        if not self._frames and whole < self._manifest.start_frames.encoder * self._manifest.frame_size:
-            whole = 0  # the first call would be too short
-        if whole == x.shape[1]:
-            packets, self._rest = self._packets(x), self._nothing
-        else:
-            packets = self._packets(x[:, :whole])
-            self._rest = x[:, whole:].copy()  # no view that would keep the block alive
-        self._samples += samples  # once nothing can fail any more
-        return packets
-
-    def flush(self) -> list[Packet]:
-        """End the stream: the packets that remain, zeros after the last sample, and a stream ready for new audio.
-
-        They cover the delay, so that the decoder answers every sample that was pushed.
-        """
-        samples = (self._manifest.frames(self._samples) - self._frames) * self._manifest.frame_size
-        packets = self._packets(np.pad(self._rest, ((0, 0), (0, samples - self._rest.shape[1]))))
-        self.reset()
-        return packets
-
-    def _packets(self, audio: NDArray[np.float32]) -> list[Packet]:
-        """Encode whole frames [channels, frame_size * T]."""
-        if not audio.shape[1]:
-            return []
-        codes, size = self._encoder.encode(audio, self._stages), self._frames_per_packet
-        frames = codes.shape[2]
-        cut = [codes] if frames <= size else [codes[:, :, i : i + size].copy() for i in range(0, frames, size)]
-        packets = []
-        for own in cut:
-            repeated = None
-            if self._redundancy and self._previous is not None:
-                repeated = self._previous[:, : self._redundancy]
-            packets.append(Packet(self._sequence, own, repeated))
-            self._previous = own
-            self._sequence = (self._sequence + 1) % SEQUENCE_MODULUS
-        self._frames += frames
-        return packets
 
 
 @dataclass(frozen=True)
@@ -161,7 +42,8 @@ class DecoderStatistics:
 class DecoderStream:
     """Turns packets into audio, each into all its samples at once. Make one with `Codec.decoder_stream`.
 
-    The first `delay` samples of a stream come before its audio.
+    The first `delay` samples of a stream come before its audio. With `after_silence`, each packet gives all its samples
+    also where the decoder looks ahead; the first ones are of the silence before it.
 
     Whoever reads packets in the order they come only calls `push`, which fills the gaps. A player that must have sound
     now asks for the packets in their turn, and holds one more back to recover a lost one from its successor:
@@ -169,14 +51,18 @@ class DecoderStream:
         audio = decoder.push(packet) if packet is not None else decoder.conceal(following)
     """
 
-    def __init__(self, sessions: Sessions, *, channels: int = 1) -> None:
-        _check_channels(channels)
+    def __init__(self, sessions: Sessions, *, channels: int = 1, after_silence: bool = False) -> None:
+        check_channels(channels)
         self._sessions, self._manifest, self._channels = sessions, sessions.manifest, channels
+        self._streams, self._after_silence = sessions.manifest.streams(channels), after_silence
         self.reset()
 
     def reset(self) -> None:
         """Forget all packets: the next one begins a new stream, whatever its sequence."""
-        self._decoder = BoundDecoder(self._sessions, self._channels)
+        self._decoder = BoundDecoder(self._sessions, self._streams)
+        if self._after_silence and self._decoder.held is not None:
+            frames = self._manifest.start_frames.decoder
+            self._decoder.synthesize(np.tile(self._sessions.silence, (self._streams, frames, 1)))
         self._due: int | None = None  # sequence of the next packet, once there was one
         self._last: NDArray[np.int64] | None = None  # codes of the last packet that was not concealed
         self._packet_frames = 1  # in it
@@ -186,13 +72,13 @@ class DecoderStream:
 
     @property
     def channels(self) -> int:
-        """Channels, each a stream of its own."""
+        """Channels, each a stream of its own; of a stereo bundle, each pair."""
         return self._channels
 
     @property
     def delay(self) -> int:
-        """Samples by which the output lags behind the encoder's input."""
-        return self._manifest.delay
+        """Samples by which the output lags behind the encoder's input, both streams being after silence or neither."""
+        return self._manifest.delay + (self._manifest.ahead if self._after_silence else 0)
 
     @property
     def statistics(self) -> DecoderStatistics:
@@ -210,11 +96,11 @@ class DecoderStream:
             BitstreamError: codes that this codec cannot have made.
             BundleError: a graph that fails. After either error the stream is as it was.
         """
-        codes = self._manifest.check_codes(packet.codes, self._channels)
+        codes = self._manifest.check_codes(packet.codes, self._streams)
         missing = self._missing(packet.sequence)
         if missing < 0:
             self._late += 1
-            return self._shaped(np.zeros((self._channels, 0), np.float32))
+            return self._shaped(self._silent(0))
         if missing:
             with self._unchanged_by_errors():
                 audio = self._bridged(packet, codes, missing)
@@ -241,12 +127,12 @@ class DecoderStream:
             BundleError: a graph that fails. After either error the stream is as it was.
         """
         frames = self._packet_frames if frames is None else frames
-        if not 1 <= frames <= _MAX_FRAMES_PER_PACKET:
-            raise BitstreamError(f"a packet has 1 to {_MAX_FRAMES_PER_PACKET} frames, not {frames}")
+        if not 1 <= frames <= MAX_FRAMES:
+            raise BitstreamError(f"a packet has 1 to {MAX_FRAMES} frames, not {frames}")
         previous = after = None
         with self._unchanged_by_errors():
             if following is not None and self._due in (None, (following.sequence - 1) % SEQUENCE_MODULUS):
-                after = self._manifest.check_codes(following.codes, self._channels)
+                after = self._manifest.check_codes(following.codes, self._streams)
                 previous = self._previous(following)
                 self._due = (following.sequence - 1) % SEQUENCE_MODULUS
             if previous is not None:
@@ -259,9 +145,9 @@ class DecoderStream:
         return self._shaped(audio)
 
     def flush(self) -> NDArray[np.float32]:
-        """End the stream: what is still held, as `push`, nothing for most bundles; then it is ready for a new one.
+        """End the stream: what is still held back, as `push`, nothing for most bundles; then it is ready for a new one.
 
-        A bundle with `start_frames` gives no samples before so many frames are there, and shorter streams end so.
+        It comes from bundles that look ahead, and from those with `start_frames` where the stream was shorter.
         """
         audio = self._decoder.flush()
         audio = np.clip(audio, -1, 1) if self._clip else audio
@@ -297,10 +183,10 @@ class DecoderStream:
         audio.append(self._conceal(frames, codes) if previous is None else self._recover(previous))
         audio.append(self._decoded(codes))
         self._concealed += earlier + (previous is None)
-        return np.concatenate(audio, axis=1)
+        return np.concatenate(audio, axis=2)
 
     def _previous(self, packet: Packet) -> NDArray[np.int64] | None:
-        return None if packet.previous is None else self._manifest.check_codes(packet.previous, self._channels)
+        return None if packet.previous is None else self._manifest.check_codes(packet.previous, self._streams)
 
     def _decoded(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         audio = self._decoder.decode(codes)
@@ -319,7 +205,7 @@ class DecoderStream:
         The decoder network itself joins them to what was and what will come.
         """
         if self._last is None:
-            return np.zeros((self._channels, frames * self._manifest.frame_size), np.float32)
+            return self._silent(frames)
         self._clip = True
         length = FADE_SECONDS * self._manifest.frame_rate
         last = self._sessions.latents(self._last[:, :, -1:])
@@ -328,10 +214,12 @@ class DecoderStream:
         self._gap_frames += frames
         return np.clip(self._decoder.synthesize(latents), -1, 1)
 
+    def _silent(self, frames: int) -> NDArray[np.float32]:
+        m = self._manifest
+        return np.zeros((self._streams, m.channels, frames * m.frame_size), np.float32)
+
     def _shaped(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        return audio[0] if self._channels == 1 else audio
-
-
-def _check_channels(channels: int) -> None:
-    if not 1 <= channels <= _MAX_CHANNELS:
-        raise AudioError(f"channels must be 1 to {_MAX_CHANNELS}, not {channels}")
+        """Streams [streams, C, T] as the channels that went in: [T] of one, else [channels, T]."""
+        streams, each, samples = audio.shape
+        channels = audio.reshape(streams * each, samples)[: self._channels]
+        return channels[0] if self._channels == 1 else channels

@@ -1,0 +1,46 @@
+"""How the code lines of a frame lie: which of them belong to which stage.
+
+    line    0 … side - 1             side                side + 1        …
+    is      a number of 8 bits       codes of stage 0    of stage 1      …     widths[i] lines of stage i
+
+Most codecs have one code of every stage in a frame, and nothing beside the stages. SNAC has 1, 2 and 4 codes of its
+stages in a frame; EnCodec at 48 kHz has 150 of each, and the loudness of a frame beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_LINES = 1 << 16  # code lines a frame
+SIDE_BITS = 8  # of a number beside the stages
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`side` lines before those of the first stage, then `widths[i]` of stage i; no widths: one line each."""
+
+    side: int = 0
+    widths: tuple[int, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is one line of every stage and nothing else."""
+        return not self.side and (not self.widths or max(self.widths) == 1)
+
+    def lines(self, stages: int) -> int:
+        """Code lines a frame of `stages` stages, those beside them too."""
+        return self.side + self.codes(stages)
+
+    def codes(self, stages: int) -> int:
+        """Codes a frame of `stages` stages."""
+        return sum(self.widths[:stages]) if self.widths else stages
+
+    def stages(self, lines: int) -> int:
+        """The stages that this many lines hold, 0 where no stage count has so many."""
+        codes = lines - self.side
+        if not self.widths:
+            return max(0, codes)
+        return next((n for n in range(1, len(self.widths) + 1) if self.codes(n) == codes), 0)
+
+
+PLAIN = Layout()

@@ -1,0 +1,66 @@
+"""Whether a bundle is fit for live sound: how late it comes, and whether frames are coded faster than they last."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..codec import Codec
+
+LATEST_MS = 400.0  # of the codec alone; beyond it talk is no longer possible (ITU-T G.114)
+MOST_OF_A_FRAME = 0.8  # that coding it may take; the rest is for everything else
+_FRAMES, _PATIENCE = 10, 1.0  # to measure, and seconds after which fewer must do
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """What live sound through a codec costs, in milliseconds."""
+
+    bundle: str
+    frame_ms: float  # how long a frame lasts
+    encode_ms: float
+    decode_ms: float
+    buffering_ms: float
+    algorithmic_ms: float
+
+    def complaint(self, *, encoding: bool = True, decoding: bool = True) -> str | None:
+        """One line that says what is not fit, with figures; None where all is."""
+        took, wrong = encoding * self.encode_ms + decoding * self.decode_ms, []
+        late = self.buffering_ms + self.algorithmic_ms
+        if late > LATEST_MS:
+            parts = f"{self.buffering_ms:.0f} buffering, {self.algorithmic_ms:.0f} algorithmic"
+            wrong.append(f"it comes {late:.0f} ms late ({parts})")
+        if took > MOST_OF_A_FRAME * self.frame_ms:
+            wrong.append(f"a frame of {self.frame_ms:.1f} ms takes {took:.1f} ms here")
+        return f"{self.bundle} is not fit for live sound: {' and '.join(wrong)}" if wrong else None
+
+
+def measure_fitness(codec: Codec, stages: int) -> Fitness:
+    """Code a few frames of noise as live sound does; takes about a second at most."""
+    m = codec.manifest
+    encoder, decoder = codec.encoder_stream(stages=stages, after_silence=True), codec.decoder_stream(after_silence=True)
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, (_FRAMES + 1, codec.frame_size))
+    begin, encode, decode = time.perf_counter(), [], []
+    for block in noise:
+        start = time.perf_counter()
+        packets = encoder.push(block)
+        coded = time.perf_counter()
+        for packet in packets:
+            decoder.push(packet)
+        end = time.perf_counter()
+        encode.append(coded - start)
+        decode.append(end - coded)
+        if end - begin > _PATIENCE and len(encode) > 1:
+            break
+    encode_ms, decode_ms = (1000 * statistics.median(times[1:]) for times in (encode, decode))  # the first one warms up
+    return Fitness(
+        bundle=m.name,
+        frame_ms=1000 * m.frame_size / m.sample_rate,
+        encode_ms=encode_ms,
+        decode_ms=decode_ms,
+        buffering_ms=1000 * m.latency.buffering / m.sample_rate,
+        algorithmic_ms=1000 * decoder.delay / m.sample_rate,
+    )
