@@ -36,8 +36,7 @@ SHRUNK = 0.6  # codebook entries, of the residuals that they are drawn from: els
 START = 30  # frames in which the reflected start of the original still shows
 
 
-@pytest.fixture(scope="module")
-def theirs() -> Any:
+def small_model() -> Any:
     """A small EncodecModel with latents around zero and codebooks that fit them."""
     torch.manual_seed(0)
     bandwidths = [600 * 6 * n / 1000 for n in (1, STAGES)]
@@ -54,6 +53,11 @@ def theirs() -> Any:
         lambda: model.decoder(model.encoder(voice(400)[None, None]))[..., START * FRAME :],
     )
     return model
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Any:
+    return small_model()
 
 
 def spread(last: Any, output: Callable[[], torch.Tensor]) -> None:
