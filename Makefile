@@ -4,7 +4,7 @@ BIN := .venv/bin
 CLIP := tests/audio/speech_es.flac
 DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins tmux
 
-.PHONY: demo test debs check bench clean
+.PHONY: demo test debs check bench published clean
 
 demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
 	@mkdir -p demo
@@ -31,6 +31,9 @@ check: .venv/test         ## style and types
 bench: .venv/base         ## speed, latency and memory of the shipped bundle
 	$(BIN)/edgecodec bench speech
 
+published: .venv/published ## the published weights of adapted codecs against numbers in the tests of transformers: downloads
+	$(BIN)/python tests/adapters/published.py
+
 clean:
 	rm -rf .venv demo dist build
 
@@ -45,4 +48,8 @@ clean:
 
 .venv/test: .venv/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@ .venv/base
+
+.venv/published: .venv/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[hub]' pyarrow
 	touch $@ .venv/base
