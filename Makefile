@@ -4,7 +4,7 @@ BIN := .venv/bin
 CLIP := tests/audio/speech_es.flac
 DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins tmux
 
-.PHONY: demo test debs check bench published clean
+.PHONY: demo test debs check bench published adapters clean
 
 demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
 	@mkdir -p demo
@@ -31,8 +31,11 @@ check: .venv/test         ## style and types
 bench: .venv/base         ## speed, latency and memory of the shipped bundle
 	$(BIN)/edgecodec bench speech
 
-published: .venv/published ## the published weights of adapted codecs against numbers in the tests of transformers: downloads
+published: .venv/published ## published weights against the numbers that transformers tests: downloads some GB
 	$(BIN)/python tests/adapters/published.py
+
+adapters: .venv/test      ## speed of adapted codecs at their real sizes, beside the originals in torch
+	OMP_NUM_THREADS=1 $(BIN)/python tests/adapters/speed.py
 
 clean:
 	rm -rf .venv demo dist build

@@ -1,0 +1,370 @@
+"""Adapted codecs at their real sizes beside the originals in torch, in one run: `make adapters`.
+
+Weights are random, sizes those of the published configurations. Ours are the graphs in onnxruntime, in the middle of a
+stream; theirs are the modules of transformers and snac. Both have one thread, flush denormal numbers to zero, and take
+turns, so that what else the machine does meets both. Times are medians of the process's CPU time. Before that, latents
+of a clip are compared, in standard deviations over its frames: a broken graph must not look fast.
+
+Blocks are 64 frames: one call of ours, 64 calls where every call is one frame (Mimi). Theirs are always whole clips,
+also where the call is one frame, but for Mimi, which transformers can stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import soundfile
+import soxr
+import torch
+from edgecodec_export.adapters import dac, encodec, mimi, snac
+from edgecodec_export.adapters.adapted import AdaptedCodec
+from edgecodec_export.adapters.graphs import adapted_graphs
+from edgecodec_export.adapters.int8_linear import use_int8
+from edgecodec_export.adapters.weights import Weights
+from numpy.typing import NDArray
+from torch import Tensor
+
+AUDIO = Path(__file__).parents[1] / "audio"
+STAGES, BLOCK = 8, 64
+Array = NDArray[np.float32]
+Call = Callable[[], Any]
+
+
+class Original:
+    """A codec of another package in torch; latents are `[1, T, D]` as ours."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.eval().requires_grad_(False)
+        for name, tensor in model.state_dict().items():
+            if "codebook" in name and "embed" in name:  # zero where they are new
+                tensor.normal_()
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Audio `[1, channels, N]` of whole frames to latents."""
+        latents: Tensor = self.model.encoder(audio).transpose(1, 2)
+        return latents
+
+    def search(self, latents: Tensor, stages: int) -> Any:
+        """Codes."""
+        return self.model.quantizer(latents.transpose(1, 2), stages)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Audio."""
+        audio: Tensor = self.model.decoder(latents.transpose(1, 2))
+        return audio
+
+    def encode_frame(self, audio: Tensor) -> Call:
+        """Encoding of one frame, as close to a stream as the package can."""
+        return lambda: self.encode(audio)
+
+    def decode_frame(self, latents: Tensor) -> Call:
+        """Decoding of one frame."""
+        return lambda: self.decode(latents)
+
+
+class Encodec(Original):
+    """transformers' EnCodec."""
+
+    def search(self, latents: Tensor, stages: int) -> Any:
+        """See `Original.search`."""
+        c = self.model.config
+        return self.model.quantizer.encode(latents.transpose(1, 2), stages * c.frame_rate * c.codebook_nbits / 1000)
+
+
+class Mimi(Original):
+    """transformers' Mimi, which streams: the encoder all of it, the decoder its transformer only."""
+
+    filled = 130  # frames before the one that is timed: the window holds 125
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """See `Original.encode`."""
+        latents: Tensor = self.model.encoder(audio).latents.transpose(1, 2)
+        return latents
+
+    def search(self, latents: Tensor, stages: int) -> Any:
+        """See `Original.search`."""
+        return self.model.quantizer.encode(latents.transpose(1, 2), stages)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `Original.decode`."""
+        audio: Tensor = self.model.decoder(latents.transpose(1, 2)).audio_values
+        return audio
+
+    def encode_frame(self, audio: Tensor) -> Call:
+        """See `Original.encode_frame`."""
+        before = self.model.encoder(audio.repeat(1, 1, self.filled), use_streaming=True)
+        kept = {"cache": before.cache, "padding_cache": before.padding_cache, "use_streaming": True}
+        return lambda: self.model.encoder(audio, **kept)
+
+    def decode_frame(self, latents: Tensor) -> Call:
+        """See `Original.decode_frame`."""
+        columns = latents.transpose(1, 2)
+        cache = self.model.decoder(columns.repeat(1, 1, self.filled), use_cache=True).decoder_cache
+        return lambda: self.model.decoder(columns, cache=cache, use_cache=True)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model to measure."""
+
+    name: str
+    original: Callable[[], Original]
+    adapted: Callable[[Any], AdaptedCodec]
+    settled: int = 0  # frames at a clip's start that are not the original's
+    apart: float = 0.01  # how far latents may be, in standard deviations
+
+
+def _encodec_24() -> Original:
+    from transformers import EncodecConfig, EncodecModel
+
+    return Encodec(EncodecModel(EncodecConfig()))
+
+
+def _dac(rate: int, ratios: list[int], stages: int) -> Callable[[], Original]:
+    def make() -> Original:
+        from transformers import DacConfig, DacModel
+
+        return Original(DacModel(DacConfig(sampling_rate=rate, downsampling_ratios=ratios, n_codebooks=stages)))
+
+    return make
+
+
+def _mimi() -> Original:
+    from transformers import MimiConfig, MimiModel
+
+    return Mimi(MimiModel(MimiConfig()))
+
+
+_SNAC_24 = {
+    "sampling_rate": 24_000,
+    "encoder_dim": 48,
+    "encoder_rates": [2, 4, 8, 8],
+    "decoder_dim": 1024,
+    "decoder_rates": [8, 8, 4, 2],
+    "attn_window_size": None,
+    "codebook_size": 4096,
+    "codebook_dim": 8,
+    "vq_strides": [4, 2, 1],
+    "noise": True,
+    "depthwise": True,
+}
+
+
+class Snac(Original):
+    """The snac package's model; its decoder adds noise, ours does not. A frame holds several columns of latents."""
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """See `Original.encode`."""
+        columns = super().encode(audio)
+        return columns.reshape(1, -1, columns.shape[2] * _SNAC_24["vq_strides"][0])  # type: ignore[index]
+
+    def search(self, latents: Tensor, stages: int) -> Any:
+        """See `Original.search`."""
+        return self.model.quantizer(self._columns(latents))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `Original.decode`."""
+        audio: Tensor = self.model.decoder(self._columns(latents))
+        return audio
+
+    def _columns(self, latents: Tensor) -> Tensor:
+        return latents.reshape(1, -1, self.model.latent_dim).transpose(1, 2)
+
+
+def _snac_24() -> Original:
+    from snac import SNAC  # type: ignore[import-untyped,unused-ignore]
+
+    return Snac(SNAC(**_SNAC_24))
+
+
+def _from(module: Any) -> Callable[[Any], AdaptedCodec]:
+    return lambda model: module.from_transformers(model.config.to_dict(), Weights(model.state_dict(), "transformers"))
+
+
+def _mimi_int8(model: Any) -> AdaptedCodec:
+    codec = _from(mimi)(model)
+    rate, frame = codec.contract.sample_rate, codec.contract.frame_size
+    use_int8(codec, [speech(path, rate, 40 * frame)[0] for path in sorted(AUDIO.glob("*.flac"))])
+    return codec
+
+
+ENTRIES = (  # another model is a line here, and where its package has other calls, a subclass of Original
+    Entry("EnCodec 24 kHz", _encodec_24, _from(encodec), settled=30, apart=0.1),  # its random latents hardly vary
+    Entry("DAC 44.1 kHz", _dac(44_100, [2, 4, 8, 8], 9), _from(dac)),
+    Entry("DAC 24 kHz", _dac(24_000, [2, 4, 5, 8], 32), _from(dac)),
+    Entry("Mimi", _mimi, _from(mimi)),
+    Entry("Mimi int8", _mimi, _mimi_int8, apart=0.1),
+    Entry("SNAC 24 kHz", _snac_24, lambda model: snac.from_original(_SNAC_24, Weights(model.state_dict(), "snac"))),
+)
+
+
+class Graphs:
+    """The graphs of a codec in onnxruntime, one thread, with the options of the runtime."""
+
+    def __init__(self, codec: AdaptedCodec) -> None:
+        self.contract, self.codec = codec.contract, codec
+        self.sessions = {name: _session(graph.SerializeToString()) for name, graph in adapted_graphs(codec).items()}
+
+    def search(self, latents: Array, stages: int) -> Any:
+        """Codes of latents `[1, T, D]`."""
+        return self._run("quantizer_encode", latents, np.array(stages))[0]
+
+    def stream(self, part: str, x: Array, state: Array, last: int = 0) -> tuple[Array, Array]:
+        """One call, or where the contract fixes their frames as many as `x` has; with the next state."""
+        contract = self.contract
+        others = [np.array(last)] if getattr(contract, f"{part}_lookahead") else []
+        if not contract.call_frames:
+            y, state = self._run(part, x, state, *others)
+            return y, state
+        axis, size = (2, contract.call_frames * contract.frame_size) if part == "encoder" else (1, contract.call_frames)
+        out = []
+        for piece in np.split(x, x.shape[axis] // size, axis=axis):
+            y, state = self._run(part, piece, state, *others)
+            out.append(y)
+        return np.concatenate(out, axis=3 - axis), state
+
+    def begun(self, part: str, x: Array) -> Array:
+        """The state after the least first call, on `x`."""
+        return self.stream(part, x, self.zeros(part))[1]
+
+    def zeros(self, part: str) -> Array:
+        """The state before a stream."""
+        return np.zeros((1, getattr(self.codec, part).state_size), np.float32)
+
+    def _run(self, name: str, *inputs: NDArray[Any]) -> Any:
+        session = self.sessions[name]
+        return session.run(None, {i.name: x for i, x in zip(session.get_inputs(), inputs, strict=True)})
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians of one kind of call, in seconds of CPU time, and the seconds of sound that it takes or gives."""
+
+    model: str
+    what: str
+    frames: int
+    audio: float
+    ours: float
+    theirs: float
+
+
+def measure(entry: Entry, *, block: int, repeats: int, say: Callable[[str], None]) -> tuple[list[Row], float]:
+    """All rows of a model, and how far its latents are from the original's, in standard deviations."""
+    say(f"{entry.name}: making both")
+    torch.manual_seed(0)
+    theirs = entry.original()
+    ours = Graphs(entry.adapted(theirs.model))
+    c = ours.contract
+    audio = speech(AUDIO / "speech_es.flac", c.sample_rate, block * c.frame_size, c.channels)
+    sound = torch.from_numpy(audio)
+    say(f"{entry.name}: comparing latents of {block} frames")
+    expected = theirs.encode(sound).numpy()
+    found = ours.stream("encoder", audio, ours.zeros("encoder"), last=1)[0]
+    assert found.shape == expected.shape, (found.shape, expected.shape)
+    settled = slice(min(entry.settled, block // 2), None)
+    spread = float(expected[:, settled].std(axis=1).mean())
+    apart = float(np.abs(found - expected)[:, settled].max()) / spread
+    stages, seconds = min(STAGES, c.max_stages), c.frame_size / c.sample_rate
+    begun_encoder = ours.begun("encoder", audio[..., : c.encoder_start * c.frame_size])
+    begun_decoder = ours.begun("decoder", expected[:, : c.decoder_start])
+    frame, latents = audio[..., : c.frame_size], expected[:, :1]
+    columns, all_columns = torch.from_numpy(latents), torch.from_numpy(expected)
+    calls: list[tuple[str, int, Call, Call]] = [
+        (
+            "encode",
+            1,
+            lambda: ours.stream("encoder", frame, begun_encoder),
+            theirs.encode_frame(torch.from_numpy(frame)),
+        ),
+        ("search", 1, lambda: ours.search(latents, stages), lambda: theirs.search(columns, stages)),
+        ("decode", 1, lambda: ours.stream("decoder", latents, begun_decoder), theirs.decode_frame(columns)),
+        ("encode", block, lambda: ours.stream("encoder", audio, begun_encoder), lambda: theirs.encode(sound)),
+        ("decode", block, lambda: ours.stream("decoder", expected, begun_decoder), lambda: theirs.decode(all_columns)),
+    ]
+    rows = []
+    for what, frames, a, b in calls:
+        say(f"{entry.name}: {what}, {frames} {'frames' if frames > 1 else 'frame'}")
+        times = medians(a, b, repeats if frames > 1 else 5 * repeats)
+        rows.append(Row(entry.name, what, frames, frames * seconds, *times))
+    return rows, apart
+
+
+def medians(a: Call, b: Call, repeats: int) -> tuple[float, float]:
+    """Median CPU seconds of two calls that take turns, after two of each that do not count."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for i in range(repeats + 2):
+        for call, kept in zip((a, b), times, strict=True):
+            begin = time.process_time()
+            call()
+            if i >= 2:
+                kept.append(time.process_time() - begin)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def speech(path: Path, rate: int, samples: int, channels: int = 1) -> Array:
+    """`[1, channels, samples]` of a clip, resampled, and repeated where it is too short."""
+    audio, own = soundfile.read(path, dtype="float32")
+    return np.resize(soxr.resample(audio, own, rate), (1, 1, samples)).repeat(channels, axis=1)
+
+
+def _session(graph: bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """Lines of a table: milliseconds and times real time of both, and ours over theirs."""
+    yield f"{'':15} {'':7} {'frames':>6} {'ours':>10} {'':>9} {'torch':>10} {'':>9} {'ours/torch':>10}"
+    for row in rows:
+        times = " ".join(
+            f"{1000 * t:7.2f} ms {row.audio / t:7.2f} ×" if row.what != "search" else f"{1000 * t:7.2f} ms {'':9}"
+            for t in (row.ours, row.theirs)
+        )
+        yield f"{row.model:15} {row.what:7} {row.frames:6} {times} {row.ours / row.theirs:10.2f}"
+
+
+def main(arguments: Sequence[str] | None = None, entries: Sequence[Entry] = ENTRIES) -> int:
+    """Measure the models that are asked for; 1 if the latents of one are not the original's."""
+    parser = argparse.ArgumentParser(description="Adapted codecs beside the originals in torch, random weights.")
+    parser.add_argument("--only", metavar="NAME", help="models with this in their names")
+    parser.add_argument("--quick", action="store_true", help="few repeats of short blocks: to try it, not to quote it")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(arguments)
+    chosen = [entry for entry in entries if options.only is None or options.only.lower() in entry.name.lower()]
+    if not chosen:
+        parser.error(f"--only {options.only}: none of {', '.join(entry.name for entry in entries)}")
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # as the sessions do
+    sizes = {"block": 40, "repeats": 2} if options.quick else {"block": BLOCK, "repeats": 7}
+    rows: list[Row] = []
+    distances: dict[str, float] = {}
+    with torch.no_grad():
+        for entry in chosen:
+            found, distances[entry.name] = measure(entry, **sizes, say=lambda line: print(line, file=sys.stderr))
+            rows += found
+    if options.json:
+        print(json.dumps({"rows": [asdict(row) for row in rows], "latents apart": distances}, indent=2))
+    else:
+        print(*table(rows), sep="\n")
+        for name, apart in distances.items():
+            print(f"{name}: latents at most {apart:.1e} standard deviations apart")
+    wrong = [entry.name for entry in chosen if not distances[entry.name] <= entry.apart]
+    for name in wrong:
+        print(f"{name}: these are not the original's latents, so its speed says nothing", file=sys.stderr)
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
