@@ -5,6 +5,9 @@ stream; theirs are the modules of transformers and snac. Both have one thread, f
 turns, so that what else the machine does meets both. Times are medians of the process's CPU time. Before that, latents
 of a clip are compared, in standard deviations over its frames: a broken graph must not look fast.
 
+A lost frame is concealed as the runtime does, and heard until what is decoded is within 40 dB of what it would have
+been: how long a network remembers, which its weights decide too.
+
 Blocks are 64 frames: one call of ours, 64 calls where every call is one frame (Mimi). Theirs are always whole clips,
 also where the call is one frame, but for Mimi, which transformers can stream.
 """
@@ -26,6 +29,7 @@ import onnxruntime
 import soundfile
 import soxr
 import torch
+from edgecodec.concealment import FADE_SECONDS, fade
 from edgecodec_export.adapters import dac, encodec, mimi, snac
 from edgecodec_export.adapters.adapted import AdaptedCodec
 from edgecodec_export.adapters.graphs import adapted_graphs
@@ -258,8 +262,17 @@ class Row:
     theirs: float
 
 
-def measure(entry: Entry, *, block: int, repeats: int, say: Callable[[str], None]) -> tuple[list[Row], float]:
-    """All rows of a model, and how far its latents are from the original's, in standard deviations."""
+@dataclass(frozen=True)
+class Check:
+    """How far latents are from the original's, in standard deviations; how long a lost frame is heard, in ms."""
+
+    apart: float
+    lost_frame: float
+    heard: float
+
+
+def measure(entry: Entry, *, block: int, repeats: int, say: Callable[[str], None]) -> tuple[list[Row], Check]:
+    """All rows of a model, and what is checked beside them."""
     say(f"{entry.name}: making both")
     torch.manual_seed(0)
     theirs = entry.original()
@@ -296,7 +309,22 @@ def measure(entry: Entry, *, block: int, repeats: int, say: Callable[[str], None
         say(f"{entry.name}: {what}, {frames} {'frames' if frames > 1 else 'frame'}")
         times = medians(a, b, repeats if frames > 1 else 5 * repeats)
         rows.append(Row(entry.name, what, frames, frames * seconds, *times))
-    return rows, apart
+    noise = np.random.default_rng(0).standard_normal(expected.shape, np.float32)  # random latents hardly vary
+    return rows, Check(apart, 1000 * seconds, 1000 * _heard(ours, noise * expected.std(), block // 3))
+
+
+def _heard(graphs: Graphs, latents: Array, lost: int) -> float:
+    """Seconds from the begin of a lost frame until what is decoded is as if it had come, to -40 dB."""
+    c = graphs.contract
+    zeros = np.zeros((1, c.channels, 2 * c.frame_size), np.float32)
+    silence = graphs.stream("encoder", zeros, graphs.zeros("encoder"), last=1)[0][:, -1:]
+    before, after = latents[:, lost - 1 : lost], latents[:, lost + 1 : lost + 2]
+    concealed = latents.copy()
+    concealed[:, lost : lost + 1] = fade(before, silence, 0, 1, FADE_SECONDS * c.sample_rate / c.frame_size, after)
+    whole, bridged = (graphs.stream("decoder", x, graphs.zeros("decoder"), last=1)[0] for x in (latents, concealed))
+    audible = np.abs(whole - bridged).max(axis=(0, 1)) > 0.01 * whole.std()
+    end = int(np.flatnonzero(audible)[-1]) + 1 if audible.any() else lost * c.frame_size
+    return float(end - lost * c.frame_size) / c.sample_rate
 
 
 def medians(a: Call, b: Call, repeats: int) -> tuple[float, float]:
@@ -349,18 +377,25 @@ def main(arguments: Sequence[str] | None = None, entries: Sequence[Entry] = ENTR
     torch.set_flush_denormal(True)  # as the sessions do
     sizes = {"block": 40, "repeats": 2} if options.quick else {"block": BLOCK, "repeats": 7}
     rows: list[Row] = []
-    distances: dict[str, float] = {}
+    checks: dict[str, Check] = {}
     with torch.no_grad():
         for entry in chosen:
-            found, distances[entry.name] = measure(entry, **sizes, say=lambda line: print(line, file=sys.stderr))
+            found, checks[entry.name] = measure(entry, **sizes, say=lambda line: print(line, file=sys.stderr))
             rows += found
     if options.json:
-        print(json.dumps({"rows": [asdict(row) for row in rows], "latents apart": distances}, indent=2))
+        told = {
+            "rows": [asdict(row) for row in rows],
+            "checks": {name: asdict(check) for name, check in checks.items()},
+        }
+        print(json.dumps(told, indent=2))
     else:
         print(*table(rows), sep="\n")
-        for name, apart in distances.items():
-            print(f"{name}: latents at most {apart:.1e} standard deviations apart")
-    wrong = [entry.name for entry in chosen if not distances[entry.name] <= entry.apart]
+        for name, check in checks.items():
+            print(
+                f"{name}: latents at most {check.apart:.1e} standard deviations apart; "
+                f"a lost frame of {check.lost_frame:.0f} ms is heard for {check.heard:.0f} ms"
+            )
+    wrong = [entry.name for entry in chosen if not checks[entry.name].apart <= entry.apart]
     for name in wrong:
         print(f"{name}: these are not the original's latents, so its speed says nothing", file=sys.stderr)
     return int(bool(wrong))

@@ -46,7 +46,9 @@ def test_every_call_of_both_is_measured(script: Any, entry: Any, capsys: pytest.
     assert [row["audio"] for row in found["rows"]] == pytest.approx(
         [row["frames"] * 4 / 16_000 for row in found["rows"]]
     )
-    assert found["latents apart"]["Small"] < 1e-3
+    check = found["checks"]["Small"]
+    assert check["apart"] < 1e-3
+    assert 0 < check["heard"] < 100 * check["lost_frame"]
     assert err.splitlines()[0] == "Small: making both"
 
 
