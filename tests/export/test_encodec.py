@@ -219,9 +219,10 @@ def test_names_of_the_original_package_give_the_same_codec() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"use_causal_conv": False}, "use_causal_conv = False is not adapted yet"),
-        ({"audio_channels": 2}, "audio_channels = 2"),
+        ({"audio_channels": 2}, "audio_channels = 2 is not adapted; the nearest that is, the causal model, has 1"),
         ({"norm_type": "time_group_norm"}, "norm_type"),
+        ({"chunk_length_s": 1.0}, "chunk_length_s = 1.0"),
+        ({"trim_right_ratio": 0.5}, "trim_right_ratio 0.5"),
         ({"num_filters": 8}, r"encoder.layers.0.conv.parametrizations.weight.original1 is \[4, 1, 7\], expected"),
         ({"upsampling_ratios": [5, 4]}, "lacks the tensor|expected"),
         ({"upsampling_ratios": [0]}, "no whole number in range"),

@@ -6,6 +6,7 @@ runs it in one kernel. Long Short-Term Memory: Hochreiter and Schmidhuber 1997.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,20 +28,26 @@ def _reordered(rows: Tensor, have: str, want: str) -> Tensor:
 
 @torch.library.custom_op("edgecodec::lstm", mutates_args=())
 def lstm(
-    x: Tensor, weight: Tensor, recurrence: Tensor, bias: Tensor, h: Tensor, c: Tensor
+    x: Tensor, weight: Tensor, recurrence: Tensor, bias: Tensor, h: Tensor | None, c: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`x` [T, B, I] after the states h and c [1, B, H], gates in ONNX's order; outputs [T, B, H], next h, next c."""
+    """`x` [T, B, I] after the states h and c [1, B, H], gates in ONNX's order; outputs [T, B, H], next h, next c.
+
+    Without states it starts from zeros.
+    """
     w, r, b = (_reordered(rows, _ONNX_GATES, _TORCH_GATES) for rows in (weight, recurrence, bias))
     parts = [w.contiguous(), r.contiguous(), b.contiguous(), torch.zeros_like(b)]
-    y, next_h, next_c = torch.lstm(x, (h, c), parts, True, 1, 0.0, False, False, False)
+    nothing = x.new_zeros(1, x.shape[1], recurrence.shape[1])
+    states = (nothing if h is None else h, nothing if c is None else c)
+    y, next_h, next_c = torch.lstm(x, states, parts, True, 1, 0.0, False, False, False)
     return y.clone(), next_h.clone(), next_c.clone()
 
 
 @lstm.register_fake
 def _(
-    x: Tensor, weight: Tensor, recurrence: Tensor, bias: Tensor, h: Tensor, c: Tensor
+    x: Tensor, weight: Tensor, recurrence: Tensor, bias: Tensor, h: Tensor | None, c: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(*x.shape[:2], h.shape[2]), torch.empty_like(h), torch.empty_like(c)
+    batch, hidden = x.shape[1], recurrence.shape[1]
+    return x.new_empty(x.shape[0], batch, hidden), x.new_empty(1, batch, hidden), x.new_empty(1, batch, hidden)
 
 
 @register_flop_formula(torch.ops.edgecodec.lstm)
@@ -49,7 +56,7 @@ def _flops(x: Any, weight: Any, recurrence: Any, *_: Any, **__: Any) -> int:
     return 2 * steps * int(weight[0] * weight[1] + recurrence[0] * recurrence[1])
 
 
-def lstm_nodes(x: Any, weight: Any, recurrence: Any, bias: Any, h: Any, c: Any) -> Any:
+def lstm_nodes(x: Any, weight: Any, recurrence: Any, bias: Any, h: Any = None, c: Any = None) -> Any:
     """`lstm` in ONNX, for the exporter's translation table."""
     from onnxscript import opset18 as op
 
@@ -90,11 +97,18 @@ class ResidualLstm(Causal):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, C, 1, T]` to the same shape."""
-        columns = x.squeeze(2).permute(2, 0, 1)  # [T, B, C]
-        states = state.split(self.channels, dim=1)
-        y, following = columns, []
+        y, following = self._run(x, [part.unsqueeze(0) for part in state.split(self.channels, dim=1)])
+        return y, torch.cat([part.squeeze(0) for part in following], dim=1)
+
+    def whole(self, x: Tensor) -> Tensor:
+        """As `forward`, of columns that nothing comes before or after: no state is read or kept."""
+        return self._run(x, [None] * 2 * self.layers)[0]
+
+    def _run(self, x: Tensor, states: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
+        """Columns, and of each layer h and c `[1, B, C]`."""
+        y, following = x.squeeze(2).permute(2, 0, 1), []  # [T, B, C]
         for i in range(self.layers):
             weight, recurrence, bias = (getattr(self, f"{name}_{i}") for name in ("weight", "recurrence", "bias"))
-            y, h, c = lstm(y, weight, recurrence, bias, states[2 * i].unsqueeze(0), states[2 * i + 1].unsqueeze(0))
-            following += [h.squeeze(0), c.squeeze(0)]
-        return x + y.permute(1, 2, 0).unsqueeze(2), torch.cat(following, dim=1)
+            y, *after = lstm(y, weight, recurrence, bias, states[2 * i], states[2 * i + 1])
+            following += after
+        return x + y.permute(1, 2, 0).unsqueeze(2), following
