@@ -32,9 +32,10 @@ def beside(name: str) -> Any:
 
 
 of_dac, of_encodec, of_mimi, of_snac = map(beside, ("test_dac", "test_encodec", "test_mimi", "test_snac"))
-KINDS = ["encodec", "encodec exact", "dac", "dac of five", "mimi", "snac"]
+of_32, of_48 = beside("test_encodec_32khz"), beside("test_encodec_48khz")
+KINDS = ["encodec", "encodec exact", "encodec 32", "encodec 48", "dac", "dac of five", "mimi", "snac"]
 ROUNDING = 1e-5  # of decoded audio, where calls of other lengths add up in another order; codes are equal
-HEAVY = {"dac", "dac of five", "snac"}  # that look ahead
+HEAVY = {"encodec 32", "encodec 48", "dac", "dac of five", "snac"}  # that look ahead
 
 
 def in_transformers_layout(model: Any, folder: Path) -> None:
@@ -47,6 +48,8 @@ def saved(kind: str, folder: Path) -> Any:
     """Write a small model of a kind as its makers do; returns it."""
     if kind.startswith("dac"):
         model = of_dac.small_model(of_dac.RATIOS["five" if "five" in kind else "even"])
+    elif kind in ("encodec 32", "encodec 48"):
+        model = (of_32 if "32" in kind else of_48).small_model()
     elif kind.startswith("encodec"):
         model = of_encodec.small_model()
     elif kind == "mimi":
@@ -98,7 +101,9 @@ def test_the_manifest_says_what_the_graphs_need(case: Case) -> None:
     assert m.format_version == (1 if case.kind == "encodec" else 2)
     assert bool(m.ahead) == (case.kind in HEAVY)
     assert m.call_frames == (case.kind == "mimi")
-    assert m.stage_widths == ((1, 2, 4) if case.kind == "snac" else ())
+    widths = {"snac": (1, 2, 4), "encodec 48": (of_48.COLUMNS,) * of_48.STAGES}
+    assert m.stage_widths == widths.get(case.kind, ())
+    assert (m.channels, m.side) == ((2, 4) if case.kind == "encodec 48" else (1, 0))
     assert m.start_frames.encoder > 1 or case.kind not in (*HEAVY, "encodec exact")
     assert m.parity["codes_equal"] > 0.99
     assert m.parity["streamed_audio_error"] <= 1e-4
@@ -152,7 +157,7 @@ def test_files_codes_and_pipes(case: Case, tmp_path: Path) -> None:
     run("encode", tmp_path / "a.wav", tmp_path / "a.edgc", "--bundle", case.bundle)
     run("decode", tmp_path / "a.edgc", tmp_path / "b.wav", "--bundle", case.bundle)
     decoded, _ = soundfile.read(tmp_path / "b.wav", dtype="float32")
-    expected = case.codec.decode(case.codec.encode(both), samples=rate)[:, 0]
+    expected = case.codec.decode(case.codec.encode(both), samples=rate).reshape(2, rate)
     assert np.abs(decoded.T - np.clip(expected, -1, 1)).max() < 1e-4
     run("codes", tmp_path / "a.edgc", tmp_path / "a.safetensors")
     run("codes", tmp_path / "a.safetensors", tmp_path / "c.edgc", "--bundle", case.bundle)
@@ -175,8 +180,8 @@ def test_live_and_loss(case: Case, tmp_path: Path) -> None:
 
 
 def test_fp16(case: Case, tmp_path: Path) -> None:
-    if case.kind != "dac":
-        pytest.skip("one will do: exporting is slow, and each adapter's module looks at its own numbers")
+    if case.kind not in ("dac", "mimi", "encodec 48"):
+        pytest.skip("three will do: exporting is slow")
     call = ["export", case.bundle.parent / "model", tmp_path / "half", "--precision", "fp16", "--clip", case.clip]
     report = run(*call, "--json")
     assert report["manifest"]["precision"] == "fp16-storage"
@@ -215,12 +220,14 @@ def test_codes_are_theirs(case: Case) -> None:
         expected = case.theirs.encode(x).audio_codes.numpy()
     elif case.kind == "mimi":
         expected = case.theirs.encode(x, num_quantizers=most).audio_codes.numpy()
+    elif case.kind == "encodec 48":
+        expected = of_48.as_lines(of_48.their_codes(case.theirs, x.repeat(1, 2, 1), most)[0][:-1]).numpy()
     else:
         expected = case.theirs.encode(x, bandwidth=case.theirs.config.target_bandwidths[-1]).audio_codes[0].numpy()
-        skip = 0 if "exact" in case.kind else of_encodec.START
+        skip = of_encodec.START if case.kind == "encodec" else 0
     for n in range(1, most + 1):
-        codes = case.codec.encode(audio, stages=n)
+        codes = case.codec.encode(audio, stages=n)[:, case.codec.manifest.side :]
         same = codes[..., skip:-1] == expected[:, : codes.shape[1], skip : codes.shape[2] - 1]
         assert same.mean() > 0.995
-    wrong = case.codec.encode(-audio)
+    wrong = case.codec.encode(-audio)[:, case.codec.manifest.side :]
     assert (wrong[..., skip:-1] == expected[:, : wrong.shape[1], skip : wrong.shape[2] - 1]).mean() < 0.9
