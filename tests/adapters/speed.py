@@ -85,6 +85,32 @@ class Encodec(Original):
         return self.model.quantizer.encode(latents.transpose(1, 2), stages * c.frame_rate * c.codebook_nbits / 1000)
 
 
+class Stereo(Encodec):
+    """transformers' EnCodec of 48 kHz: chunks of a second, a frame and the overlap with the next, each by itself."""
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """See `Original.encode`; the scale of a chunk is the last number of its latents."""
+        c = self.model.config
+        padded = torch.nn.functional.pad(audio, (0, c.chunk_length - c.chunk_stride))
+        chunks = padded[0].unfold(1, c.chunk_length, c.chunk_stride).transpose(0, 1)  # [T, 2, samples]
+        scale = chunks.mean(dim=1, keepdim=True).square().mean(dim=2, keepdim=True).sqrt() + 1e-8
+        columns = self.model.encoder(chunks / scale).transpose(1, 2)
+        return torch.cat([columns.flatten(1), scale.flatten(1)], dim=1)[None]
+
+    def search(self, latents: Tensor, stages: int) -> Any:
+        """See `Original.search`."""
+        return super().search(self._columns(latents).transpose(1, 2), stages)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `Original.decode`."""
+        chunks = self.model.decoder(self._columns(latents)) * latents[0, :, -1:, None]
+        audio: Tensor = self.model._linear_overlap_add(list(chunks[:, None]), self.model.config.chunk_stride or 1)
+        return audio
+
+    def _columns(self, latents: Tensor) -> Tensor:
+        return latents[0, :, :-1].reshape(latents.shape[1], -1, self.model.config.hidden_size).transpose(1, 2)
+
+
 class Mimi(Original):
     """transformers' Mimi, which streams: the encoder all of it, the decoder its transformer only."""
 
@@ -126,12 +152,44 @@ class Entry:
     adapted: Callable[[Any], AdaptedCodec]
     settled: int = 0  # frames at a clip's start that are not the original's
     apart: float = 0.01  # how far latents may be, in standard deviations
+    block: int = BLOCK  # frames, at most
 
 
 def _encodec_24() -> Original:
     from transformers import EncodecConfig, EncodecModel
 
     return Encodec(EncodecModel(EncodecConfig()))
+
+
+def _encodec_32() -> Original:
+    from transformers import EncodecConfig, EncodecModel
+
+    sizes: dict[str, Any] = {
+        "sampling_rate": 32_000,
+        "num_filters": 64,
+        "upsampling_ratios": [8, 5, 4, 4],
+        "codebook_size": 2048,
+    }
+    options: dict[str, Any] = {"use_causal_conv": False, "pad_mode": "constant", "target_bandwidths": [2.2]}
+    return Encodec(EncodecModel(EncodecConfig(**sizes, **options)))
+
+
+def _encodec_48() -> Original:
+    from transformers import EncodecConfig, EncodecModel
+
+    kind: dict[str, Any] = {
+        "sampling_rate": 48_000,
+        "audio_channels": 2,
+        "use_causal_conv": False,
+        "norm_type": "time_group_norm",
+    }
+    chunks: dict[str, Any] = {
+        "normalize": True,
+        "chunk_length_s": 1.0,
+        "overlap": 0.01,
+        "target_bandwidths": [3.0, 6.0, 12.0, 24.0],
+    }
+    return Stereo(EncodecModel(EncodecConfig(**kind, **chunks)))
 
 
 def _dac(rate: int, ratios: list[int], stages: int) -> Callable[[], Original]:
@@ -204,6 +262,8 @@ def _mimi_int8(model: Any) -> AdaptedCodec:
 
 ENTRIES = (  # another model is a line here, and where its package has other calls, a subclass of Original
     Entry("EnCodec 24 kHz", _encodec_24, _from(encodec), settled=30, apart=0.1),  # its random latents hardly vary
+    Entry("EnCodec 32 kHz", _encodec_32, _from(encodec), apart=0.1),
+    Entry("EnCodec 48 kHz", _encodec_48, _from(encodec), apart=0.1, block=4),
     Entry("DAC 44.1 kHz", _dac(44_100, [2, 4, 8, 8], 9), _from(dac)),
     Entry("DAC 24 kHz", _dac(24_000, [2, 4, 5, 8], 32), _from(dac)),
     Entry("Mimi", _mimi, _from(mimi)),
@@ -381,7 +441,10 @@ def main(arguments: Sequence[str] | None = None, entries: Sequence[Entry] = ENTR
     checks: dict[str, Check] = {}
     with torch.no_grad():
         for entry in chosen:
-            found, checks[entry.name] = measure(entry, **sizes, say=lambda line: print(line, file=sys.stderr))
+            block = min(sizes["block"], entry.block)
+            found, checks[entry.name] = measure(
+                entry, block=block, repeats=sizes["repeats"], say=lambda line: print(line, file=sys.stderr)
+            )
             rows += found
     if options.json:
         told = {
