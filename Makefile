@@ -31,7 +31,7 @@ check: .venv/test         ## style and types
 bench: .venv/base         ## speed, latency and memory of the shipped bundle
 	$(BIN)/edgecodec bench speech
 
-published: .venv/published ## published weights against the numbers that transformers tests: downloads some GB
+published: .venv/published ## published weights against the numbers that transformers tests: downloads about 1.5 GB
 	$(BIN)/python tests/adapters/published.py
 
 adapters: .venv/test      ## speed of adapted codecs at their real sizes, beside the originals in torch

@@ -8,8 +8,9 @@ of a clip are compared, in standard deviations over its frames: a broken graph m
 A lost frame is concealed as the runtime does, and heard until what is decoded is within 40 dB of what it would have
 been: how long a network remembers, which its weights decide too.
 
-Blocks are 64 frames: one call of ours, 64 calls where every call is one frame (Mimi). Theirs are always whole clips,
-also where the call is one frame, but for Mimi, which transformers can stream.
+Blocks are 64 frames: one call of ours, as the runtime makes of long audio, or calls of `--call` frames; 64 calls where
+every call is one frame (Mimi). Theirs are always whole clips, also where they are one frame, but for Mimi, which
+transformers can stream.
 """
 
 from __future__ import annotations
@@ -80,7 +81,6 @@ class Encodec(Original):
     """transformers' EnCodec."""
 
     def search(self, latents: Tensor, stages: int) -> Any:
-        """See `Original.search`."""
         c = self.model.config
         return self.model.quantizer.encode(latents.transpose(1, 2), stages * c.frame_rate * c.codebook_nbits / 1000)
 
@@ -117,27 +117,22 @@ class Mimi(Original):
     filled = 130  # frames before the one that is timed: the window holds 125
 
     def encode(self, audio: Tensor) -> Tensor:
-        """See `Original.encode`."""
         latents: Tensor = self.model.encoder(audio).latents.transpose(1, 2)
         return latents
 
     def search(self, latents: Tensor, stages: int) -> Any:
-        """See `Original.search`."""
         return self.model.quantizer.encode(latents.transpose(1, 2), stages)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """See `Original.decode`."""
         audio: Tensor = self.model.decoder(latents.transpose(1, 2)).audio_values
         return audio
 
     def encode_frame(self, audio: Tensor) -> Call:
-        """See `Original.encode_frame`."""
         before = self.model.encoder(audio.repeat(1, 1, self.filled), use_streaming=True)
         kept = {"cache": before.cache, "padding_cache": before.padding_cache, "use_streaming": True}
         return lambda: self.model.encoder(audio, **kept)
 
     def decode_frame(self, latents: Tensor) -> Call:
-        """See `Original.decode_frame`."""
         columns = latents.transpose(1, 2)
         cache = self.model.decoder(columns.repeat(1, 1, self.filled), use_cache=True).decoder_cache
         return lambda: self.model.decoder(columns, cache=cache, use_cache=True)
@@ -151,62 +146,42 @@ class Entry:
     original: Callable[[], Original]
     adapted: Callable[[Any], AdaptedCodec]
     settled: int = 0  # frames at a clip's start that are not the original's
-    apart: float = 0.01  # how far latents may be, in standard deviations
+    apart: float = 0.01  # how far latents may be, in standard deviations; random ones of EnCodec hardly vary
     block: int = BLOCK  # frames, at most
 
 
-def _encodec_24() -> Original:
-    from transformers import EncodecConfig, EncodecModel
+def _transformers(name: str, wrap: Callable[[Any], Original] = Original, **sizes: Any) -> Callable[[], Original]:
+    """A model of transformers, of its default configuration but for these sizes."""
 
-    return Encodec(EncodecModel(EncodecConfig()))
-
-
-def _encodec_32() -> Original:
-    from transformers import EncodecConfig, EncodecModel
-
-    sizes: dict[str, Any] = {
-        "sampling_rate": 32_000,
-        "num_filters": 64,
-        "upsampling_ratios": [8, 5, 4, 4],
-        "codebook_size": 2048,
-    }
-    options: dict[str, Any] = {"use_causal_conv": False, "pad_mode": "constant", "target_bandwidths": [2.2]}
-    return Encodec(EncodecModel(EncodecConfig(**sizes, **options)))
-
-
-def _encodec_48() -> Original:
-    from transformers import EncodecConfig, EncodecModel
-
-    kind: dict[str, Any] = {
-        "sampling_rate": 48_000,
-        "audio_channels": 2,
-        "use_causal_conv": False,
-        "norm_type": "time_group_norm",
-    }
-    chunks: dict[str, Any] = {
-        "normalize": True,
-        "chunk_length_s": 1.0,
-        "overlap": 0.01,
-        "target_bandwidths": [3.0, 6.0, 12.0, 24.0],
-    }
-    return Stereo(EncodecModel(EncodecConfig(**kind, **chunks)))
-
-
-def _dac(rate: int, ratios: list[int], stages: int) -> Callable[[], Original]:
     def make() -> Original:
-        from transformers import DacConfig, DacModel
+        import transformers
 
-        return Original(DacModel(DacConfig(sampling_rate=rate, downsampling_ratios=ratios, n_codebooks=stages)))
+        return wrap(getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**sizes)))
 
     return make
 
 
-def _mimi() -> Original:
-    from transformers import MimiConfig, MimiModel
-
-    return Mimi(MimiModel(MimiConfig()))
-
-
+_ENCODEC_32: dict[str, Any] = {
+    "sampling_rate": 32_000,
+    "num_filters": 64,
+    "upsampling_ratios": [8, 5, 4, 4],
+    "codebook_size": 2048,
+    "use_causal_conv": False,
+    "pad_mode": "constant",
+    "target_bandwidths": [2.2],
+}
+_ENCODEC_48: dict[str, Any] = {
+    "sampling_rate": 48_000,
+    "audio_channels": 2,
+    "use_causal_conv": False,
+    "norm_type": "time_group_norm",
+    "normalize": True,
+    "chunk_length_s": 1.0,
+    "overlap": 0.01,
+    "target_bandwidths": [3.0, 6.0, 12.0, 24.0],
+}
+_DAC_44: dict[str, Any] = {"sampling_rate": 44_100, "downsampling_ratios": [2, 4, 8, 8], "n_codebooks": 9}
+_DAC_24: dict[str, Any] = {"sampling_rate": 24_000, "downsampling_ratios": [2, 4, 5, 8], "n_codebooks": 32}
 _SNAC_24 = {
     "sampling_rate": 24_000,
     "encoder_dim": 48,
@@ -214,11 +189,7 @@ _SNAC_24 = {
     "decoder_dim": 1024,
     "decoder_rates": [8, 8, 4, 2],
     "attn_window_size": None,
-    "codebook_size": 4096,
-    "codebook_dim": 8,
     "vq_strides": [4, 2, 1],
-    "noise": True,
-    "depthwise": True,
 }
 
 
@@ -226,16 +197,13 @@ class Snac(Original):
     """The snac package's model; its decoder adds noise, ours does not. A frame holds several columns of latents."""
 
     def encode(self, audio: Tensor) -> Tensor:
-        """See `Original.encode`."""
         columns = super().encode(audio)
         return columns.reshape(1, -1, columns.shape[2] * _SNAC_24["vq_strides"][0])  # type: ignore[index]
 
     def search(self, latents: Tensor, stages: int) -> Any:
-        """See `Original.search`."""
         return self.model.quantizer(self._columns(latents))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """See `Original.decode`."""
         audio: Tensor = self.model.decoder(self._columns(latents))
         return audio
 
@@ -261,13 +229,13 @@ def _mimi_int8(model: Any) -> AdaptedCodec:
 
 
 ENTRIES = (  # another model is a line here, and where its package has other calls, a subclass of Original
-    Entry("EnCodec 24 kHz", _encodec_24, _from(encodec), settled=30, apart=0.1),  # its random latents hardly vary
-    Entry("EnCodec 32 kHz", _encodec_32, _from(encodec), apart=0.1),
-    Entry("EnCodec 48 kHz", _encodec_48, _from(encodec), apart=0.1, block=4),
-    Entry("DAC 44.1 kHz", _dac(44_100, [2, 4, 8, 8], 9), _from(dac)),
-    Entry("DAC 24 kHz", _dac(24_000, [2, 4, 5, 8], 32), _from(dac)),
-    Entry("Mimi", _mimi, _from(mimi)),
-    Entry("Mimi int8", _mimi, _mimi_int8, apart=0.1),
+    Entry("EnCodec 24 kHz", _transformers("Encodec", Encodec), _from(encodec), settled=30, apart=0.1),
+    Entry("EnCodec 32 kHz", _transformers("Encodec", Encodec, **_ENCODEC_32), _from(encodec), apart=0.1),
+    Entry("EnCodec 48 kHz", _transformers("Encodec", Stereo, **_ENCODEC_48), _from(encodec), apart=0.1, block=4),
+    Entry("DAC 44.1 kHz", _transformers("Dac", **_DAC_44), _from(dac)),
+    Entry("DAC 24 kHz", _transformers("Dac", **_DAC_24), _from(dac)),
+    Entry("Mimi", _transformers("Mimi", Mimi), _from(mimi)),
+    Entry("Mimi int8", _transformers("Mimi", Mimi), _mimi_int8, apart=0.1),
     Entry("SNAC 24 kHz", _snac_24, lambda model: snac.from_original(_SNAC_24, Weights(model.state_dict(), "snac"))),
 )
 
@@ -275,35 +243,29 @@ ENTRIES = (  # another model is a line here, and where its package has other cal
 class Graphs:
     """The graphs of a codec in onnxruntime, one thread, with the options of the runtime."""
 
-    def __init__(self, codec: AdaptedCodec) -> None:
+    def __init__(self, codec: AdaptedCodec, call: int) -> None:
         self.contract, self.codec = codec.contract, codec
+        self.call = codec.contract.call_frames or call
         self.sessions = {name: _session(graph.SerializeToString()) for name, graph in adapted_graphs(codec).items()}
 
     def search(self, latents: Array, stages: int) -> Any:
         """Codes of latents `[1, T, D]`."""
         return self._run("quantizer_encode", latents, np.array(stages))[0]
 
-    def stream(self, part: str, x: Array, state: Array, last: int = 0) -> tuple[Array, Array]:
-        """One call, or where the contract fixes their frames as many as `x` has; with the next state."""
-        contract = self.contract
-        others = [np.array(last)] if getattr(contract, f"{part}_lookahead") else []
-        if not contract.call_frames:
-            y, state = self._run(part, x, state, *others)
-            return y, state
-        axis, size = (2, contract.call_frames * contract.frame_size) if part == "encoder" else (1, contract.call_frames)
+    def stream(self, part: str, x: Array, state: Array | None = None, last: int = 0) -> tuple[Array, Array]:
+        """x in calls of so many frames as were asked for, or that the contract fixes; with the next state."""
+        if state is None:
+            state = np.zeros((1, getattr(self.codec, part).state_size), np.float32)
+        looks = bool(getattr(self.contract, f"{part}_lookahead"))
+        axis, size = (2, self.call * self.contract.frame_size) if part == "encoder" else (1, self.call)
+        first = size // self.call * max(self.call, getattr(self.contract, f"{part}_start"))
+        pieces = np.split(x, range(first, x.shape[axis], size), axis=axis)
         out = []
-        for piece in np.split(x, x.shape[axis] // size, axis=axis):
-            y, state = self._run(part, piece, state, *others)
+        for i, piece in enumerate(pieces):
+            ends = (np.array(last if i + 1 == len(pieces) else 0),) if looks else ()
+            y, state = self._run(part, piece, state, *ends)
             out.append(y)
         return np.concatenate(out, axis=3 - axis), state
-
-    def begun(self, part: str, x: Array) -> Array:
-        """The state after the least first call, on `x`."""
-        return self.stream(part, x, self.zeros(part))[1]
-
-    def zeros(self, part: str) -> Array:
-        """The state before a stream."""
-        return np.zeros((1, getattr(self.codec, part).state_size), np.float32)
 
     def _run(self, name: str, *inputs: NDArray[Any]) -> Any:
         session = self.sessions[name]
@@ -331,34 +293,32 @@ class Check:
     heard: float
 
 
-def measure(entry: Entry, *, block: int, repeats: int, say: Callable[[str], None]) -> tuple[list[Row], Check]:
+def measure(
+    entry: Entry, *, block: int, call: int, repeats: int, say: Callable[[str], None]
+) -> tuple[list[Row], Check]:
     """All rows of a model, and what is checked beside them."""
     say(f"{entry.name}: making both")
     torch.manual_seed(0)
     theirs = entry.original()
-    ours = Graphs(entry.adapted(theirs.model))
+    ours = Graphs(entry.adapted(theirs.model), call)
     c = ours.contract
     audio = speech(AUDIO / "speech_es.flac", c.sample_rate, block * c.frame_size, c.channels)
     sound = torch.from_numpy(audio)
     say(f"{entry.name}: comparing latents of {block} frames")
     expected = theirs.encode(sound).numpy()
-    found = ours.stream("encoder", audio, ours.zeros("encoder"), last=1)[0]
+    found = ours.stream("encoder", audio, last=1)[0]
     assert found.shape == expected.shape, (found.shape, expected.shape)
     settled = slice(min(entry.settled, block // 2), None)
     spread = float(expected[:, settled].std(axis=1).mean())
     apart = float(np.abs(found - expected)[:, settled].max()) / spread
     stages, seconds = min(STAGES, c.max_stages), c.frame_size / c.sample_rate
-    begun_encoder = ours.begun("encoder", audio[..., : c.encoder_start * c.frame_size])
-    begun_decoder = ours.begun("decoder", expected[:, : c.decoder_start])
-    frame, latents = audio[..., : c.frame_size], expected[:, :1]
+    begun_encoder = ours.stream("encoder", audio[..., : c.encoder_start * c.frame_size])[1]
+    begun_decoder = ours.stream("decoder", expected[:, : c.decoder_start])[1]
+    size, latents = c.frame_size, expected[:, :1]
+    frame = audio[..., :size]
     columns, all_columns = torch.from_numpy(latents), torch.from_numpy(expected)
     calls: list[tuple[str, int, Call, Call]] = [
-        (
-            "encode",
-            1,
-            lambda: ours.stream("encoder", frame, begun_encoder),
-            theirs.encode_frame(torch.from_numpy(frame)),
-        ),
+        ("encode", 1, lambda: ours.stream("encoder", frame, begun_encoder), theirs.encode_frame(sound[..., :size])),
         ("search", 1, lambda: ours.search(latents, stages), lambda: theirs.search(columns, stages)),
         ("decode", 1, lambda: ours.stream("decoder", latents, begun_decoder), theirs.decode_frame(columns)),
         ("encode", block, lambda: ours.stream("encoder", audio, begun_encoder), lambda: theirs.encode(sound)),
@@ -406,6 +366,10 @@ def speech(path: Path, rate: int, samples: int, channels: int = 1) -> Array:
     return np.resize(soxr.resample(audio, own, rate), (1, 1, samples)).repeat(channels, axis=1)
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _session(graph: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -429,6 +393,7 @@ def main(arguments: Sequence[str] | None = None, entries: Sequence[Entry] = ENTR
     parser = argparse.ArgumentParser(description="Adapted codecs beside the originals in torch, random weights.")
     parser.add_argument("--only", metavar="NAME", help="models with this in their names")
     parser.add_argument("--quick", action="store_true", help="few repeats of short blocks: to try it, not to quote it")
+    parser.add_argument("--call", metavar="FRAMES", type=int, default=BLOCK, help="of a call of ours in blocks")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     chosen = [entry for entry in entries if options.only is None or options.only.lower() in entry.name.lower()]
@@ -443,7 +408,7 @@ def main(arguments: Sequence[str] | None = None, entries: Sequence[Entry] = ENTR
         for entry in chosen:
             block = min(sizes["block"], entry.block)
             found, checks[entry.name] = measure(
-                entry, block=block, repeats=sizes["repeats"], say=lambda line: print(line, file=sys.stderr)
+                entry, block=block, call=options.call, repeats=sizes["repeats"], say=_say
             )
             rows += found
     if options.json:
