@@ -337,11 +337,11 @@ def _heard(graphs: Graphs, latents: Array, lost: int) -> float:
     """Seconds from the begin of a lost frame until what is decoded is as if it had come, to -40 dB."""
     c = graphs.contract
     zeros = np.zeros((1, c.channels, 2 * c.frame_size), np.float32)
-    silence = graphs.stream("encoder", zeros, graphs.zeros("encoder"), last=1)[0][:, -1:]
+    silence = graphs.stream("encoder", zeros, last=1)[0][:, -1:]
     before, after = latents[:, lost - 1 : lost], latents[:, lost + 1 : lost + 2]
     concealed = latents.copy()
     concealed[:, lost : lost + 1] = fade(before, silence, 0, 1, FADE_SECONDS * c.sample_rate / c.frame_size, after)
-    whole, bridged = (graphs.stream("decoder", x, graphs.zeros("decoder"), last=1)[0] for x in (latents, concealed))
+    whole, bridged = (graphs.stream("decoder", x, last=1)[0] for x in (latents, concealed))
     middle = whole[..., c.frame_size * (lost // 2) : c.frame_size * lost]
     audible = np.abs(whole - bridged).max(axis=(0, 1)) > 0.01 * middle.std()
     end = int(np.flatnonzero(audible)[-1]) + 1 if audible.any() else lost * c.frame_size
