@@ -433,7 +433,7 @@ def test_an_original_file_with_two_channels_is_the_stereo_model() -> None:
         ({"overlap": 0.0}, "overlap by 0.0"),
         ({"overlap": 0.6}, "overlap by 0.6"),
         ({"chunk_length_s": 0.051}, "no whole columns of 20"),
-        ({"chunk_length_s": 0.0075}, "must find room for"),
+        ({"chunk_length_s": 0.0075}, "chunks of 3 columns cannot be reflected by 3"),
         ({"pad_mode": "constant"}, "padded by constant"),
         ({"pad_mode": "replicate"}, "pad_mode 'replicate'"),
         ({"num_filters": 8}, r"encoder.layers.0.conv.weight is \[4, 2, 7\], expected \[8, 2, 7\]"),

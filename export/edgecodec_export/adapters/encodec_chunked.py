@@ -58,6 +58,8 @@ def chunked_codec(c: dict[str, Any], weights: Weights) -> AdaptedCodec:
     """
     chunks, dim = _chunks(c, weights.where), c["hidden_size"]
     encoder, decoder = ChunkedEncoder(c, chunks, weights), ChunkedDecoder(c, chunks, weights)
+    for network in (encoder, decoder):
+        _require_room(network, chunks.columns, weights.where)
     books = codebooks(c, weights)
     weights.finish(LEARNING)
     contract = Contract(
@@ -86,14 +88,17 @@ def _chunks(c: dict[str, Any], where: str) -> Chunks:
     stride = max(1, int((1.0 - overlap) * length))
     if length % hop or not 0 < length - stride <= length // 2:
         raise CheckpointError(f"{where}: chunks of {length} samples, every {stride}, are no whole columns of {hop}")
-    dilation = c["dilation_growth_rate"] ** (c["num_residual_layers"] - 1)
-    widest = max(c["kernel_size"], c["last_kernel_size"], (c["residual_kernel_size"] - 1) * dilation + 1)
-    if length // hop <= widest // 2 or c["pad_mode"] != "reflect":
-        raise CheckpointError(
-            f"{where}: chunks of {length // hop} columns, padded by {c['pad_mode']}, are not adapted: only by "
-            f"reflection, which kernels of {widest} must find room for"
-        )
+    if c["pad_mode"] != "reflect":
+        raise CheckpointError(f"{where}: chunks padded by {c['pad_mode']} are not adapted, only by reflection")
     return Chunks(c["audio_channels"], length, stride, length // hop)
+
+
+def _require_room(network: nn.Module, columns: int, where: str) -> None:
+    """Refuse chunks so short that a layer could not mirror its columns; the deepest have the fewest."""
+    padded = [layer.padding for layer in network.modules() if isinstance(layer, nn.ReflectionPad2d)]
+    widest = max((max(padding) for padding in padded), default=0)
+    if columns <= widest:
+        raise CheckpointError(f"{where}: chunks of {columns} columns cannot be reflected by {widest}")
 
 
 def _is_number(value: Any) -> bool:

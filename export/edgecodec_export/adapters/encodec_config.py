@@ -72,7 +72,8 @@ def kind_of(c: dict[str, Any], where: str) -> EncodecKind:
     """
     unlike = {kind: [key for key in traits if c[key] != traits[key]] for kind, traits in _TRAITS.items()}
     nearest = min(unlike, key=lambda kind: len(unlike[kind]))
-    for key in unlike[nearest]:
+    if unlike[nearest]:
+        key = unlike[nearest][0]
         raise CheckpointError(
             f"{where}: EnCodec with {key} = {c[key]!r:.60} is not adapted; the nearest that is, the {nearest} model, "
             f"has {_TRAITS[nearest][key]!r}"
@@ -98,8 +99,8 @@ def completed(config: dict[str, Any], where: str) -> dict[str, Any]:
         raise CheckpointError(f"{where}: codebooks of {c['codebook_dim']} dimensions for latents of {c['hidden_size']}")
     if c["trim_right_ratio"] != 1 or c["pad_mode"] not in ("reflect", "constant"):
         raise CheckpointError(
-            f"{where}: trim_right_ratio {c['trim_right_ratio']!r:.60} and pad_mode {c['pad_mode']!r:.60} are not "
-            "adapted together, only 1.0 with reflect or constant"
+            f"{where}: trim_right_ratio {c['trim_right_ratio']!r:.60} with pad_mode {c['pad_mode']!r:.60} is not "
+            "adapted, only 1.0 with reflect or constant"
         )
     return c
 
