@@ -296,7 +296,7 @@ def neighbours(*values: float) -> list[float]:
     return [float(n) for v in values for n in (np.nextafter(np.float32(v), np.float32(s)) for s in (0, 9e9))]
 
 
-POWERS = [2.0**n for n in (-126, -30, -1, 0, 1, 20, 127)]
+POWERS = [2.0**n for n in (-126, -30, -1, 0, 1, 10, 16)]
 SCALES = [1e-8, 1e-3, 0.5, 1.0, 2.0, 0.1, np.pi, *POWERS, *neighbours(1e-8, 1e-3, 0.5, 1.0, 2.0, *POWERS[:-1])]
 
 
@@ -323,11 +323,11 @@ def test_scales_that_no_encoder_makes(ours: AdaptedCodec, graphs: dict[str, Run]
     latents = torch.zeros(1, 2, COLUMNS * DIM + 1)
     latents[0, :, -1] = torch.tensor([-1.0, torch.inf])
     (codes,) = graphs["quantizer_encode"](latents, np.array(1))
-    assert codes[0, :SIDE].T.tolist() == [[0, 0, 0, 0], [254, 127, 255, 255]]
+    assert codes[0, :SIDE].T.tolist() == [[0, 0, 0, 0], [143, 127, 255, 255]]
     assert np.array_equal(codes, ours.quantizer.encode(latents, 1))
     codes[:, :SIDE] = 255
     (found,) = graphs["quantizer_decode"](codes)
-    assert not np.isnan(found).any()
+    assert np.isfinite(found).all()
     assert np.array_equal(found, ours.quantizer.decode(torch.from_numpy(codes)))
 
 

@@ -22,7 +22,8 @@ from .adapted import AdaptedQuantizer
 SIDE = 4  # lines of the scale
 _BYTES = np.array([1 << 16, 1 << 8, 1])[:, None]  # what one counts in each line of the mantissa
 _POWERS = np.ldexp(np.float32(1), np.arange(-126, 128))  # all that float32 has, but denormal ones
-_LARGEST = float(np.finfo(np.float32).max)
+_LOUDEST = np.float32(2**16)  # beyond any sound: codes from strangers decode to nothing that is not finite
+_LARGEST = float(np.nextafter(2 * _LOUDEST, np.float32(0)))
 
 
 class ChunkQuantizer(AdaptedQuantizer):
@@ -109,7 +110,7 @@ def _scale_lines(scale: Tensor) -> Tensor:
 
 
 def _scale_of(lines: Tensor) -> Tensor:
-    """Lines `[B, 4, T]` as scales `[B, T]`; an exponent of 255, which is no number's, counts as 254."""
+    """Lines `[B, 4, T]` as scales `[B, T]`; exponents above that of the loudest count as that."""
     exponent, mantissa = lines[:, 0], (lines[:, 1:] * torch.from_numpy(_BYTES)).sum(1)
     powers = torch.from_numpy(_powers_by_exponent())
     return (mantissa.float() * 2.0**-23 + (exponent > 0).float()) * powers[exponent]
@@ -117,7 +118,7 @@ def _scale_of(lines: Tensor) -> Tensor:
 
 def _powers_by_exponent() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """What 1 counts, for each exponent byte."""
-    return np.concatenate([_POWERS[:1], _POWERS, _POWERS[-1:]])
+    return np.minimum(np.concatenate([_POWERS[:1], _POWERS, _POWERS[-1:]]), _LOUDEST)
 
 
 def _add_scale_lines(graph: GraphBuilder) -> list[str]:
