@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +233,37 @@ def test_codes_are_theirs(case: Case) -> None:
         assert same.mean() > 0.995
     wrong = case.codec.encode(-audio)[:, case.codec.manifest.side :]
     assert (wrong[..., skip:-1] == expected[:, : wrong.shape[1], skip : wrong.shape[2] - 1]).mean() < 0.9
+
+
+@pytest.mark.parametrize("kind", ["encodec", "dac", "mimi"])
+def test_codes_at_32_stages(kind: str, runner: Callable[[Any], Any]) -> None:
+    """As deep as the published quantizers go, on the same latents, with a residual that falls to the last stage."""
+    module = beside(f"test_{kind}")
+    if kind == "mimi":
+        model = module.random_model(num_quantizers=32)
+        latents = model.encoder(module.noise(300)).latents
+        expected = model.quantizer.encode(latents, 32).transpose(0, 1)
+    else:
+        module.STAGES = 32
+        model = module.small_model(module.RATIOS["even"]) if kind == "dac" else module.small_model()
+        clip = module.voice(330, 64) if kind == "dac" else module.voice(330)
+        latents = model.encoder(clip[None, None])[..., 30:]
+        if kind == "dac":
+            expected = model.quantizer(latents)[1]
+        else:
+            expected = model.quantizer.encode(latents, model.config.target_bandwidths[-1]).transpose(0, 1)
+    quantizer, x = module.adapted(model).quantizer, latents.transpose(1, 2)
+    if kind == "mimi":  # two groups search the same latents: what is left of them together does not fall
+        group = model.quantizer.acoustic_residual_vector_quantizer
+        rest, left = group.input_proj(latents), []
+        for layer in group.layers:
+            rest = rest - layer.decode(layer.encode(rest))
+            left.append(float(rest.square().mean()))
+        left = left[::10]
+    else:
+        left = [float((quantizer.decode(quantizer.encode(x, n)) - x).square().mean()) for n in (1, 8, 16, 24, 32)]
+    assert all(later < 0.9 * earlier for earlier, later in pairwise(left))
+    assert left[-1] > 1e-9 * left[0]  # and is no rounding noise
+    codes = runner(quantizer.graphs()["quantizer_encode"])(x.numpy(), np.array(32))[0]
+    assert codes.shape == expected.shape
+    assert (codes == expected.numpy()).mean() > 0.995

@@ -118,7 +118,8 @@ def _scale_of(lines: Tensor) -> Tensor:
 
 def _powers_by_exponent() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """What 1 counts, for each exponent byte."""
-    return np.minimum(np.concatenate([_POWERS[:1], _POWERS, _POWERS[-1:]]), _LOUDEST)
+    powers: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = np.concatenate([_POWERS[:1], _POWERS, _POWERS[-1:]])
+    return np.clip(powers, None, _LOUDEST)
 
 
 def _add_scale_lines(graph: GraphBuilder) -> list[str]:

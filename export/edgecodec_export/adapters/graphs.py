@@ -31,9 +31,9 @@ def adapted_graphs(codec: AdaptedCodec) -> dict[str, ModelProto]:
     batch = torch.export.Dim("B")
     many: Any = torch.export.Dim("T")
     if contract.call_frames:
-        frames, many = contract.call_frames, None
+        frames, many = contract.call_frames, torch.export.Dim.STATIC
     audio = torch.zeros(_EXAMPLE_BATCH, contract.channels, frames * contract.frame_size)
-    samples = None if many is None else contract.frame_size * many
+    samples = many if contract.call_frames else contract.frame_size * many
     encoder = exported(
         codec.encoder,
         [audio, *_others(codec.encoder, contract.encoder_lookahead)],
