@@ -189,7 +189,6 @@ def test_contract(ours: AdaptedCodec) -> None:
         1,
         0,
     )
-    assert not c.is_first_format
 
 
 def test_published_sizes() -> None:
