@@ -15,7 +15,7 @@ demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
 
 test: .venv/test debs     ## run all tests: live sound alone, at its own pace, and the others on two processors
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/live
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/live
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/live
 
 debs:                     ## programs of the machine that some tests need: installed by root on Debian, else named
 	@missing=; for deb in $(DEBS); do dpkg -s $$deb >/dev/null 2>&1 || missing="$$missing $$deb"; done; \
