@@ -33,6 +33,7 @@ import torch
 from edgecodec.concealment import FADE_SECONDS, fade
 from edgecodec_export.adapters import dac, encodec, mimi, snac
 from edgecodec_export.adapters.adapted import AdaptedCodec
+from edgecodec_export.adapters.encodec_config import STEREO_48_KHZ
 from edgecodec_export.adapters.graphs import adapted_graphs
 from edgecodec_export.adapters.int8_linear import use_int8
 from edgecodec_export.adapters.weights import Weights
@@ -170,16 +171,6 @@ _ENCODEC_32: dict[str, Any] = {
     "pad_mode": "constant",
     "target_bandwidths": [2.2],
 }
-_ENCODEC_48: dict[str, Any] = {
-    "sampling_rate": 48_000,
-    "audio_channels": 2,
-    "use_causal_conv": False,
-    "norm_type": "time_group_norm",
-    "normalize": True,
-    "chunk_length_s": 1.0,
-    "overlap": 0.01,
-    "target_bandwidths": [3.0, 6.0, 12.0, 24.0],
-}
 _DAC_44: dict[str, Any] = {"sampling_rate": 44_100, "downsampling_ratios": [2, 4, 8, 8], "n_codebooks": 9}
 _DAC_24: dict[str, Any] = {"sampling_rate": 24_000, "downsampling_ratios": [2, 4, 5, 8], "n_codebooks": 32}
 _SNAC_24 = {
@@ -231,7 +222,7 @@ def _mimi_int8(model: Any) -> AdaptedCodec:
 ENTRIES = (  # another model is a line here, and where its package has other calls, a subclass of Original
     Entry("EnCodec 24 kHz", _transformers("Encodec", Encodec), _from(encodec), settled=30, apart=0.1),
     Entry("EnCodec 32 kHz", _transformers("Encodec", Encodec, **_ENCODEC_32), _from(encodec), apart=0.1),
-    Entry("EnCodec 48 kHz", _transformers("Encodec", Stereo, **_ENCODEC_48), _from(encodec), apart=0.1, block=4),
+    Entry("EnCodec 48 kHz", _transformers("Encodec", Stereo, **STEREO_48_KHZ), _from(encodec), apart=0.1, block=4),
     Entry("DAC 44.1 kHz", _transformers("Dac", **_DAC_44), _from(dac)),
     Entry("DAC 24 kHz", _transformers("Dac", **_DAC_24), _from(dac)),
     Entry("Mimi", _transformers("Mimi", Mimi), _from(mimi)),

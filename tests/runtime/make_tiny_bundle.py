@@ -121,6 +121,19 @@ def voice(samples: int, seed: int = 0) -> np.ndarray:
     return np.clip(signal, -1, 1).astype(np.float32)
 
 
+def write_manifest(folder: Path, manifest: dict, audio: np.ndarray, stages: int) -> None:
+    """Manifest and golden vectors; the codec itself makes these, so it is loaded once with a placeholder for them."""
+    for arrays in ({"audio": audio}, None):
+        if arrays is None:
+            codec = load(folder)
+            arrays = {"audio": audio}
+            for n in (1, 2, stages):
+                arrays[f"codes_{n}"] = codec.encode(audio, stages=n)
+                arrays[f"decoded_{n}"] = codec.decode(arrays[f"codes_{n}"], samples=audio.shape[2])
+        golden = entry(folder, "golden.npz", golden_bytes(arrays))
+        (folder / "manifest.json").write_text(Manifest(**manifest, golden=golden).to_json())
+
+
 def make(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     graphs = {
@@ -150,17 +163,7 @@ def make(folder: Path) -> None:
         "training": {"data": "none: a transform and random tables"},
         "tools": {},
     }
-    # The golden vectors come from the codec itself, so it is loaded once with a placeholder for them.
-    audio = voice(3001)[None, None]
-    for arrays in ({"audio": audio}, None):
-        if arrays is None:
-            codec = load(folder)
-            arrays = {"audio": audio}
-            for n in (1, 2, STAGES):
-                arrays[f"codes_{n}"] = codec.encode(audio, stages=n)
-                arrays[f"decoded_{n}"] = codec.decode(arrays[f"codes_{n}"], samples=audio.shape[2])
-        golden = entry(folder, "golden.npz", golden_bytes(arrays))
-        (folder / "manifest.json").write_text(Manifest(**manifest, golden=golden).to_json())
+    write_manifest(folder, manifest, voice(3001)[None, None], STAGES)
 
 
 if __name__ == "__main__":

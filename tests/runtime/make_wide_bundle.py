@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from edgecodec.codec import load
 from edgecodec.manifest import (
     GraphFiles,
     Latency,
     Lookahead,
-    Manifest,
     PartSizes,
     QuantizerFacts,
     StartFrames,
@@ -24,7 +22,7 @@ from edgecodec.manifest import (
 )
 from edgecodec_export.graph_builder import GraphBuilder
 from edgecodec_export.onnx_model import OPSET
-from make_tiny_bundle import FRAME, RATE, entry, golden_bytes, mdct_basis, voice
+from make_tiny_bundle import FRAME, RATE, entry, mdct_basis, voice, write_manifest
 from onnx import TensorProto, helper
 
 FOLDER = Path(__file__).parent / "wide_bundle"
@@ -219,17 +217,7 @@ def make(folder: Path) -> None:
         "training": {"data": "none: a transform and random tables"},
         "tools": {},
     }
-    # The golden vectors come from the codec itself, so it is loaded once with a placeholder for them.
-    audio = np.stack([voice(1001), voice(1001, seed=1)])[None]
-    for arrays in ({"audio": audio}, None):
-        if arrays is None:
-            codec = load(folder)
-            arrays = {"audio": audio}
-            for n in (1, 2, len(WIDTHS)):
-                arrays[f"codes_{n}"] = codec.encode(audio, stages=n)
-                arrays[f"decoded_{n}"] = codec.decode(arrays[f"codes_{n}"], samples=audio.shape[2])
-        golden = entry(folder, "golden.npz", golden_bytes(arrays))
-        (folder / "manifest.json").write_text(Manifest(**manifest, golden=golden).to_json())
+    write_manifest(folder, manifest, np.stack([voice(1001), voice(1001, seed=1)])[None], len(WIDTHS))
 
 
 if __name__ == "__main__":

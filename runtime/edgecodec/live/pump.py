@@ -84,7 +84,6 @@ class LivePump(EncodingWorker):
         self._heard_level, self._played_level = Level(), Level()
         self._encode, self._decode, self._frame = Timings(), Timings(), Timings()
         self._capture, self._playback = Timings(), Timings()
-        self._delay = self._decoder.delay
         self._written = self._frames = self._late = self._skipped = 0
         self._underruns = 0  # that were seen
         self._least, self._since = np.inf, time.monotonic()
@@ -212,7 +211,8 @@ class LivePump(EncodingWorker):
             self._call(self._sink, self._sink.write, audio)
             return
         # A file gets neither the codec's delay nor more than was heard.
-        first, end = self._delay - self._written, self._delay + self._samples - self._written
+        delay = self._decoder.delay
+        first, end = delay - self._written, delay + self._samples - self._written
         self._written += len(audio)
         self._sink.write(audio[max(0, first) : max(0, end)])
 
