@@ -68,11 +68,11 @@ def test_forward_and_encode_choose_the_same_codes(name: str) -> None:
     quantizer = fitted(name).eval()
     latents = torch.randn(3, 7, 8)
     most = quantizer.max_stages
-    out = quantizer(latents, torch.full((3,), most))
+    out = quantizer(latents, torch.full((3, 7), most))
     assert out.codes.shape == (3, most, 7)
     for n in range(1, most + 1):
         codes = quantizer.encode(latents, n)
-        trained = quantizer(latents, torch.full((3,), n))
+        trained = quantizer(latents, torch.full((3, 7), n))
         assert torch.equal(codes, trained.codes[:, :n])
         torch.testing.assert_close(trained.quantized, quantizer.decode(codes), rtol=1e-4, atol=1e-5)
 
@@ -81,7 +81,7 @@ def test_forward_and_encode_choose_the_same_codes(name: str) -> None:
 def test_every_stage_lowers_the_distortion(name: str) -> None:
     quantizer = fitted(name).eval()
     latents = torch.randn(4, 100, 8)
-    left = [1.0, *quantizer(latents, torch.full((4,), 4)).distortion.tolist()]
+    left = [1.0, *quantizer(latents, torch.full((4, 100), 4)).distortion.tolist()]
     assert all(after < before for before, after in itertools.pairwise(left))
     measured = (latents - quantizer.decode(quantizer.encode(latents, 4))).square().mean() / latents.square().mean()
     assert left[-1] == pytest.approx(float(measured), rel=1e-3)
@@ -91,7 +91,7 @@ def test_every_stage_lowers_the_distortion(name: str) -> None:
 def test_a_step_has_finite_gradients_everywhere(name: str) -> None:
     quantizer = fitted(name).train()
     latents = torch.randn(2, 20, 8, requires_grad=True)
-    out = quantizer(latents, torch.full((2,), quantizer.max_stages))
+    out = quantizer(latents, torch.full((2, 20), quantizer.max_stages))
     (out.quantized.square().sum() + sum(out.losses.values())).backward()
     assert latents.grad is not None and latents.grad.abs().sum() > 0
     for parameter_name, parameter in quantizer.named_parameters():
@@ -138,17 +138,21 @@ def test_straight_through_passes_the_gradient_unchanged() -> None:
     quantizer = fitted("rvq, ema").train()
     latents = torch.randn(2, 5, 8, requires_grad=True)
     weight = torch.randn(2, 5, 8)
-    (quantizer(latents, torch.tensor([1, 4])).quantized * weight).sum().backward()
+    (quantizer(latents, torch.tensor([[1] * 5, [4] * 5])).quantized * weight).sum().backward()
     assert latents.grad is not None
     torch.testing.assert_close(latents.grad, weight)
 
 
-def test_dropout_hides_stages_per_clip() -> None:
-    quantizer = fitted("rvq, ema").train()
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "vq"])
+def test_dropout_hides_stages_per_frame(name: str) -> None:
+    quantizer = fitted(name).eval()
     latents = torch.randn(2, 5, 8)
-    out = quantizer(latents, torch.tensor([1, 4])).quantized
-    torch.testing.assert_close(out[0], quantizer.decode(quantizer.encode(latents, 1))[0])
-    torch.testing.assert_close(out[1], quantizer.decode(quantizer.encode(latents, 4))[1])
+    counts = torch.tensor([[1, 1, 4, 4, 2], [4, 3, 3, 1, 1]])
+    out = quantizer(latents, counts)
+    for n in range(1, 5):
+        codes = quantizer.encode(latents, n)
+        assert torch.equal(out.codes.transpose(1, 2)[counts == n][:, :n], codes.transpose(1, 2)[counts == n])
+        torch.testing.assert_close(out.quantized[counts == n], quantizer.decode(codes)[counts == n])
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -161,7 +165,7 @@ def test_learning_lowers_the_distortion(name: str) -> None:
     errors = []
     for _ in range(100):
         latents = centres[torch.randint(12, (4, 30))] + 0.1 * torch.randn(4, 30, 8)
-        out = quantizer(latents, torch.full((4,), quantizer.max_stages))
+        out = quantizer(latents, torch.full((4, 30), quantizer.max_stages))
         errors.append(float((out.quantized.detach() - latents).square().mean()))
         loss = (out.quantized - latents).square().mean() + sum(out.losses.values())
         if loss.requires_grad:

@@ -18,7 +18,7 @@ from edgecodec_training import checkpoint as checkpoint_module
 from edgecodec_training.checkpoint import Checkpoint, build_model, load_checkpoint
 from edgecodec_training.config import Config
 from edgecodec_training.discriminators import DiscriminatorConfig
-from edgecodec_training.trainer import Trainer, learning_rate
+from edgecodec_training.trainer import Trainer, learning_rate, stage_counts
 from edgecodec_training.training_loop import Leg, train_leg
 from typer.testing import CliRunner
 
@@ -250,6 +250,22 @@ def test_checkpoints_come_in_files_of_bounded_size(
     (folder / names[1]).unlink()
     with pytest.raises(CheckpointError, match=f"not a usable checkpoint: .*{names[1]}"):
         load_checkpoint(tmp_path)
+
+
+def test_stage_counts_are_one_a_clip_or_come_in_runs(tiny_config: Config) -> None:
+    def drawn(mixed: float) -> torch.Tensor:
+        quantizer = dataclasses.replace(tiny_config.model.quantizer, dropout_mixed=mixed)
+        model = dataclasses.replace(tiny_config.model, quantizer=quantizer)
+        config = dataclasses.replace(tiny_config, model=model)
+        return torch.cat([stage_counts(config, step, frames=60) for step in range(50)])
+
+    assert {len(set(clip)) for clip in drawn(0.0).tolist()} == {1}
+    mixed = drawn(1.0)
+    assert set(mixed.unique().tolist()) == {1, 2, 3, 4}
+    changes = (mixed.diff(dim=1) != 0).double().mean()
+    assert 0.03 < changes < 1 / 6  # of six frames one begins a run, and not every run changes the count
+    assert 0.3 < sum(len(set(clip)) == 1 for clip in drawn(0.5).tolist()) / len(mixed) < 0.75
+    assert torch.equal(drawn(0.5), drawn(0.5))
 
 
 def test_learning_rate_warms_up_and_decays(tiny_config: Config) -> None:

@@ -53,7 +53,7 @@ class CodecModel(nn.Module):
         return audio
 
     def forward(self, audio: Tensor, n_stages: Tensor) -> Decoded:
-        """One training pass over clips `[B, 1, frame_size * T]`, clip b with `n_stages[b]` stages."""
+        """One training pass over clips `[B, 1, frame_size * T]`, frame t of clip b with `n_stages[b, t]` stages."""
         latents = self.encode_latents(audio)
         with torch.autocast(audio.device.type, enabled=False):
             quantized = self.quantizer(latents.float(), n_stages)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .codebook_learning import Learning
 from .codebook_search import LookupTables, look_up, search
 from .distributed import ALONE, Ranks
-from .ranges import Count, Decay, Natural, NotNegative, Positive
+from .ranges import Count, Decay, Fraction, Natural, NotNegative, Positive
 
 Kind = Literal["rvq", "vq", "pq", "gumbel"]
 
@@ -21,11 +21,12 @@ Kind = Literal["rvq", "vq", "pq", "gumbel"]
 class QuantizerConfig:
     """How latents become codes.
 
-    `code_dim`: dimension of the code vectors, with learned projections per stage as in DAC; 0 = the latents' own, as
-    in EnCodec. `normalized`: look up by cosine. `learning`: codebooks learn by EMA with `decay`, or by gradient
-    (codebook loss). `commitment`: weight of the pull of latents towards their codes. `dropout_stages`: stage counts
-    drawn per clip in training, so that each count is usable. `restart_below`: an entry used less than this fraction of
-    the mean use restarts at a random vector of the batch. `temperature`: Gumbel-softmax, (first, last, steps) of a
+    `code_dim`: dimension of the code vectors, with learned projections per stage as in DAC; 0 = the latents' own, as in
+    EnCodec. `normalized`: look up by cosine. `learning`: codebooks learn by EMA with `decay`, or by gradient (codebook
+    loss). `commitment`: weight of the pull of latents towards their codes. `dropout_stages`: stage counts drawn per
+    clip in training, so that each count is usable; in a `dropout_mixed` share of the clips the count then changes from
+    one run of frames to the next, as with variable rate. `restart_below`: an entry used less than this fraction of the
+    mean use restarts at a random vector of the batch. `temperature`: Gumbel-softmax, (first, last, steps) of a
     geometric schedule. `paths`: how many paths the search for codes keeps after the first, second, … stage, and one
     after those not named (plain RVQ in the latents' own dimension; other kinds keep one).
     """
@@ -39,6 +40,7 @@ class QuantizerConfig:
     decay: Decay = 0.99
     commitment: NotNegative = 0.25
     dropout_stages: Annotated[tuple[Count, ...], Meta(min_length=1)] = (1, 2, 3, 4, 6, 8, 12, 16)
+    dropout_mixed: Fraction = 0.5
     restart_below: NotNegative = 0.05
     temperature: tuple[Positive, Positive, Count] = (2.0, 0.5, 20_000)
     paths: tuple[Count, ...] = (3, 3, 3, 2, 2)
@@ -77,7 +79,7 @@ class Quantizer(nn.Module):
         raise NotImplementedError
 
     def forward(self, latents: Tensor, n_stages: Tensor) -> Quantized:
-        """Quantize latents `[B, T, D]` for training, clip b with its own stage count `n_stages[b]`."""
+        """Quantize latents `[B, T, D]` for training, each frame with its own stage count in `n_stages` `[B, T]`."""
         raise NotImplementedError
 
     def update(self, ranks: Ranks = ALONE) -> None:

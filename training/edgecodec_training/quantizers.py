@@ -109,7 +109,7 @@ class ResidualVQ(CodebookQuantizer):
                 residual = residual - book.entries()[book.search(residual)]
 
     def forward(self, latents: Tensor, n_stages: Tensor) -> Quantized:
-        """See `Quantizer.forward`. Codebooks see every clip at every stage; dropout only hides stages from the sum."""
+        """See `Quantizer.forward`. Codebooks see every frame at every stage; dropout only hides stages from the sum."""
         codes = self._choose(latents.detach(), n_stages)
         residual = latents
         quantized = torch.zeros_like(latents)
@@ -117,7 +117,7 @@ class ResidualVQ(CodebookQuantizer):
         left = []
         self._seen = []
         for stage, book in enumerate(self.codebooks):
-            active = (n_stages > stage)[:, None, None].to(latents)
+            active = (n_stages > stage)[..., None].to(latents)
             query = self.project_in[stage](residual) if self.projected else residual
             if self.config.normalized:
                 query = F.normalize(query, dim=2)
@@ -141,13 +141,14 @@ class ResidualVQ(CodebookQuantizer):
 
     @torch.no_grad()
     def _choose(self, latents: Tensor, n_stages: Tensor) -> Tensor:
-        """Codes `[B, max_stages, T]`: of each clip the best path at its stage count, and one path from there on."""
+        """Codes `[B, max_stages, T]`: of each frame the best path at its stage count, and one path from there on."""
         tables = self.tables()
-        codes = latents.new_empty(len(latents), self.max_stages, latents.shape[1], dtype=torch.long)
+        codes = latents.new_empty(*latents.shape[:2], self.max_stages, dtype=torch.long)
         for n in n_stages.unique().tolist():
             kept = tables.kept()[: n - 1] + [1] * (self.max_stages - n + 1)
-            codes[n_stages == n] = search(tables, latents[n_stages == n], kept)
-        return codes
+            frames = n_stages == n
+            codes[frames] = search(tables, latents[frames][None], kept)[0].T
+        return codes.transpose(1, 2)
 
 
 class ProductVQ(CodebookQuantizer):
@@ -187,7 +188,7 @@ class ProductVQ(CodebookQuantizer):
         codes, left = [], [latents.detach().square().sum()]
         self._seen = []
         for stage, book in enumerate(self.codebooks):
-            active = (n_stages > stage)[:, None, None].to(latents)
+            active = (n_stages > stage)[..., None].to(latents)
             query = latents[..., self._slice(stage)]
             flat = query.detach().flatten(0, 1)
             code = book.search(flat)
@@ -251,7 +252,7 @@ class GumbelRVQ(Quantizer):
         codes, left = [], []
         diversity = latents.new_zeros(())
         for stage in range(self.max_stages):
-            active = (n_stages > stage)[:, None, None].to(latents)
+            active = (n_stages > stage)[..., None].to(latents)
             logits = residual @ self.score[stage] + self.bias[stage]
             choice = (
                 F.gumbel_softmax(logits, tau=self.temperature(), hard=True)

@@ -28,6 +28,8 @@ from .losses import ReconstructionLoss
 from .model import CodecModel
 from .streamed_data import open_batches
 
+_RUN_FRAMES = 6  # mean length of a run of frames with one stage count, as variable rate makes them
+
 TRAINING_STATE = ("model.", "discriminators.", "balancer.", "adam.codec.", "adam.discriminators.", "updates")
 
 
@@ -38,10 +40,19 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int, updates: int) 
     return config.learning_rate * warm * cool
 
 
-def stage_counts(config: Config, step: int) -> Tensor:
-    """Quantizer dropout: a stage count `[B]` for every clip of a step's batch, that of all ranks."""
+def stage_counts(config: Config, step: int, frames: int) -> Tensor:
+    """Quantizer dropout: stage counts `[B, frames]` of a step's batch, that of all ranks.
+
+    A clip has one count, or runs of counts between half and twice of it.
+    """
+    quantizer, batch = config.model.quantizer, config.run.batch_size
     random = np.random.default_rng([config.run.seed, step, 1])
-    return torch.from_numpy(random.choice(config.model.quantizer.dropout_stages, size=config.run.batch_size))
+    counts = np.repeat(random.choice(quantizer.dropout_stages, size=(batch, 1)), frames, axis=1)
+    run = (random.random((batch, frames)) < 1 / _RUN_FRAMES).cumsum(axis=1)  # the number of each frame's run
+    octaves = np.take_along_axis(random.uniform(-1, 1, (batch, frames + 1)), run, axis=1)
+    mixed = np.rint(counts * 2.0**octaves).clip(1, quantizer.max_stages).astype(np.int64)
+    is_mixed = random.random((batch, 1)) < quantizer.dropout_mixed
+    return torch.from_numpy(np.where(is_mixed, mixed, counts))
 
 
 class Trainer:
@@ -117,7 +128,8 @@ class Trainer:
             group["lr"] = learning_rate(config.optimizer, self.step, config.run.steps, self.updates)
 
         audio = self._audio(self.step)
-        stages = stage_counts(config, self.step).chunk(self.ranks.count)[self.ranks.rank]
+        frames = audio.shape[2] // config.model.frame_size
+        stages = stage_counts(config, self.step, frames).chunk(self.ranks.count)[self.ranks.rank]
         with self.fabric.autocast():
             decoded, quantized = self.model(audio, stages.to(self.device))
         latency = self.model.algorithmic_latency
