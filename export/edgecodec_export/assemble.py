@@ -19,6 +19,7 @@ import edgecodec
 import numpy as np
 from edgecodec.bundle import Bundle
 from edgecodec.codec import Codec
+from edgecodec.entropy_model import Predictor
 from edgecodec.errors import ExportError
 from edgecodec.golden import verify as verify_golden
 from edgecodec.manifest import FileEntry, GraphFiles, Manifest
@@ -168,7 +169,7 @@ def golden_vectors(codec: Codec, audio: Audio) -> bytes:
 def _codec(folder: Path, facts: dict[str, Any], graphs: dict[str, bytes]) -> Codec:
     """The codec of graphs that no file holds yet; its manifest, which is not written, names no golden vectors."""
     manifest = Manifest(**facts, golden=_entry(GOLDEN, b""), parity={}, quality=[])
-    bundle = Bundle(folder, manifest, graphs)
+    bundle = Bundle(folder, manifest, graphs, Predictor(manifest.quantizer.codebook_size))
     return Codec(bundle, Sessions(bundle, "cpu", 1))
 
 

@@ -82,7 +82,7 @@ class BoundDecoder:
         The first frames give no audio before there are `start_frames` of them, then that of all but what a decoder
         that looks ahead holds back.
         """
-        if self.held is not None:
+        if self.held is not None or (codes[:, -1] < 0).any():
             return self.synthesize(self._sessions.latents(codes))
         if codes.shape != self._codes.shape:
             if codes.shape[2] > self._most_frames:

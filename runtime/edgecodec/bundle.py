@@ -12,6 +12,7 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from .entropy_model import Predictor, read_entropy_model
 from .errors import BundleError
 from .manifest import FORMAT_VERSION, GRAPHS, FileEntry, Manifest
 
@@ -39,6 +40,7 @@ class Bundle:
     path: Path
     manifest: Manifest
     graphs: dict[str, bytes]
+    predictor: Predictor  # of its codes: an entropy model, or none
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -104,7 +106,19 @@ def read_bundle(bundle: str | os.PathLike[str]) -> Bundle:
         if _EXTERNAL_DATA in data:
             file = getattr(manifest.graphs, name).file
             raise BundleError(f"{path / file}: keeps weights in another file (external data); save it as one file")
-    return Bundle(path, manifest, graphs)
+    return Bundle(path, manifest, graphs, _read_predictor(path, manifest))
+
+
+def _read_predictor(path: Path, manifest: Manifest) -> Predictor:
+    """The bundle's entropy model, or what stands for none."""
+    quantizer = manifest.quantizer
+    if manifest.entropy is None:
+        return Predictor(quantizer.codebook_size)
+    data = _read_entry(path, "entropy", manifest.entropy)
+    try:
+        return read_entropy_model(data, quantizer.max_stages, quantizer.codebook_size)
+    except BundleError as error:
+        raise BundleError(f"{path / manifest.entropy.file}: no entropy model of this bundle: {error}") from None
 
 
 def _read_entry(folder: Path, what: str, entry: FileEntry) -> bytes:

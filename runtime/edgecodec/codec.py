@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .bundle import Bundle, read_bundle
+from .code_coder import CodeCoder
 from .decoder_stream import DecoderStream
 from .encoder_stream import EncoderStream
 from .errors import AudioError
@@ -138,7 +139,7 @@ class Codec:
 
         Args:
             codes: integers [B, n_stages, T], n_stages in 1..max_stages, each in 0..codebook_size - 1. B counts
-                streams of clips, as `encode` returns them.
+                streams of clips, as `encode` returns them. Frames may lack the last stages: -1 stands there.
             samples: the clip's length, where it is known; else all that the codes hold.
 
         Returns:
@@ -189,3 +190,7 @@ class Codec:
         """How this codec's packets look as bytes."""
         m = self.manifest
         return PacketFormat(m.streams(channels), m.quantizer.code_bits, m.layout)
+
+    def code_coder(self, *, channels: int = 1) -> CodeCoder:
+        """How this codec's codes become few bytes: led by the bundle's entropy model, where it has one."""
+        return CodeCoder(self.manifest.layout, self.bundle.predictor, self.manifest.streams(channels))

@@ -11,6 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+MISSING = -1  # what stands in the lines of stages that a frame does not have
+
 MAX_LINES = 1 << 16  # code lines a frame
 SIDE_BITS = 8  # of a number beside the stages
 
@@ -35,12 +40,29 @@ class Layout:
         """Codes a frame of `stages` stages."""
         return sum(self.widths[:stages]) if self.widths else stages
 
+    def width(self, stage: int) -> int:
+        """Codes of one stage in a frame."""
+        return self.widths[stage] if self.widths else 1
+
     def stages(self, lines: int) -> int:
         """The stages that this many lines hold, 0 where no stage count has so many."""
         codes = lines - self.side
         if not self.widths:
             return max(0, codes)
         return next((n for n in range(1, len(self.widths) + 1) if self.codes(n) == codes), 0)
+
+    def counts(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Stages of each frame, [B, T], of codes [B, lines, T]: lines of stages that a frame does not have hold -1."""
+        first_lines = [self.lines(stage) for stage in range(self.stages(codes.shape[1]))]
+        counts: NDArray[np.int64] = (codes[:, first_lines] >= 0).sum(axis=1)
+        return counts
+
+    def cut(self, codes: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A copy of codes [B, lines, T] with no more than `counts` [B, T] stages in each frame."""
+        stages = range(self.stages(codes.shape[1]))
+        stage_of_line = np.repeat(stages, [self.width(stage) for stage in stages])
+        kept = np.concatenate([np.full(self.side, -1), stage_of_line])[:, None] < counts[:, None]
+        return np.where(kept, codes, MISSING)
 
 
 PLAIN = Layout()

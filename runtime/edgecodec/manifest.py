@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import BitrateError, BitstreamError, BundleError
-from .layout import MAX_LINES, SIDE_BITS, Layout
+from .layout import MAX_LINES, MISSING, SIDE_BITS, Layout
 
 FORMAT_VERSION = 2
 GRAPHS = ("encoder", "quantizer_encode", "quantizer_decode", "decoder")
@@ -106,7 +106,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `parity` (measured differences between training and graphs), `quality` (table rows), `training` (data, licences)
     and `tools` (versions) are for people: any JSON.
 
-    The keys from `channels` to `stage_widths` came with format 2. A manifest that has them all at their defaults is one
+    The keys from `channels` to `entropy` came with format 2. A manifest that has them all at their defaults is one
     of format 1, and is written as such.
 
     Raises:
@@ -128,6 +128,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     call_frames: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0  # of every call; 0 for any number
     side: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
     stage_widths: tuple[Annotated[int, msgspec.Meta(ge=1, le=4096)], ...] = ()
+    entropy: FileEntry | None = None
     parameters: PartSizes
     macs_per_second: PartSizes
     opset: Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -235,6 +236,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def check_codes(self, codes: ArrayLike, streams: int | None = None) -> NDArray[np.int64]:
         """Codes as int64 [B, lines, T]; nothing unchecked reaches a graph.
 
+        Frames may have fewer stages than others: -1 stands in the lines of those that they lack, at least one is there.
+
         Raises:
             BitstreamError: codes of a wrong shape, type or range, or not of `streams` streams.
         """
@@ -251,8 +254,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if streams is not None and len(array) != streams:
             raise BitstreamError(f"codes of {len(array)} streams, expected {streams}")
         checked = array.astype(np.int64, copy=False)
-        if _largest(checked[:, layout.side :]) >= quantizer.codebook_size:
-            raise BitstreamError(f"codes must lie in 0..{quantizer.codebook_size - 1}")
+        present = checked[:, layout.side :]
+        if _largest(present) >= quantizer.codebook_size:
+            missing = present == MISSING
+            if not missing.any() or _largest(np.where(missing, 0, present)) >= quantizer.codebook_size:
+                raise BitstreamError(f"codes must lie in 0..{quantizer.codebook_size - 1}")
+            counts = layout.counts(checked)
+            if not counts.all() or not np.array_equal(layout.cut(checked, counts) == MISSING, checked == MISSING):
+                raise BitstreamError("-1 may only stand in the last stages of a frame, and not in all")
         if layout.side and _largest(checked[:, : layout.side]) >> SIDE_BITS:
             raise BitstreamError(f"the first {layout.side} lines of codes must lie in 0..{(1 << SIDE_BITS) - 1}")
         return checked
@@ -293,6 +302,7 @@ _SECOND_FORMAT: dict[str, Any] = {
     "call_frames": 0,
     "side": 0,
     "stage_widths": (),
+    "entropy": None,
 }
 
 

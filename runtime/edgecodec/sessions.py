@@ -107,8 +107,16 @@ class Sessions:
         return codes
 
     def latents(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Latents [B, T, D] of codes [B, lines, T], already checked."""
-        latents: NDArray[np.float32] = self._run("quantizer_decode", codes=codes)[0]
+        """Latents [B, T, D] of codes [B, lines, T], already checked; frames of as many stages go together."""
+        if not (codes[:, -1] < 0).any():
+            latents: NDArray[np.float32] = self._run("quantizer_decode", codes=codes)[0]
+            return latents
+        counts, layout = self.manifest.layout.counts(codes), self.manifest.layout
+        latents = np.empty((*counts.shape, self.manifest.latent_dim), np.float32)
+        for stages in np.unique(counts).tolist():
+            frames = counts == stages
+            lines = codes.swapaxes(1, 2)[frames][:, : layout.lines(stages)]  # [N, lines]
+            latents[frames] = self._run("quantizer_decode", codes=np.ascontiguousarray(lines.T[None]))[0][0]
         return latents
 
     def synthesize(

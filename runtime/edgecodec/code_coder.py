@@ -1,0 +1,243 @@
+"""Codes of a few frames to bytes and back: the range coder, led by an entropy model or by none.
+
+    stage 0: all steps of all streams   stage 1: …   …        a cut behind a stage leaves the stages before it whole
+
+A step is a frame or, where a frame has several codes of a stage (`layout.py`), one of those. Of each stage the groups
+of all steps come first, then their members; of the stages that follow themselves, step by step. How many stages a frame
+has may change from frame to frame: those counts come before everything. Without a model, all codes are equally likely
+and take what they take in packets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .entropy_model import CONTEXT_LIMIT, Predictor, frequencies
+from .layout import SIDE_BITS, Layout
+from .range_coder import FREQUENCY_BITS, TOTAL, RangeDecoder, RangeEncoder
+
+_Ints = NDArray[np.int64]
+_Floats = NDArray[np.float32]
+_Where = tuple[NDArray[Any], ...]  # rows and steps, each [N]
+
+_COUNT_FALL = 16  # sixteenths of an octave that a count is less likely for each stage that it is away
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Bytes, and how many of them each stage ends at: `ends[s]` bytes hold the stages up to s."""
+
+    data: bytes
+    ends: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CodeCoder:
+    """Codes [streams, lines, T] of one bundle's layout to bytes, and back."""
+
+    layout: Layout
+    model: Predictor
+    streams: int
+
+    def encode(self, codes: _Ints) -> Coded:
+        """Bytes of codes, -1 where a frame has fewer stages; some frame has all of them, and each has one."""
+        coder, stages = RangeEncoder(), self.layout.stages(codes.shape[1])
+        counts = self.layout.counts(codes)
+        if (counts < stages).any():
+            _encode(coder, *_intervals(_count_frequencies(counts, stages), counts.ravel() - 1))
+        if self.layout.side:
+            side = codes[:, : self.layout.side].ravel()
+            _encode(coder, *_intervals(_even(len(side), 1 << SIDE_BITS), side))
+        for told in self._told(codes, counts):
+            starts, frequencies = np.concatenate(told.starts), np.concatenate(told.frequencies)
+            if told.stage < self.model.following:  # groups, then members, step by step
+                order = np.argsort(np.tile(told.where[1], 2), kind="stable")
+                starts, frequencies = starts[order], frequencies[order]
+            _encode(coder, starts, frequencies)
+            coder.mark()
+        data, ends = coder.finish()
+        return Coded(data, tuple(ends))
+
+    def bits(self, codes: _Ints) -> NDArray[np.float64]:
+        """What each frame's codes of each stage take, [streams, stages, T]; 0 where there are none."""
+        counts = self.layout.counts(codes)
+        frames, found = codes.shape[2], []
+        for told in self._told(codes, counts):
+            bits = np.zeros((len(codes), frames * self.layout.width(told.stage)))
+            bits[told.where] = 2 * FREQUENCY_BITS - np.log2(told.frequencies[0] * told.frequencies[1])
+            found.append(bits.reshape(len(bits), frames, -1).sum(axis=2))
+        return np.stack(found, axis=1)
+
+    def decode(self, bodies: Sequence[bytes], stages: int, frames: int, *, mixed: bool) -> _Ints:
+        """The codes [bodies, streams, lines, frames] of bodies that `encode` made, all in one go.
+
+        `mixed` where the counts of their frames differ. Any bytes give codes in range.
+        """
+        coders = [RangeDecoder(body) for body in bodies]
+        rows, layout = len(bodies) * self.streams, self.layout
+        codes = np.full((len(bodies), self.streams, layout.lines(stages), frames), -1, np.int64)
+        counts = np.full((rows, frames), stages)
+        if mixed:
+            counts = np.concatenate([_decode_counts(coder, self.streams, frames, stages) for coder in coders])
+        if layout.side:
+            table = _tables(_even(self.streams * layout.side * frames, 1 << SIDE_BITS))
+            codes[:, :, : layout.side] = np.array([coder.decode(table) for coder in coders]).reshape(
+                len(bodies), self.streams, layout.side, frames
+            )
+        context = _Context(self.model, rows)
+        for stage in range(stages):
+            width = layout.width(stage)
+            context.begin(width * frames)
+            active = np.repeat(counts > stage, width, axis=1)
+            found = np.full(active.shape, -1, np.int64)
+            if stage < self.model.following:
+                for step, rows_of_step in enumerate(active.T):
+                    row = np.flatnonzero(rows_of_step)
+                    self._decode_steps(stage, context, (row, np.full(len(row), step)), coders, found)
+            else:
+                self._decode_steps(stage, context, np.nonzero(active), coders, found)
+            lines = found.reshape(len(bodies), self.streams, frames, width).swapaxes(2, 3)
+            codes[:, :, layout.lines(stage) : layout.lines(stage + 1)] = lines
+        return codes
+
+    def _decode_steps(
+        self, stage: int, context: _Context, where: _Where, coders: Sequence[RangeDecoder], found: _Ints
+    ) -> None:
+        """Decode the codes of one stage at some steps into `found` [rows, steps]."""
+        each = np.bincount(where[0] // self.streams, minlength=len(coders)).tolist()
+        hidden = self.model.hidden(stage, context.at(stage, where))
+        groups = _decode_each(coders, each, self.model.groups(stage, hidden))
+        members = _decode_each(coders, each, self.model.members(stage, hidden, groups))
+        entries = found[where] = self.model.entries_at(stage, groups, members)
+        context.add(stage, where, entries)
+
+    def _told(self, codes: _Ints, counts: _Ints) -> Iterator[_Told]:
+        """How each stage's codes are told."""
+        context = _Context(self.model, len(codes))
+        for stage in range(self.layout.stages(codes.shape[1])):
+            width = self.layout.width(stage)
+            context.begin(width * codes.shape[2])
+            lines = codes[:, self.layout.lines(stage) : self.layout.lines(stage + 1)]
+            steps = lines.swapaxes(1, 2).reshape(len(codes), -1)
+            active = np.repeat(counts > stage, width, axis=1)
+            where, entries = np.nonzero(active), steps[active]
+            context.add(stage, where, entries)
+            hidden = self.model.hidden(stage, context.at(stage, where))
+            groups, members = self.model.places_of(stage, entries)
+            told = [
+                _intervals(self.model.groups(stage, hidden), groups),
+                _intervals(self.model.members(stage, hidden, groups), members),
+            ]
+            yield _Told(stage, where, [starts for starts, _ in told], [own for _, own in told])
+
+
+@dataclass(frozen=True)
+class _Told:
+    """How one stage's codes are told at its steps: starts and frequencies of the groups, and of the members."""
+
+    stage: int
+    where: _Where
+    starts: list[_Ints]
+    frequencies: list[_Ints]
+
+
+class _Context:
+    """The sums of the vectors of all codes so far, and what the model sees of them at a step.
+
+    Sums [rows, before + steps + after, E], zeros past the ends: of the stages before the one at hand, and with it.
+    """
+
+    def __init__(self, model: Predictor, rows: int) -> None:
+        self._model, self._rows = model, rows
+        self._before: _Floats | None = None
+        self._with: _Floats | None = None
+
+    def begin(self, steps: int) -> None:
+        """Go on to a stage of so many steps: as many as the one before had, or a multiple."""
+        m = self._model
+        sums = np.zeros((self._rows, m.before + steps + m.after, m.width), np.float32)
+        if self._with is not None:
+            last = self._with[:, m.before : self._with.shape[1] - m.after]
+            sums[:, m.before : m.before + steps] = np.repeat(last, steps // last.shape[1], axis=1)
+        self._before, self._with = sums, sums.copy()
+
+    def add(self, stage: int, where: _Where, entries: _Ints) -> None:
+        """The codes of the stage at hand at some steps."""
+        assert self._with is not None
+        row, step = where
+        self._with[row, step + self._model.before] += self._model.vectors_of(stage, entries)
+
+    def at(self, stage: int, where: _Where) -> _Floats:
+        """What the model sees at N steps: [N, (before + 1 + after) * E]."""
+        m = self._model
+        assert self._before is not None and self._with is not None
+        row, step = where[0][:, None], where[1][:, None]
+        past = self._with if stage < m.following else self._before
+        seen = [
+            past[row, step + np.arange(m.before)],
+            self._before[row, step + np.arange(m.before, m.before + 1 + m.after)],
+        ]
+        context = np.concatenate(seen, axis=1).reshape(len(row), (m.before + 1 + m.after) * m.width)
+        within: _Floats = np.clip(context, -CONTEXT_LIMIT, CONTEXT_LIMIT)
+        return within
+
+
+def _count_frequencies(counts: _Ints, stages: int) -> _Ints:
+    """Frequencies [streams * T, stages] of the counts, each likelier the nearer it is to the one before."""
+    before = np.concatenate([np.full((len(counts), 1), stages), counts[:, :-1]], axis=1).ravel()
+    wanted: _Ints = _count_table(stages)[before - 1]
+    return wanted
+
+
+def _count_table(stages: int) -> _Ints:
+    """Frequencies [stages, stages] of the count of a frame, after each count of the frame before."""
+    apart = np.abs(np.arange(stages)[:, None] - np.arange(stages))
+    return frequencies((-_COUNT_FALL * apart).astype(np.float32))
+
+
+def _decode_counts(coder: RangeDecoder, streams: int, frames: int, stages: int) -> _Ints:
+    """Counts [streams, frames]."""
+    tables, counts = _tables(_count_table(stages)), np.empty((streams, frames), np.int64)
+    for row in counts:
+        last = stages
+        for t in range(frames):
+            row[t] = last = coder.decode([tables[last - 1]])[0] + 1
+    return counts
+
+
+def _even(rows: int, symbols: int) -> _Ints:
+    """Frequencies [rows, symbols] of symbols that are equally likely."""
+    return np.full((rows, symbols), TOTAL // symbols)
+
+
+def _encode(coder: RangeEncoder, starts: _Ints, frequencies: _Ints) -> None:
+    coder.encode(starts.tolist(), frequencies.tolist())
+
+
+def _intervals(frequencies: _Ints, symbols: _Ints) -> tuple[_Ints, _Ints]:
+    """Of each row's symbol [N]: the sum of the frequencies before it, and its own."""
+    rows = np.arange(len(symbols))
+    own = frequencies[rows, symbols]
+    return frequencies.cumsum(axis=1)[rows, symbols] - own, own
+
+
+def _tables(frequencies: _Ints) -> list[list[int]]:
+    """Of each row [N, n], the n + 1 sums that a `RangeDecoder` takes."""
+    sums = np.zeros((len(frequencies), frequencies.shape[1] + 1), np.int64)
+    frequencies.cumsum(axis=1, out=sums[:, 1:])
+    tables: list[list[int]] = sums.tolist()
+    return tables
+
+
+def _decode_each(coders: Sequence[RangeDecoder], each: Sequence[int], frequencies: _Ints) -> _Ints:
+    """Symbols [N]: of the rows of frequencies [N, n], each coder takes its number in turn."""
+    tables, symbols, start = _tables(frequencies), [], 0
+    for coder, count in zip(coders, each, strict=True):
+        symbols += coder.decode(tables[start : start + count])
+        start += count
+    return np.array(symbols, np.int64)

@@ -1,0 +1,107 @@
+"""A range coder: symbols of known frequencies to bytes and back, in whole numbers alone (Martin 1979).
+
+    range   |--------------------------------------------|   up to 2**32, and never below 2**24
+    symbol       |== start, frequency of 2**15 ==|            becomes the range of what follows
+
+What is written is a number inside the last range, as few bytes as name one; after its end a decoder reads zeros. So
+the bytes can also be cut behind any symbol: `marks` says where the symbols so far are still told apart.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+FREQUENCY_BITS = 15
+TOTAL = 1 << FREQUENCY_BITS  # of the frequencies of a symbol's alphabet
+
+_TOP, _LEAST = 1 << 32, 1 << 24
+
+
+class RangeEncoder:
+    """Turns symbols into bytes: `encode` and `mark` as often as needed, then `finish`."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()  # what is settled, but for a carry
+        self._low, self._range = 0, _TOP
+        self._marks: list[bytes] = []  # the least number of the range at each mark
+
+    def encode(self, starts: Iterable[int], frequencies: Iterable[int]) -> None:
+        """Append symbols, each as the sum of the frequencies before its own, and its own, of `TOTAL`."""
+        settled, low, width = self._bytes, self._low, self._range
+        for start, frequency in zip(starts, frequencies, strict=True):
+            unit = width >> FREQUENCY_BITS
+            low += unit * start
+            width = unit * frequency
+            if low >= _TOP:
+                low -= _TOP
+                _carry(settled)
+            while width < _LEAST:
+                settled.append(low >> 24)
+                low = (low & 0xFFFFFF) << 8
+                width <<= 8
+        self._low, self._range = low, width
+
+    def mark(self) -> None:
+        """Remember this place, to cut the bytes at."""
+        self._marks.append(bytes(self._bytes) + self._low.to_bytes(4, "big"))
+
+    def finish(self) -> tuple[bytes, list[int]]:
+        """The bytes, and for each mark how many of them tell all symbols before it."""
+        settled, end = self._bytes, self._low + self._range
+        for bits in range(24, -1, -8):  # the fewest bytes whose number, zeros behind it, lies in the range
+            number = -(-self._low >> bits) << bits
+            if number < end:
+                break
+        if number >= _TOP:
+            number -= _TOP
+            _carry(settled)
+        data = (bytes(settled) + number.to_bytes(4, "big")).rstrip(b"\0")
+        return data, [_length_to_reach(data, least) for least in self._marks]
+
+
+class RangeDecoder:
+    """Turns the bytes of a `RangeEncoder` into its symbols. Any bytes give symbols: a checksum must vouch for them."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._next = data, 4
+        self._code, self._range = int.from_bytes(data[:4].ljust(4, b"\0"), "big"), _TOP
+
+    def decode(self, tables: Iterable[Sequence[int]]) -> list[int]:
+        """The next symbols, one for each table.
+
+        A table of n symbols has n + 1 rising numbers: before each symbol the sum of the frequencies so far, and
+        `TOTAL` at the end.
+        """
+        data, at, code, width = self._data, self._next, self._code, self._range
+        symbols = []
+        for table in tables:
+            unit = width >> FREQUENCY_BITS
+            symbol = bisect_right(table, min(code // unit, TOTAL - 1)) - 1
+            start = table[symbol]
+            code -= unit * start
+            width = unit * (table[symbol + 1] - start)
+            while width < _LEAST:
+                code = code << 8 | (data[at] if at < len(data) else 0)
+                width <<= 8
+                at += 1
+            symbols.append(symbol)
+        self._next, self._code, self._range = at, code, width
+        return symbols
+
+
+def _carry(settled: bytearray) -> None:
+    """Add one to a number of bytes, which is never all ones."""
+    i = len(settled) - 1
+    while settled[i] == 0xFF:
+        settled[i] = 0
+        i -= 1
+    settled[i] += 1
+
+
+def _length_to_reach(data: bytes, least: bytes) -> int:
+    """The fewest first bytes of `data` that, zeros behind them, are not below `least`."""
+    for i, (ours, bound) in enumerate(zip(data, least, strict=False)):
+        if ours > bound:
+            return i + 1
+    return len(least.rstrip(b"\0"))
