@@ -10,16 +10,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
-import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import edgecodec
-import numpy as np
 from edgecodec.bundle import Bundle
 from edgecodec.codec import Codec
-from edgecodec.entropy_model import Predictor
+from edgecodec.entropy_model import Predictor, read_entropy_model
 from edgecodec.errors import ExportError
 from edgecodec.golden import verify as verify_golden
 from edgecodec.manifest import FileEntry, GraphFiles, Manifest
@@ -32,16 +30,15 @@ from .adapters.catalogue import adapt
 from .adapters.encodec import Start
 from .adapters.hub import PREFIX
 from .adapters.sources import Published, is_own, read_published
-from .audio import Audio, calibration_clips, channels_of, loudest_part, verification_audio
+from .audio import Audio, calibration_clips, loudest_part, verification_audio
 from .convert import Converted, Precision, convert, convert_adapted
 from .describe import describe, describe_adapted
+from .entropy_bundle import FILE as ENTROPY
+from .entropy_bundle import kept_with
+from .golden_vectors import GOLDEN, GOLDEN_SECONDS, golden_vectors
 from .model_card import Notes, model_card
 from .target_folder import bundle_folder
 from .verify import verify
-
-GOLDEN = "golden.npz"
-GOLDEN_SECONDS = 0.4
-GOLDEN_STAGES = (1, 2, 4, 8)  # and all
 
 Row = dict[str, Any]
 Score = Callable[[Codec], list[Row]]
@@ -86,13 +83,17 @@ def export_bundle(request: Request) -> Manifest:
         graphs = {name: graph.SerializeToString(deterministic=True) for name, graph in converted.graphs.items()}
         entries = GraphFiles(**{name: _entry(f"{name}.onnx", data) for name, data in graphs.items()})
         facts = subject.facts(converted, entries)
-        codec = _codec(folder, facts, graphs)
+        entropy = subject.entropy()
+        if entropy is not None:
+            model, learned = entropy
+            facts |= {"entropy": _entry(ENTROPY, model), "training": facts["training"] | {"entropy": learned}}
+        codec = _codec(folder, facts, graphs, None if entropy is None else entropy[0])
         parity = verify(converted.model, codec, audio, request.progress)
         golden = golden_vectors(codec, loudest_part(audio, round(GOLDEN_SECONDS * codec.sample_rate)))
         rows = request.score(codec) if request.score else []
         manifest = Manifest(**facts, golden=_entry(GOLDEN, golden), parity=parity.facts(), quality=rows)
         files = {f"{name}.onnx": data for name, data in graphs.items()}
-        files |= {GOLDEN: golden, "LICENSE": license}
+        files |= {GOLDEN: golden, "LICENSE": license} | ({} if entropy is None else {ENTROPY: entropy[0]})
         files |= {"MODEL_CARD.md": model_card(manifest, request.notes).encode()}
         files |= {"manifest.json": manifest.to_json().encode()}
         for name, data in files.items():
@@ -125,6 +126,9 @@ class _Trained:
     def license(self) -> bytes:
         return _own_license()
 
+    def entropy(self) -> tuple[bytes, dict[str, Any]] | None:
+        return kept_with(Path(self._request.checkpoint))
+
 
 class _Published:
     """Somebody else's codec."""
@@ -147,6 +151,9 @@ class _Published:
     def license(self) -> bytes:
         return self._published.license_text()
 
+    def entropy(self) -> None:
+        return None
+
 
 def _is_published(source: str) -> bool:
     """Whether a source is to be read as somebody else's; what is nothing at all is said to be no checkpoint."""
@@ -154,22 +161,12 @@ def _is_published(source: str) -> bool:
     return source.startswith(PREFIX) or path.is_file() or (not is_own(path) and (path / "config.json").exists())
 
 
-def golden_vectors(codec: Codec, audio: Audio) -> bytes:
-    """What the codec makes of a short clip: `audio` [1, C, samples], `codes_<n>` and `decoded_<n>` for several n."""
-    both = channels_of(audio, codec.channels)[None]
-    arrays: dict[str, Any] = {"audio": both}
-    for n in sorted({min(n, codec.max_stages) for n in (*GOLDEN_STAGES, codec.max_stages)}):
-        arrays[f"codes_{n}"] = codec.encode(both, stages=n)
-        arrays[f"decoded_{n}"] = codec.decode(arrays[f"codes_{n}"], samples=len(audio))
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def _codec(folder: Path, facts: dict[str, Any], graphs: dict[str, bytes]) -> Codec:
+def _codec(folder: Path, facts: dict[str, Any], graphs: dict[str, bytes], entropy: bytes | None) -> Codec:
     """The codec of graphs that no file holds yet; its manifest, which is not written, names no golden vectors."""
     manifest = Manifest(**facts, golden=_entry(GOLDEN, b""), parity={}, quality=[])
-    bundle = Bundle(folder, manifest, graphs, Predictor(manifest.quantizer.codebook_size))
+    stages, entries = manifest.quantizer.max_stages, manifest.quantizer.codebook_size
+    predictor = Predictor(entries) if entropy is None else read_entropy_model(entropy, stages, entries)
+    bundle = Bundle(folder, manifest, graphs, predictor)
     return Codec(bundle, Sessions(bundle, "cpu", 1))
 
 

@@ -63,6 +63,12 @@ class CodeCoder:
         data, ends = coder.finish()
         return Coded(data, tuple(ends))
 
+    def intervals(self, codes: _Ints) -> _Ints:
+        """How each code is told, [N, 4], stage by stage, stream by stream: start and frequency of group and member."""
+        told = self._told(codes, self.layout.counts(codes))
+        columns = [np.stack([t.starts[0], t.frequencies[0], t.starts[1], t.frequencies[1]], axis=1) for t in told]
+        return np.concatenate(columns)
+
     def bits(self, codes: _Ints) -> NDArray[np.float64]:
         """What each frame's codes of each stage take, [streams, stages, T]; 0 where there are none."""
         counts = self.layout.counts(codes)

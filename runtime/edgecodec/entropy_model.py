@@ -35,7 +35,7 @@ MAX_SHIFT = 24
 MAX_ALPHABET = 1024  # groups, and members of a group
 CONTEXT_LIMIT = 255  # of the sums that the network sees
 
-_HIDDEN_LIMIT, _QUERY_LIMIT = 255, 127
+HIDDEN_LIMIT, QUERY_LIMIT = 255, 127  # of what the layers hand on
 _EXACT = 1 << 24  # whole numbers below it are float32s
 # 2 ** (16 - i / 16), rounded: weights of logits that are i below the largest; an octave below they are half.
 _OCTAVE = (
@@ -87,6 +87,7 @@ class Predictor:
     before = after = following = width = 0
 
     def __init__(self, entries: int, groups: int = 0) -> None:
+        self.entries = entries
         groups = groups or 1 << (entries - 1).bit_length() // 2
         self._members_each = -(-entries // groups)
         self._groups_used = -(-entries // self._members_each)
@@ -147,7 +148,7 @@ class EntropyModel(Predictor):
 
     def hidden(self, stage: int, context: _Floats) -> _Floats:
         """See `Predictor`."""
-        hidden: _Floats = np.clip(self._hidden(stage, context), 0, _HIDDEN_LIMIT)
+        hidden: _Floats = np.clip(self._hidden(stage, context), 0, HIDDEN_LIMIT)
         return hidden
 
     def groups(self, stage: int, hidden: _Floats) -> _Ints:
@@ -156,7 +157,7 @@ class EntropyModel(Predictor):
 
     def members(self, stage: int, hidden: _Floats, groups: _Ints) -> _Ints:
         """See `Predictor`."""
-        query = np.clip(self._query(stage, hidden), -_QUERY_LIMIT, _QUERY_LIMIT)
+        query = np.clip(self._query(stage, hidden), -QUERY_LIMIT, QUERY_LIMIT)
         shape = (self._groups_used, self._members_each)
         weight = self._members.weight[stage].reshape(*shape, -1)[groups]  # [N, M, R]
         total = np.matmul(weight, query[:, :, None])[:, :, 0] + self._members.bias[stage].reshape(shape)[groups]
@@ -245,12 +246,12 @@ def _contradiction(arrays: dict[str, NDArray[Any]], stages: int, entries: int) -
             return f"{layer}_shift is more than {MAX_SHIFT}"
     if not np.array_equal(np.sort(arrays["order"], axis=1), np.broadcast_to(np.arange(entries), (stages, entries))):
         return "order names an entry twice"
-    limits = {"hidden": CONTEXT_LIMIT, "group": _HIDDEN_LIMIT, "query": _HIDDEN_LIMIT}
+    limits = {"hidden": CONTEXT_LIMIT, "group": HIDDEN_LIMIT, "query": HIDDEN_LIMIT}
     for name, limit in limits.items():
         most = np.abs(arrays[f"{name}_weight"].astype(np.int64)).sum(axis=1) * limit
         if (most + np.abs(arrays[f"{name}_bias"].astype(np.int64))).max() >= _EXACT:
             return f"{name}: sums may reach 2**24"
-    most = np.abs(arrays["member_weight"].astype(np.int64)).sum(axis=2) * _QUERY_LIMIT
+    most = np.abs(arrays["member_weight"].astype(np.int64)).sum(axis=2) * QUERY_LIMIT
     if (most + np.abs(arrays["member_bias"].astype(np.int64))).max() >= _EXACT:
         return "member: sums may reach 2**24"
     return None

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import BundleError
+from ..golden import GoldenResult
 from .options import AsJson, BundleName, DeviceName, Threads, load_codec, say
 
 
@@ -41,7 +42,14 @@ def verify(
     results = verify_golden(codec)
     lines = [
         f"{r.stages:>3} stages: {r.equal_codes:.2%} of codes equal, decoded within {r.decoded_error:.1e}"
-        + ("" if r.equal_codes == 1 else " (another processor rounds differently)" if r.passed else "  FAILED")
+        + ("" if r.coded_equal else ", coded to other bytes")
+        + (
+            ""
+            if r.passed and r.equal_codes == 1
+            else " (another processor rounds differently)"
+            if r.passed
+            else "  FAILED"
+        )
         for r in results
     ]
     passed = all(r.passed for r in results)
@@ -49,3 +57,9 @@ def verify(
     say("\n".join([f"{codec.manifest.name} on {codec.device}: files as the manifest says", *lines]), data, as_json)
     if not passed:
         raise BundleError(f"{bundle}: does not do what was exported")
+
+
+def _remark(result: GoldenResult) -> str:
+    if not result.passed:
+        return "  FAILED" if result.coded_equal else ", coded to other bytes  FAILED"
+    return "" if result.equal_codes == 1 else " (another processor rounds differently)"

@@ -1,0 +1,82 @@
+"""Which frame gets how many stages, so that the sound is alike everywhere for the bits that it takes.
+
+    each frame:  the count n of least  log(error after n stages + floor)  +  price * bits of n stages
+
+The errors are those of the search, in the latents; bits are those of the entropy model. One price holds for all frames:
+a high one makes few bits. The floor keeps frames that are already good from asking for more. Greedy choices were as
+good as those along the best path of all frames, and the logarithm better than the error itself (see `bitstream.md`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .code_coder import CodeCoder
+from .sessions import Sessions
+
+LOWEST_PRICE, HIGHEST_PRICE = 1e-6, 10.0
+
+_COUNT_BITS = 1.4  # that saying a frame's count takes, in the mean
+_ROUNDS = 40  # of bisection
+
+
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """What each stage count of each frame costs, [B, stages, T]: the logarithm of its error, and its bits."""
+
+    errors: NDArray[np.float64]
+    bits: NDArray[np.float64]
+
+    def counts(self, price: float) -> NDArray[np.int64]:
+        """The best stage counts [B, T] at a price of a bit."""
+        counts: NDArray[np.int64] = (self.errors + price * self.bits).argmin(axis=1) + 1
+        return counts
+
+    def bits_at(self, price: float) -> float:
+        """What all frames take at that price."""
+        chosen = np.take_along_axis(self.bits, self.counts(price)[:, None] - 1, axis=1)
+        return float(chosen.sum()) + _COUNT_BITS * chosen.size
+
+    def price(self, bits: float) -> float:
+        """The lowest price at which all frames take no more than so many bits; the highest where none does."""
+        low, high = LOWEST_PRICE, HIGHEST_PRICE
+        if self.bits_at(low) <= bits:
+            return low
+        for _ in range(_ROUNDS):
+            middle = float(np.sqrt(low * high))
+            low, high = (low, middle) if self.bits_at(middle) <= bits else (middle, high)
+        return high
+
+
+@dataclass(frozen=True)
+class VariableRate:
+    """Codes of a clip's latents with a stage count for each frame."""
+
+    sessions: Sessions
+    coder: CodeCoder
+    floor: float  # of errors, in units of squared latents
+
+    def costs(self, latents: NDArray[np.float32], chunk_frames: int) -> Costs:
+        """The costs of latents [B, T, D], whose codes are told in chunks of so many frames."""
+        layout, stages = self.sessions.manifest.layout, self.sessions.manifest.quantizer.max_stages
+        codes = self.sessions.quantize(latents, stages)
+        errors = [
+            np.square(self.sessions.latents(codes[:, : layout.lines(n)]) - latents).sum(axis=2)
+            for n in range(1, stages + 1)
+        ]
+        starts = range(0, codes.shape[2], chunk_frames)
+        bits = np.concatenate([self.coder.bits(codes[:, :, i : i + chunk_frames]) for i in starts], axis=2)
+        return Costs(np.log(np.stack(errors, axis=1, dtype=np.float64) + self.floor), bits.cumsum(axis=1))
+
+    def codes(self, latents: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Codes [B, lines, T] of latents [B, T, D], searched anew for each frame's count [B, T]; -1 below it."""
+        layout = self.sessions.manifest.layout
+        codes = np.full((*counts.shape, layout.lines(int(counts.max()))), -1, np.int64)  # [B, T, lines]
+        for n in np.unique(counts).tolist():
+            frames = counts == n
+            codes[frames, : layout.lines(n)] = self.sessions.quantize(latents[frames][None], n)[0].T
+        by_line: NDArray[np.int64] = codes.swapaxes(1, 2)
+        return by_line
