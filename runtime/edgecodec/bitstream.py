@@ -1,53 +1,30 @@
-"""The .edgc container: a header, packets (`packets.py`), and an end record. All numbers are little-endian.
+"""The .edgc container: a header (`edgc_header.py`), chunks or packets, and an end record, little-endian.
 
-    header  "EDGC"  version u8  header bytes u16  fingerprint 8  codec rate u32  frame size u16  input rate u32
-            channels u8  max stages u8  bits per code u8  frames per packet u8  name length u8  name
-            (version 2: channels a stream u8  side u8  widths u8  width of each stage u16)  CRC-32
-    end     "E" u8  samples per channel at the input rate u64  packets u32  CRC-32 of all packets  CRC-32 of this record
+    header  chunk  chunk  …  end        chunks (`chunks.py`) stand alone, so that damage costs those it lies in
+    header  packet  packet  …  end      version 1, of packets (`packets.py`): it is read up to the damage
+    end     "E" u8  samples per channel at the input rate u64  chunks u32  CRC-32 of all chunks  CRC-32 of this record
 
-Version 2 is written where a frame is more than one code of every stage of a mono stream (`layout.py`).
-
-The length comes last, so that pipes need not know it beforehand. A packet's CRC finds damage where it is, the CRC of
-all packets finds what a CRC-16 misses once in 65,536 times. Everything read is bounded before it is read: no number in
+The length comes last, so that pipes need not know it beforehand. A chunk's CRC finds damage where it is, the CRC of
+all chunks finds what a CRC-16 misses once in 65,536 times. Everything read is bounded before it is read: no number in
 a file makes more memory than `MAX_PACKET` bytes.
 """
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol
 
+from .chunk_search import END_SIZE, ChunkSearch, EndRecord
+from .chunks import Chunk
+from .edgc_header import MAX_NAME, MAX_PACKET, VERSION, Header, read_header
+from .edgc_input import EdgcInput, Readable
 from .errors import BitstreamError
-from .layout import PLAIN, Layout
-from .packets import CRC16, PACKET, PACKET_HEAD, SEQUENCE_MODULUS, Packet, PacketFormat
+from .packets import CRC16, PACKET, PACKET_HEAD, SEQUENCE_MODULUS, Packet
 
-MAGIC = b"EDGC"
-VERSION = 2
-MAX_PACKET = 1 << 20  # bytes of payload
-MAX_NAME = 64  # bytes of UTF-8
-
-_END = b"E"
-_FOREIGN = {  # first bytes of other codecs' files
-    b"ECDC": "an .ecdc file of encodec, whose entropy coder needs that package: decode it there, then encode the audio",
-    b"\x93NUM": "a .dac file, which is a pickle and could run code: decode it with descript-audio-codec, or save its "
-    "codes as .npz and give them to edgecodec codes",
-}
-_START = struct.Struct("<4sBH")
-_FIXED = struct.Struct("<8sIHIBBBBB")
-_SHAPE = struct.Struct("<BBB")
-_END_RECORD = struct.Struct("<cQII")
-_CRC32 = struct.Struct("<I")
-
-
-class Readable(Protocol):
-    """What a `Reader` needs of a file or pipe."""
-
-    def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes, none at the end."""
+__all__ = ["END_SIZE", "MAX_NAME", "MAX_PACKET", "VERSION", "Header", "Readable", "Reader", "Writable", "Writer"]
 
 
 class Writable(Protocol):
@@ -57,103 +34,45 @@ class Writable(Protocol):
         """Write all of `data`."""
 
 
-@dataclass(frozen=True)
-class Header:
-    """What an .edgc file says before its packets."""
-
-    fingerprint: bytes  # of the bundle, 8 bytes
-    bundle: str  # its name
-    codec_rate: int  # Hz
-    frame_size: int  # samples at the codec rate
-    sample_rate: int  # Hz, of the audio that was encoded and that decoding restores
-    channels: int
-    stages: int  # the most that any packet holds
-    code_bits: int
-    frames_per_packet: int  # of every packet but the last
-    stream_channels: int = 1  # channels that a stream of codes holds
-    layout: Layout = PLAIN
-
-    def __post_init__(self) -> None:
-        in_range = (
-            1000 <= self.codec_rate <= 768_000
-            and 1000 <= self.sample_rate <= 768_000
-            and 1 <= self.frame_size <= 0xFFFF
-            and 1 <= self.channels <= 255
-            and 1 <= self.stages <= 255
-            and 1 <= self.code_bits <= 16
-            and 1 <= self.frames_per_packet <= 255
-            and len(self.bundle.encode()) <= MAX_NAME
-            and self.bundle.isprintable()
-            and 1 <= self.stream_channels <= 8
-            and 0 <= self.layout.side <= 255
-            and (not self.layout.widths or self.stages <= len(self.layout.widths) <= 255)
-            and all(1 <= width <= 0xFFFF for width in self.layout.widths)
-        )
-        if not in_range or self.format.payload_size(self.stages, self.frames_per_packet) > MAX_PACKET:
-            raise BitstreamError("the header holds a number out of range")
-
-    @property
-    def format(self) -> PacketFormat:
-        """The form of the packets."""
-        return PacketFormat(-(-self.channels // self.stream_channels), self.code_bits, self.layout)
-
-    @property
-    def version(self) -> int:
-        """1 where that says it all."""
-        return 1 if self.layout.is_plain and self.stream_channels == 1 else 2
-
-    def to_bytes(self) -> bytes:
-        """The header's bytes."""
-        name = self.bundle.encode()
-        fixed = _FIXED.pack(
-            self.fingerprint,
-            self.codec_rate,
-            self.frame_size,
-            self.sample_rate,
-            self.channels,
-            self.stages,
-            self.code_bits,
-            self.frames_per_packet,
-            len(name),
-        )
-        shape, widths = b"", self.layout.widths
-        if self.version > 1:
-            shape = _SHAPE.pack(self.stream_channels, self.layout.side, len(widths))
-            shape += struct.pack(f"<{len(widths)}H", *widths)
-        start = _START.pack(MAGIC, self.version, _START.size + len(fixed) + len(name) + len(shape) + _CRC32.size)
-        body = start + fixed + name + shape
-        return body + _CRC32.pack(zlib.crc32(body))
-
-
 class Writer:
-    """Writes an .edgc file or pipe: the header at once, then packets, then the end record, if no error comes before.
+    """Writes an .edgc file or pipe: the header at once, then chunks, then the end record, if no error comes before.
 
         with Writer(file, header) as writer:
-            writer.write(packet)
+            writer.write(chunk)
             writer.samples = 24_000
 
-    `samples` is the length per channel at the rate of the audio that was encoded; set it before the end.
+    `samples` is the length per channel at the rate of the audio that was encoded; set it before the end. Of a header of
+    version 1, packets are written in place of chunks.
     """
 
     def __init__(self, file: Writable, header: Header) -> None:
         self._file, self.header = file, header
         self.samples: int | None = None
-        self._packets = self._checksum = 0
+        self._chunks = self._checksum = 0
+        self._ended = False  # by a chunk of fewer frames
         self.payload_bytes = 0
         self.bytes = 0
         self._write(header.to_bytes())
 
-    def write(self, packet: Packet) -> None:
-        """Append a packet, whose sequence must follow the one before; what it repeats is left out."""
+    def write(self, item: Chunk | Packet) -> None:
+        """Append a chunk, whose sequence must follow the one before; of a packet, what it repeats is left out."""
         header = self.header
-        if packet.sequence != self._packets % SEQUENCE_MODULUS:
-            raise BitstreamError(f"packet {packet.sequence} out of order")
-        if packet.stages > header.stages or packet.frames > header.frames_per_packet:
-            raise BitstreamError(f"codes {list(packet.codes.shape)} are more than the header announces")
-        data = header.format.to_bytes(replace(packet, previous=None))
+        if item.sequence != self._chunks % SEQUENCE_MODULUS or self._ended:
+            raise BitstreamError(f"{self._what} {item.sequence} out of order")
+        if item.stages > header.stages or item.frames > header.frames_per_packet:
+            raise BitstreamError(f"{item.stages} stages, {item.frames} frames are more than the header announces")
+        if isinstance(item, Packet):
+            if header.version != 1:
+                raise BitstreamError("files of version 2 hold chunks, not packets")
+            data = header.format.to_bytes(replace(item, previous=None))
+        else:
+            if header.version == 1:
+                raise BitstreamError("files of version 1 hold packets, not chunks")
+            data = header.chunk_format.to_bytes(item)
+            self._ended = item.frames < header.frames_per_packet
         self._checksum = zlib.crc32(data, self._checksum)
-        self._packets += 1
-        self.payload_bytes += header.format.payload_size(packet.stages, packet.frames)
+        self._chunks += 1
+        self.payload_bytes += header.payload_size(item)
         self._write(data)
 
     def __enter__(self) -> Writer:
@@ -166,8 +85,11 @@ class Writer:
             return
         if self.samples is None:
             raise BitstreamError("the length of the audio was not said before the end")
-        record = _END_RECORD.pack(_END, self.samples, self._packets, self._checksum)
-        self._write(record + _CRC32.pack(zlib.crc32(record)))
+        self._write(EndRecord(self.samples, self._chunks, self._checksum).to_bytes())
+
+    @property
+    def _what(self) -> str:
+        return "packet" if self.header.version == 1 else "chunk"
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
@@ -175,142 +97,196 @@ class Writer:
 
 
 class _DamageError(Exception):
-    """What ended the reading, for `Reader.damage`."""
+    """What ended the reading of version 1."""
 
 
 class Reader:
-    """Reads an .edgc file or pipe: the header at once, then packets by iteration, up to the end or to damage.
+    """Reads an .edgc file or pipe: the header at once, then chunks (packets, of version 1) by iteration.
 
-    After the iteration, `samples` is the exact length, or None where `damage` says what is wrong and where.
+    Chunks come in the order of their sequence; where it jumps, those between are lost. `damage` says, place by place,
+    what is wrong. After the iteration `samples` is the exact length, or None where the end record was not found or
+    contradicts the chunks, and `lost_at_end` the chunks that are lost behind the last one that was given.
 
     Raises:
         BitstreamError: no .edgc file, a newer version, a damaged header, or, also later, a file that cannot be read.
     """
 
     def __init__(self, file: Readable) -> None:
-        self._file = file
+        self._input = EdgcInput(file)
+        self.header = read_header(self._input.take)
+        self._search = ChunkSearch(self._input, self.header.chunk_format)
         self.samples: int | None = None
-        self.damage: str | None = None
+        self.damage: list[str] = []
+        self.lost_at_end = 0
         self.payload_bytes = 0
-        self.bytes = 0
-        self.packets = 0
-        self.frames = 0
+        self.chunks = self.frames = 0  # that were given
+        self._due = 0  # number of the next chunk, which its sequence says modulo 65,536
+        self._held: Chunk | Packet | None = None  # read, and not given yet
         self._checksum = 0
-        self.header = self._read_header()
+        self._skipped = False  # whether chunks were passed over, so that there is no checksum of all
 
-    def __iter__(self) -> Iterator[Packet]:
+    @property
+    def bytes(self) -> int:
+        """Bytes that were read so far, or passed over."""
+        return self._input.position
+
+    @property
+    def passed(self) -> int:
+        """Frames up to the chunk that was given last, those that are lost or were passed over too."""
+        return self._due * self.header.frames_per_packet
+
+    def __iter__(self) -> Iterator[Chunk | Packet]:
+        while (item := self._held or self._next()) is not None:
+            self._held = None
+            self.chunks += 1
+            self.frames += item.frames
+            self.payload_bytes += self.header.payload_size(item)
+            yield item
+
+    def waits(self) -> bool:
+        """Whether the next chunk may have to be waited for, as in a pipe of which all was read."""
+        if self._input.seekable or self._held is not None:
+            return False
+        return self.header.version == 1 or not self._search.has_whole()
+
+    def skip_to(self, number: int) -> None:
+        """Pass over all chunks before this number; the next one that is given is this one or, if it is lost, a later.
+
+        Where the file can seek, only heads are read, so that damage before is not seen.
+        """
+        self._skipped = number > self._due
+        if self._input.seekable:
+            start = position = self._input.position
+            while (size := self._size_if_due()) is not None and self._due < number:
+                start, position = position, position + size
+                self._input.go_to(position)
+                self._due += 1
+            if size is None and position > start:  # the size of the chunk before may be wrong: read that one whole
+                self._input.go_to(start)
+                self._due -= 1
+        while self._due < number:
+            item = self._next()
+            if item is None:
+                return
+            if self._due > number:
+                self._held = item
+
+    def _next(self) -> Chunk | Packet | None:
+        if self.header.version > 1:
+            return self._next_chunk()
         try:
-            while (packet := self._next()) is not None:
-                yield packet
+            return self._next_packet()
         except _DamageError as damage:
-            self.damage = str(damage)
-
-    def _next(self) -> Packet | None:
-        where = f"packet {self.packets} (byte {self.bytes})"
-        head = self._read(1)
-        if head == _END:
-            self._read_end(head)
+            self.damage.append(str(damage))
             return None
-        if head != PACKET:
-            raise _DamageError(f"{where}: damaged" if head else f"truncated after packet {self.packets}: no end record")
-        head += self._read(PACKET_HEAD.size - 1)
-        if len(head) < PACKET_HEAD.size:
+
+    def _next_packet(self) -> Packet | None:
+        """The next packet of version 1, or None at the end."""
+        where = f"packet {self._due} (byte {self.bytes})"
+        source, header = self._input, self.header
+        if not source.fill(1):
+            raise _DamageError(f"truncated after packet {self._due}: no end record")
+        if source.ahead[:1] == b"E":
+            if (record := self._search.end()) is None:
+                raise _DamageError("the end record is truncated or damaged")
+            self._end(record)
+            if self.damage:
+                self.samples = None
+            return None
+        if source.ahead[:1] != PACKET:
+            raise _DamageError(f"{where}: damaged")
+        if not source.fill(PACKET_HEAD.size):
             raise _DamageError(f"truncated in {where}")
-        _, stages, frames, sequence = PACKET_HEAD.unpack(head)
-        header = self.header
+        _, stages, frames, sequence = PACKET_HEAD.unpack_from(source.ahead)
         if not (1 <= stages <= header.stages and 1 <= frames <= header.frames_per_packet):
             raise _DamageError(f"{where}: damaged")
-        size = header.format.payload_size(stages, frames) + CRC16.size
-        body = self._read(size)
-        if len(body) < size:
+        size = header.format.size(stages, frames)
+        if not source.fill(size):
             raise _DamageError(f"truncated in {where}")
+        data = source.take(size)
         try:
-            packet = header.format.from_bytes(head + body)
+            packet = header.format.from_bytes(data)
         except BitstreamError:
             raise _DamageError(f"{where}: damaged") from None
-        if sequence != self.packets % SEQUENCE_MODULUS:
+        if sequence != self._due % SEQUENCE_MODULUS:
             raise _DamageError(f"{where}: packets are missing or out of order")
-        self._checksum = zlib.crc32(head + body, self._checksum)
-        self.packets += 1
-        self.frames += frames
-        self.payload_bytes += size - CRC16.size
+        self._checksum = zlib.crc32(data, self._checksum)
+        self._due += 1
         return packet
 
-    def _read_end(self, head: bytes) -> None:
-        record = head + self._read(_END_RECORD.size - 1)
-        seal = self._read(_CRC32.size)
-        if seal != _CRC32.pack(zlib.crc32(record)):
-            raise _DamageError("the end record is truncated or damaged")
-        _, samples, packets, checksum = _END_RECORD.unpack(record)
+    def _next_chunk(self) -> Chunk | None:
+        """The next sound chunk, or None at the end."""
+        source, search = self._input, self._search
+        while source.fill(1):
+            where = f"chunk {self._due} (byte {self.bytes})"
+            if (record := search.end()) is not None:
+                self._end(record)
+                return None
+            if (extent := search.chunk()) is None:
+                cut = search.what_is_cut()
+                if not search.go_on(self._due):
+                    self.damage.append(
+                        f"{where}: damaged, and nothing sound comes behind it"
+                        if cut is None
+                        else f"truncated in {where}"
+                        if cut == "truncated"
+                        else cut
+                    )
+                    return None
+                continue
+            missing = search.missing(extent.chunk.sequence, self._due)
+            data = source.take(extent.end)
+            if missing is None:
+                self.damage.append(f"chunk {extent.chunk.sequence} comes in place of {where}: out of order")
+                continue
+            self._say_lost(missing)
+            self._due += missing + 1
+            self._checksum = zlib.crc32(data, self._checksum)
+            return replace(extent.chunk, body=data[extent.body : -CRC16.size])
+        self.damage.append(f"truncated after chunk {self._due}: no end record")
+        return None
+
+    def _say_lost(self, missing: int) -> None:
+        """Put into words what is lost before the chunk or record at hand."""
+        first, last, start = self._due, self._due + missing - 1, self._search.damaged_from
+        chunks = f"chunk {first}" if missing == 1 else f"chunks {first} to {last}"
+        if start is not None:
+            where = f"{chunks} (byte {start})" if missing else f"byte {start}"
+            self.damage.append(f"{where}: damaged" + ("" if missing else ", but no chunk"))
+        elif missing:
+            self.damage.append(f"{chunks}: missing")
+        self._search.damaged_from = None
+
+    def _end(self, record: EndRecord) -> None:
+        """Compare the end record ahead with what was read."""
+        header, lost = self.header, record.chunks - self._due
+        possible = lost == (0 if header.version == 1 else self._search.missing(record.chunks, self._due))
+        if possible:
+            self._say_lost(lost)
+        self._input.drop(END_SIZE)
+        whole = not self.damage and not self._skipped
+        frames = self.frames if whole else record.chunks * header.frames_per_packet
         # A length beyond all frames is refused (one sample more is the resampler's rounding); how much the delay of the
         # codec takes off is the bundle's business.
-        most = self.frames * self.header.frame_size * self.header.sample_rate / self.header.codec_rate + 1
-        if packets != self.packets or checksum != self._checksum or samples > most:
-            raise _DamageError("the end record contradicts the packets")
-        if self._read(1):
-            raise _DamageError("bytes follow the end record")
-        self.samples = samples
+        most = frames * header.frame_size * header.sample_rate / header.codec_rate + 1
+        if not possible or record.samples > most or (whole and record.checksum != self._checksum):
+            self.damage.append(f"the end record contradicts the {'packets' if header.version == 1 else 'chunks'}")
+            return
+        self.samples, self.lost_at_end = record.samples, lost
+        if self._input.fill(1):
+            self.damage.append("bytes follow the end record")
 
-    def _read(self, size: int) -> bytes:
-        """Up to `size` bytes, fewer only at the end; a pipe may give them piece by piece."""
-        data = b""
-        try:
-            while len(data) < size and (piece := self._file.read(size - len(data))):
-                data += piece
-        except OSError as error:
-            raise BitstreamError(f"cannot read: {error.strerror or error}") from None
-        self.bytes += len(data)
-        return data
-
-    def _read_header(self) -> Header:
-        start = self._read(_START.size)
-        if len(start) < 4 or start[:4] != MAGIC:
-            raise BitstreamError(_FOREIGN.get(start[:4], "not an .edgc file" if start else "empty, not an .edgc file"))
-        if len(start) < _START.size:
-            raise BitstreamError("truncated in the header")
-        _, version, size = _START.unpack(start)
-        if version > VERSION:
-            raise BitstreamError(f"format version {version}, this edgecodec reads up to {VERSION}: upgrade edgecodec")
-        least = _START.size + _FIXED.size + _CRC32.size
-        most = least + MAX_NAME + (_SHAPE.size + 255 * 2 if version > 1 else 0)
-        if not least <= size <= most or version < 1:
-            raise BitstreamError("damaged header")
-        rest = self._read(size - _START.size)
-        if len(rest) < size - _START.size:
-            raise BitstreamError("truncated in the header")
-        body = start + rest[: -_CRC32.size]
-        *numbers, name_size = _FIXED.unpack_from(rest)
-        name, shape = rest[_FIXED.size :][:name_size], rest[_FIXED.size + name_size : -_CRC32.size]
-        if rest[-_CRC32.size :] != _CRC32.pack(zlib.crc32(body)) or len(name) + len(shape) != size - least:
-            raise BitstreamError("damaged header")
-        try:
-            text = name.decode()
-        except UnicodeDecodeError:
-            raise BitstreamError("damaged header") from None
-        fingerprint, codec_rate, frame_size, sample_rate, channels, stages, code_bits, frames_per_packet = numbers
-        stream_channels, layout = _read_shape(shape, version)
-        return Header(
-            fingerprint,
-            text,
-            codec_rate,
-            frame_size,
-            sample_rate,
-            channels,
-            stages,
-            code_bits,
-            frames_per_packet,
-            stream_channels,
-            layout,
-        )
-
-
-def _read_shape(data: bytes, version: int) -> tuple[int, Layout]:
-    """Channels a stream, and the lines of a frame."""
-    if version == 1 and not data:
-        return 1, PLAIN
-    if version == 1 or len(data) < _SHAPE.size:
-        raise BitstreamError("damaged header")
-    stream_channels, side, count = _SHAPE.unpack_from(data)
-    if len(data) != _SHAPE.size + 2 * count:
-        raise BitstreamError("damaged header")
-    return stream_channels, Layout(side, struct.unpack_from(f"<{count}H", data, _SHAPE.size))
+    def _size_if_due(self) -> int | None:
+        """Bytes of the chunk or packet ahead by its head, if that is the one that is due."""
+        source, header = self._input, self.header
+        if header.version == 1:
+            if not source.fill(PACKET_HEAD.size):
+                return None
+            kind, stages, frames, sequence = PACKET_HEAD.unpack_from(source.ahead)
+            size = header.format.size(stages, frames)
+            sound = kind == PACKET and 1 <= stages <= header.stages and frames == header.frames_per_packet
+        else:
+            if (extent := self._search.extent()) is None:
+                return None
+            size, sequence, sound = extent.end, extent.chunk.sequence, extent.chunk.frames == header.frames_per_packet
+        return size if sound and sequence == self._due % SEQUENCE_MODULUS else None

@@ -44,12 +44,15 @@ class CodeCoder:
     model: Predictor
     streams: int
 
-    def encode(self, codes: _Ints) -> Coded:
-        """Bytes of codes, -1 where a frame has fewer stages; some frame has all of them, and each has one."""
+    def encode(self, codes: _Ints, most: int = 0) -> Coded:
+        """Bytes of codes, -1 where a frame has fewer stages; some frame has all of them, and each has one.
+
+        Stage counts are told as numbers of 1 to `most`, by default the stages of the codes.
+        """
         coder, stages = RangeEncoder(), self.layout.stages(codes.shape[1])
         counts = self.layout.counts(codes)
         if (counts < stages).any():
-            _encode(coder, *_intervals(_count_frequencies(counts, stages), counts.ravel() - 1))
+            _encode(coder, *_intervals(_count_frequencies(counts, most or stages), counts.ravel() - 1))
         if self.layout.side:
             side = codes[:, : self.layout.side].ravel()
             _encode(coder, *_intervals(_even(len(side), 1 << SIDE_BITS), side))
@@ -79,17 +82,19 @@ class CodeCoder:
             found.append(bits.reshape(len(bits), frames, -1).sum(axis=2))
         return np.stack(found, axis=1)
 
-    def decode(self, bodies: Sequence[bytes], stages: int, frames: int, *, mixed: bool) -> _Ints:
+    def decode(self, bodies: Sequence[bytes], stages: int, frames: int, *, mixed: bool, most: int = 0) -> _Ints:
         """The codes [bodies, streams, lines, frames] of bodies that `encode` made, all in one go.
 
-        `mixed` where the counts of their frames differ. Any bytes give codes in range.
+        `mixed` where the counts of their frames differ, of 1 to `most` as in `encode`; what a cut took of them is gone.
+        Any bytes give codes in range.
         """
         coders = [RangeDecoder(body) for body in bodies]
         rows, layout = len(bodies) * self.streams, self.layout
         codes = np.full((len(bodies), self.streams, layout.lines(stages), frames), -1, np.int64)
         counts = np.full((rows, frames), stages)
         if mixed:
-            counts = np.concatenate([_decode_counts(coder, self.streams, frames, stages) for coder in coders])
+            told = [_decode_counts(coder, self.streams, frames, most or stages) for coder in coders]
+            counts = np.minimum(np.concatenate(told), stages)
         if layout.side:
             table = _tables(_even(self.streams * layout.side * frames, 1 << SIDE_BITS))
             codes[:, :, : layout.side] = np.array([coder.decode(table) for coder in coders]).reshape(
@@ -110,6 +115,10 @@ class CodeCoder:
             lines = found.reshape(len(bodies), self.streams, frames, width).swapaxes(2, 3)
             codes[:, :, layout.lines(stage) : layout.lines(stage + 1)] = lines
         return codes
+
+    def counts(self, body: bytes, frames: int, most: int) -> _Ints:
+        """Only the stage counts [streams, frames] of a body in which they differ."""
+        return _decode_counts(RangeDecoder(body), self.streams, frames, most)
 
     def _decode_steps(
         self, stage: int, context: _Context, where: _Where, coders: Sequence[RangeDecoder], found: _Ints

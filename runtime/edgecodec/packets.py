@@ -97,6 +97,10 @@ class PacketFormat:
         """Bytes of payload."""
         return self._side_bytes(frames) + packed_size(self._count(stages, frames), self.code_bits)
 
+    def size(self, stages: int, frames: int) -> int:
+        """Bytes of a packet that repeats nothing."""
+        return PACKET_HEAD.size + self.payload_size(stages, frames) + CRC16.size
+
     def to_bytes(self, packet: Packet) -> bytes:
         """A packet as bytes.
 
@@ -182,15 +186,16 @@ class PacketFormat:
                 raise BitstreamError("damaged packet")
             begin += _PREVIOUS_HEAD.size + self.payload_size(previous_stages, previous_frames)
         size = begin + self.payload_size(stages, frames) + CRC16.size
-        if not stages or not frames or len(data) != size or _crc16(data[:-2]) != data[-2:]:
+        if not stages or not frames or len(data) != size or crc16(data[:-2]) != data[-2:]:
             raise BitstreamError("damaged packet")
         return _Head(stages, frames, sequence, previous_stages, previous_frames, begin)
 
 
 def _sealed(kind: bytes, stages: int, frames: int, sequence: int, payload: bytes) -> bytes:
     body = PACKET_HEAD.pack(kind, stages, frames, sequence) + payload
-    return body + _crc16(body)
+    return body + crc16(body)
 
 
-def _crc16(data: bytes) -> bytes:
+def crc16(data: bytes | memoryview) -> bytes:
+    """The CRC-16 of packets and chunks, as it is written."""
     return CRC16.pack(binascii.crc_hqx(data, 0xFFFF))

@@ -1,4 +1,4 @@
-"""The commands `encode`, `decode`, `roundtrip` and `codes`: files and pipes."""
+"""The commands `encode`, `decode`, `roundtrip`, `codes` and `trim`: files and pipes."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from .progress import progress_display
 
 if TYPE_CHECKING:
     from ..files.transcode import Report
+
+_MOST_LINES = 20  # about damage
 
 
 def encode(
@@ -60,14 +62,18 @@ def decode(
         str | None, typer.Option("--bundle", metavar="NAME|PATH", help="Default: the shipped one that the file names.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a damaged file instead of decoding up to it.")
+        bool, typer.Option("--strict", help="Refuse a damaged file instead of concealing what is lost.")
     ] = False,
+    start: Annotated[float, typer.Option("--start", min=0.0, metavar="SECONDS", help="Begin here.")] = 0.0,
+    duration: Annotated[
+        float | None, typer.Option("--duration", min=0.0, metavar="SECONDS", help="Decode no more than this.")
+    ] = None,
     force: Force = False,
     as_json: AsJson = False,
     device: DeviceName = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Decode an .edgc file to audio of the original rate, channels and length.
+    """Decode an .edgc file, or a part, to audio of the original rate, channels and length.
 
     Example: edgecodec decode speech.edgc speech-decoded.wav
     """
@@ -77,10 +83,21 @@ def decode(
     chosen = device_name(device)
     with progress_display() as progress:
         done = decode_file(
-            source, target, codec=codec, device=chosen, threads=threads, strict=strict, force=force, progress=progress
+            source,
+            target,
+            codec=codec,
+            device=chosen,
+            threads=threads,
+            strict=strict,
+            force=force,
+            start=start,
+            duration=duration,
+            progress=progress,
         )
-    if done.damage is not None:
-        typer.echo(f"edgecodec: {source}: {done.damage}; decoded {done.seconds:.2f} s up to there", err=True)
+    for damage in done.damage[:_MOST_LINES]:
+        typer.echo(f"edgecodec: {source}: {damage}", err=True)
+    if len(done.damage) > _MOST_LINES:
+        typer.echo(f"edgecodec: {source}: and damage in {len(done.damage) - _MOST_LINES} more places", err=True)
     say(_report_line("decoded", done), asdict(done), as_json, beside=target)
 
 
@@ -115,7 +132,7 @@ def codes(
     target: Annotated[str, typer.Argument(metavar="OUT", help=".npz or .safetensors, or .edgc.")],
     stages: Stages = None,
     bundle: Annotated[
-        str | None, typer.Option("--bundle", metavar="NAME|PATH", help="For .edgc. Default: the one that IN names.")
+        str | None, typer.Option("--bundle", metavar="NAME|PATH", help="Default: the one that IN names.")
     ] = None,
     force: Force = False,
 ) -> None:
@@ -127,7 +144,7 @@ def codes(
     from ..files.code_arrays import codes_of_edgc, read_arrays, write_arrays, write_edgc
 
     if not target.lower().endswith(".edgc"):
-        arrays = codes_of_edgc(source, stages)
+        arrays = codes_of_edgc(source, stages, None if bundle is None else load_codec(bundle, "cpu", 1))
         write_arrays(arrays, target, force=force)
     else:
         arrays = read_arrays(source)
@@ -137,6 +154,30 @@ def codes(
         write_edgc(load_codec(name, "cpu", 1), arrays, target, source=source, force=force)
     rows, lines, frames = arrays.codes.shape
     say(f"{target}: codes of {rows} channels, {lines} stages, {frames} frames", None, False, beside=target)
+
+
+def trim(
+    source: Annotated[str, typer.Argument(metavar="IN.edgc", help="- for stdin.")],
+    target: Annotated[str, typer.Argument(metavar="OUT.edgc", help="- for stdout.")],
+    bitrate: Annotated[
+        float | None, typer.Option("-b", "--bitrate", metavar="KBPS", help="At most so much per channel, all counted.")
+    ] = None,
+    stages: Stages = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cut an .edgc file to a lower bitrate, without decoding and without its bundle.
+
+    Example: edgecodec trim speech.edgc smaller.edgc -b 3
+    """
+    from ..files.trim import trim_file
+
+    done = trim_file(source, target, stages=stages, bitrate=bitrate, force=force)
+    text = (
+        f"trimmed {done.seconds:.2f} s ({done.channels} ch, {done.sample_rate} Hz) to at most {done.stages} stages: "
+        f"{done.file_kbps:.2f} kbps on disk ({done.file_bytes} of {done.bytes_before} bytes)"
+    )
+    say(text, asdict(done), as_json, beside=target)
 
 
 def _report_line(verb: str, r: Report) -> str:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bitstream import Reader
+import numpy as np
+
+from ..bitstream import Header, Reader
 from ..bundle import Bundle, read_bundle
+from ..chunk_coder import ChunkCoder
+from ..chunks import Chunk
+from ..edgc_header import NO_MODEL
 from ..errors import BitstreamError
+from ..packets import Packet
 
 
 @dataclass(frozen=True)
@@ -45,14 +52,17 @@ def describe(what: str) -> Facts:
 def _file_facts(path: str) -> dict[str, Any]:
     with Path(path).open("rb") as file:
         reader = Reader(file)
-        for _ in reader:
-            pass
+        sizes = _Sizes(reader.header)
+        for item in reader:
+            sizes.add(item)
     header = reader.header
-    coded = reader.frames * header.frame_size / header.codec_rate
+    coded = header.seconds(reader.frames)
     seconds = coded if reader.samples is None else reader.samples / header.sample_rate
     return {
+        "version": header.version,
         "bundle": header.bundle,
         "fingerprint": header.fingerprint.hex(),
+        "entropy_model": None if header.model == NO_MODEL else header.model.hex(),
         "sample_rate": header.sample_rate,
         "channels": header.channels,
         "samples": reader.samples,
@@ -60,12 +70,51 @@ def _file_facts(path: str) -> dict[str, Any]:
         "stages": header.stages,
         "code_bits": header.code_bits,
         "frames": reader.frames,
-        "packets": reader.packets,
-        "frames_per_packet": header.frames_per_packet,
+        "frames_of_stages": dict(sorted(sizes.frames_of_stages.items())),
+        "chunks": reader.chunks,
+        "frames_per_chunk": header.frames_per_packet,
         "payload_kbps": reader.payload_bytes * 8 / seconds / 1000 if seconds else 0.0,
         "file_kbps": reader.bytes * 8 / seconds / 1000 if seconds else 0.0,
+        "peak_kbps": sizes.peak_kbps(),
+        "entropy_saving": sizes.saved(reader.payload_bytes),
         "damage": reader.damage,
     }
+
+
+class _Sizes:
+    """What the chunks or packets of a file take."""
+
+    def __init__(self, header: Header) -> None:
+        self._header, self._coder = header, ChunkCoder(header)
+        self._ends, self._bytes = [0.0], [0]  # seconds and bytes up to each chunk
+        self._fixed_width = 0.0  # bytes
+        self.frames_of_stages: Counter[int] = Counter()  # of all streams
+
+    def add(self, item: Chunk | Packet) -> None:
+        """Count one more."""
+        header = self._header
+        if isinstance(item, Chunk):
+            size = header.chunk_format.size(item, item.stages)
+            self.frames_of_stages.update(self._coder.counts(item).ravel().tolist())
+            self._fixed_width += self._coder.fixed_width_bytes(item)
+        else:
+            size = header.format.size(item.stages, item.frames)
+            self.frames_of_stages[item.stages] += item.frames * header.streams
+            self._fixed_width += header.payload_size(item)
+        self._ends.append(self._ends[-1] + header.seconds(item.frames))
+        self._bytes.append(self._bytes[-1] + size)
+
+    def peak_kbps(self) -> float:
+        """Of the second that takes most, or of all that is shorter; bytes count evenly over their chunk."""
+        ends, sizes = np.array(self._ends), np.array(self._bytes)
+        window = min(1.0, ends[-1])
+        starts = np.minimum(ends, ends[-1] - window)
+        taken = np.interp(starts + window, ends, sizes) - np.interp(starts, ends, sizes)
+        return float(taken.max() * 8 / window / 1000) if window else 0.0
+
+    def saved(self, payload: int) -> float:
+        """The share of what the codes would take at a fixed width."""
+        return 1 - payload / self._fixed_width if self._fixed_width else 0.0
 
 
 def _bundle_facts(bundle: Bundle) -> dict[str, Any]:

@@ -27,6 +27,7 @@ _OWN = (  # name, where it is, summary, the extra that it needs
     ("encode", "files:encode", "Encode audio to an .edgc file.", None),
     ("decode", "files:decode", "Decode an .edgc file to audio.", None),
     ("roundtrip", "files:roundtrip", "Encode and decode, to hear what a bitrate does.", None),
+    ("trim", "files:trim", "Cut an .edgc file to a lower bitrate, without decoding.", None),
     ("codes", "files:codes", "Take codes out of an .edgc file as an array, and back.", "codes"),
     ("info", "bundles:info", "Tell what an .edgc file or a bundle is.", None),
     ("verify", "bundles:verify", "Check a bundle, and this machine's results.", None),

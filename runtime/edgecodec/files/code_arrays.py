@@ -8,7 +8,8 @@
 | `input_rate`, `samples`, `channels` | Hz, samples per channel and channels of the audio that was encoded |
 
 In `.npz` each is an array; in `.safetensors` (https://huggingface.co/docs/safetensors) `codes` is the tensor, and the
-others stand as texts in the header's `__metadata__`. Only `codes` is needed on the way back.
+others stand as texts in the header's `__metadata__`. Only `codes` is needed on the way back. Where a frame has fewer
+stages than others, -1 stands in place of the last ones; then the integers are signed.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bitstream import Reader, Writer
+from ..chunk_coder import ChunkCoder
 from ..codec import Codec
+from ..edgc_header import NO_MODEL
 from ..errors import BitstreamError
+from ..layout import MISSING
 from ..npz import read_npz
 from ..packets import SEQUENCE_MODULUS, Packet
+from .decoding import packets_of
+from .edgc import check_header, chunk_coder, load_named, make_header, open_edgc
 from .output import open_output
-from .transcode import make_header, open_edgc
 
 SUFFIXES = (".npz", ".safetensors")
 MAX_BYTES = 1 << 30  # of a file of codes: 1,000 hours at 6 kbps
@@ -45,26 +50,35 @@ class CodeArrays:
     facts: Mapping[str, str | int | float]
 
 
-def codes_of_edgc(source: str, stages: int | None = None) -> CodeArrays:
-    """All codes of an .edgc file, the first `stages` of each packet.
+def codes_of_edgc(source: str, stages: int | None = None, codec: Codec | None = None) -> CodeArrays:
+    """All codes of an .edgc file, the first `stages` of each frame; -1 in place of stages that a frame does not have.
+
+    Codes that an entropy model tells need the bundle: `codec`, by default the shipped one that the file names.
 
     Raises:
-        BitstreamError: a damaged file, no codes, or packets of fewer stages than asked for, or of several counts.
+        BitstreamError: a damaged file, no codes, fewer stages than asked for, or another bundle's file.
     """
     with open_edgc(source) as file:
-        reader = Reader(file)
-        header, packets = reader.header, list(reader)
-    if reader.damage is not None:
-        raise BitstreamError(f"{source}: {reader.damage}; decode plays it up to there")
+        try:
+            reader = Reader(file)
+            header = reader.header
+            if codec is None and header.model != NO_MODEL:
+                codec = load_named(header)
+            if codec is not None:
+                check_header(codec, header)
+            coder = ChunkCoder(header) if codec is None else chunk_coder(codec, header)
+            packets = list(packets_of(reader, coder))
+        except BitstreamError as error:
+            raise BitstreamError(f"{source}: {error}") from None
+    if reader.damage:
+        raise BitstreamError(f"{source}: {reader.damage[0]}; decode plays what is left")
     if not packets:
         raise BitstreamError(f"{source}: holds no codes")
-    counts = sorted({packet.stages for packet in packets})
-    wanted = counts[-1] if stages is None else stages
-    if wanted > counts[0] or wanted < 1:
-        raise BitstreamError(
-            f"{source}: has packets of {counts[0]} to {counts[-1]} stages: give -q {counts[0]} or less"
-        )
-    joined = np.concatenate([packet.truncate(wanted).codes for packet in packets], axis=2)
+    most = max(packet.stages for packet in packets)
+    if stages is not None and not 1 <= stages <= most:
+        raise BitstreamError(f"{source}: has frames of up to {most} stages: give -q {most} or less")
+    lines = header.layout.lines(most if stages is None else stages)
+    joined = np.concatenate([_padded(packet.codes[:, :lines], lines) for packet in packets], axis=2)
     facts: dict[str, str | int | float] = {
         "codec": header.bundle,
         "fingerprint": header.fingerprint.hex(),
@@ -74,7 +88,7 @@ def codes_of_edgc(source: str, stages: int | None = None) -> CodeArrays:
         "samples": int(reader.samples or 0),
         "channels": header.channels,
     }
-    return CodeArrays(joined.astype(np.uint8 if header.code_bits <= 8 else np.uint16), facts)
+    return CodeArrays(joined.astype(_smallest_type(joined, header.code_bits)), facts)
 
 
 def write_arrays(arrays: CodeArrays, target: str, *, force: bool = False) -> None:
@@ -139,11 +153,23 @@ def write_edgc(codec: Codec, arrays: CodeArrays, target: str, *, source: str, fo
         raise BitstreamError(f"{source}: says {channels} channels, its codes are {len(codes)} streams")
     header = make_header(codec, rate, channels, layout.stages(codes.shape[1]))
     size = header.frames_per_packet
+    coder = chunk_coder(codec, header)
     with open_output(target, force=force) as output, Writer(output.file, header) as writer:
         for number, start in enumerate(range(0, codes.shape[2], size)):
             own = codes[:, :, start : start + size]
-            writer.write(Packet(number % SEQUENCE_MODULUS, own, layout=layout))
+            writer.write(coder.encode(Packet(number % SEQUENCE_MODULUS, own, layout=layout)))
         writer.samples = samples
+
+
+def _padded(codes: NDArray[np.int64], lines: int) -> NDArray[np.int64]:
+    return np.pad(codes, ((0, 0), (0, lines - codes.shape[1]), (0, 0)), constant_values=MISSING)
+
+
+def _smallest_type(codes: NDArray[np.int64], bits: int) -> type[np.integer[Any]]:
+    """Unsigned where every frame has all stages, as other tools expect."""
+    if codes.min() == MISSING:
+        return np.int16 if bits < 16 else np.int32
+    return np.uint8 if bits <= 8 else np.uint16
 
 
 def _from_npz(source: str, data: bytes) -> dict[str, Any]:

@@ -1,0 +1,97 @@
+"""Codes to chunks and back: by a bundle's entropy model, or at even frequencies where that is shorter or none is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .chunks import Chunk, sizes_of
+from .code_coder import CodeCoder
+from .edgc_header import Header
+from .entropy_model import Predictor
+from .errors import BitstreamError
+from .layout import SIDE_BITS
+from .packets import SEQUENCE_MODULUS, Packet
+
+
+class ChunkCoder:
+    """Makes the chunks of one file of packets, and packets of its chunks. Frames may lack stages: -1 stands there.
+
+    Without the model, chunks that were told by it cannot be decoded.
+    """
+
+    def __init__(self, header: Header, model: Predictor | None = None) -> None:
+        self._header = header
+        self._even = CodeCoder(header.layout, Predictor(1 << header.code_bits), header.streams)
+        self._told = None if model is None else CodeCoder(header.layout, model, header.streams)
+
+    def encode(self, packet: Packet) -> Chunk:
+        """The shortest chunk of a packet's codes [streams, lines, frames].
+
+        Raises:
+            BitstreamError: codes that do not fit the header.
+        """
+        header, layout = self._header, self._header.layout
+        self._check(packet.codes)
+        counts = layout.counts(packet.codes)
+        stages = int(counts.max())
+        codes = packet.codes[:, : layout.lines(stages)]
+        coded, told = None, False
+        if self._told is not None:
+            coded, told = self._told.encode(codes, header.stages), True
+        if coded is None or len(coded.data) > self._bits(counts) // 8:
+            even = self._even.encode(codes, header.stages)
+            if coded is None or len(even.data) < len(coded.data):
+                coded, told = even, False
+        sizes = sizes_of(coded.ends, coded.data)
+        mixed = bool((counts < stages).any())
+        return Chunk(packet.sequence % SEQUENCE_MODULUS, codes.shape[2], sizes, coded.data, told, mixed)
+
+    def decode(self, chunks: Sequence[Chunk]) -> list[Packet]:
+        """The packets of chunks; those of equal shape are decoded together, which costs less than one by one.
+
+        Raises:
+            BitstreamError: a chunk that was told by the model, where that is not there.
+        """
+        alike: dict[tuple[bool, bool, int, int], list[int]] = {}
+        for i, chunk in enumerate(chunks):
+            alike.setdefault((chunk.told, chunk.mixed, chunk.stages, chunk.frames), []).append(i)
+        packets: dict[int, Packet] = {}
+        for (told, mixed, stages, frames), places in alike.items():
+            coder = self._told if told else self._even
+            if coder is None:
+                raise BitstreamError("its codes are told by the bundle's entropy model: give the bundle with --bundle")
+            bodies = [chunks[i].body for i in places]
+            codes = coder.decode(bodies, stages, frames, mixed=mixed, most=self._header.stages)
+            for i, own in zip(places, codes, strict=True):
+                packets[i] = Packet(chunks[i].sequence, own, layout=self._header.layout)
+        return [packets[i] for i in range(len(chunks))]
+
+    def counts(self, chunk: Chunk) -> NDArray[np.int64]:
+        """Stages of each frame, [streams, frames]; no model is needed."""
+        if not chunk.mixed:
+            return np.full((self._header.streams, chunk.frames), chunk.stages)
+        counts = self._even.counts(chunk.body, chunk.frames, self._header.stages)
+        return np.minimum(counts, chunk.stages)
+
+    def fixed_width_bytes(self, chunk: Chunk) -> float:
+        """What the chunk's codes would take at a fixed width."""
+        return self._bits(self.counts(chunk)) / 8
+
+    def _bits(self, counts: NDArray[np.int64]) -> int:
+        layout = self._header.layout
+        codes = np.array([layout.codes(stages) for stages in range(self._header.stages + 1)])[counts].sum()
+        return int(codes) * self._header.code_bits + layout.side * counts.size * SIDE_BITS
+
+    def _check(self, codes: NDArray[np.int64]) -> None:
+        header, layout = self._header, self._header.layout
+        streams, lines, frames = codes.shape
+        stages = layout.stages(lines)
+        if streams != header.streams or not (1 <= stages <= header.stages and 1 <= frames <= header.frames_per_packet):
+            raise BitstreamError(f"codes {list(codes.shape)} are not what the header announces")
+        if codes.min() < -1 or codes[:, layout.side :].max() >> header.code_bits or not layout.counts(codes).all():
+            raise BitstreamError(f"a code does not fit into {header.code_bits} bits")
+        if layout.side and not 0 <= codes[:, : layout.side].min() <= codes[:, : layout.side].max() < 1 << SIDE_BITS:
+            raise BitstreamError(f"a number beside the stages does not fit into {SIDE_BITS} bits")

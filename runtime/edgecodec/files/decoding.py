@@ -1,0 +1,128 @@
+"""The sound of an .edgc file: its chunks to packets, lost ones concealed, and parts of it in their place.
+
+chunks    | 4 | 5 | 6 | 7 | 8 |
+asked               |-----|          from a second of the file on, for a duration
+decoded       | 5 | 6 | 7 |          the decoder's memory fills in what comes before
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bitstream import Reader
+from ..chunk_coder import ChunkCoder
+from ..chunks import Chunk
+from ..codec import Codec
+from ..packets import SEQUENCE_MODULUS, Packet
+from .audio import Resampler
+
+WARMUP_SECONDS = 1.0  # before a part that is asked for
+_TOGETHER = 32  # chunks
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples of a file, per channel at its rate: from the first, up to the one before the end (None: to its end)."""
+
+    first: int = 0
+    end: int | None = None
+
+
+WHOLE = Part()
+
+
+def packets_of(reader: Reader, coder: ChunkCoder) -> Iterator[Packet]:
+    """The packets of a file. Many chunks are decoded together, as many as can be read without waiting for a pipe."""
+    chunks: list[Chunk] = []
+    for item in reader:
+        if isinstance(item, Packet):
+            yield item
+            continue
+        chunks.append(item)
+        if len(chunks) == _TOGETHER or reader.waits():
+            yield from coder.decode(chunks)
+            chunks = []
+    yield from coder.decode(chunks)
+
+
+def decoded(codec: Codec, reader: Reader, coder: ChunkCoder, part: Part) -> Iterator[NDArray[np.float32]]:
+    """Audio [channels, samples] at the file's rate from `part.first` on, the delay removed.
+
+    It goes on to the end of the codes, or up to `part.end`. Chunks that are lost are as long as they were.
+    """
+    header = reader.header
+    place = _place(reader, part.first, codec.delay)
+    reader.skip_to(place.chunk)
+    resampler = Resampler(header.codec_rate, header.sample_rate, header.channels)
+    blocks = _cut(_synthesized(codec, reader, coder, place.chunk), place.skip, None)
+    most = None if part.end is None else part.end - part.first
+    yield from _cut(_resampled(blocks, resampler), part.first - place.begin, most)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where to begin for a part: a chunk, what of its sound to skip at the codec's rate, and which sample is then."""
+
+    chunk: int
+    skip: int
+    begin: int
+
+
+def _place(reader: Reader, first: int, delay: int) -> _Place:
+    header = reader.header
+    chunk_samples = header.frames_per_packet * header.frame_size
+    wanted = first * header.codec_rate // header.sample_rate + delay
+    before = max(chunk_samples, int(WARMUP_SECONDS * header.codec_rate))
+    chunk = max(0, wanted - before) // chunk_samples
+    if not chunk:
+        return _Place(0, delay, 0)
+    start = chunk * chunk_samples
+    # Begin with a sample of the codec at whose time the file has a sample too.
+    step = header.codec_rate // gcd(header.codec_rate, header.sample_rate)
+    at = -(-max(0, start - delay) // step) * step
+    return _Place(chunk, at + delay - start, at * header.sample_rate // header.codec_rate)
+
+
+def _synthesized(codec: Codec, reader: Reader, coder: ChunkCoder, due: int) -> Iterator[NDArray[np.float32]]:
+    """What the decoder makes of all chunks from number `due` on, [channels, samples]."""
+    header = reader.header
+    stream = codec.decoder_stream(channels=header.channels)
+    due, begun = due % SEQUENCE_MODULUS, False
+    for packet in packets_of(reader, coder):
+        missing = (packet.sequence - due) % SEQUENCE_MODULUS
+        for left in range(missing, 0, -1):
+            following = packet if left == 1 else None
+            yield stream.conceal(following, frames=header.frames_per_packet).reshape(header.channels, -1)
+        yield stream.push(packet).reshape(header.channels, -1)
+        due, begun = (packet.sequence + 1) % SEQUENCE_MODULUS, True
+    for _ in range(reader.lost_at_end):
+        yield stream.conceal(frames=header.frames_per_packet).reshape(header.channels, -1)
+    if begun:
+        yield stream.flush().reshape(header.channels, -1)
+
+
+def _resampled(blocks: Iterator[NDArray[np.float32]], resampler: Resampler) -> Iterator[NDArray[np.float32]]:
+    pending: NDArray[np.float32] | None = None  # one back: the resampler must be told which is the last
+    for block in blocks:
+        if pending is not None:
+            yield resampler.push(pending)
+        pending = block
+    if pending is not None:
+        yield resampler.push(pending, last=True)
+
+
+def _cut(blocks: Iterator[NDArray[np.float32]], skip: int, most: int | None) -> Iterator[NDArray[np.float32]]:
+    """Blocks without their first samples; they end after `most`."""
+    for block in blocks:
+        kept = block[:, skip:]
+        skip = max(0, skip - block.shape[1])
+        if most is not None and kept.shape[1] >= most:
+            yield kept[:, :most]
+            return
+        most = None if most is None else most - kept.shape[1]
+        yield kept
