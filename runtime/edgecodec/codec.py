@@ -12,10 +12,12 @@ from .code_coder import CodeCoder
 from .decoder_stream import DecoderStream
 from .encoder_stream import EncoderStream
 from .errors import AudioError
+from .latent_stream import LatentStream
 from .manifest import Manifest
 from .packets import PacketFormat
 from .samples import as_audio, grouped
 from .sessions import Device, Sessions
+from .variable_rate import VariableRate
 
 
 def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", threads: int = 1) -> Codec:
@@ -185,6 +187,14 @@ class Codec:
     def decoder_stream(self, *, channels: int = 1, after_silence: bool = False) -> DecoderStream:
         """A stream that turns packets into audio; see `DecoderStream`."""
         return DecoderStream(self._sessions, channels=channels, after_silence=after_silence)
+
+    def latent_stream(self, *, channels: int = 1) -> LatentStream:
+        """A stream that turns audio blocks into latents; see `LatentStream`."""
+        return LatentStream(self._sessions, channels=channels)
+
+    def variable_rate(self, *, channels: int = 1) -> VariableRate:
+        """What gives each frame of latents as many stages as its sound needs; see `VariableRate`."""
+        return VariableRate.of(self._sessions, self.code_coder(channels=channels))
 
     def packet_format(self, *, channels: int = 1) -> PacketFormat:
         """How this codec's packets look as bytes."""

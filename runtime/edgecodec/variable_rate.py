@@ -35,19 +35,19 @@ class Costs:
         counts: NDArray[np.int64] = (self.errors + price * self.bits).argmin(axis=1) + 1
         return counts
 
-    def bits_at(self, price: float) -> float:
-        """What all frames take at that price."""
-        chosen = np.take_along_axis(self.bits, self.counts(price)[:, None] - 1, axis=1)
+    def bits_of(self, counts: NDArray[np.int64]) -> float:
+        """What all frames take with these stage counts [B, T]."""
+        chosen = np.take_along_axis(self.bits, counts[:, None] - 1, axis=1)
         return float(chosen.sum()) + _COUNT_BITS * chosen.size
 
     def price(self, bits: float) -> float:
         """The lowest price at which all frames take no more than so many bits; the highest where none does."""
         low, high = LOWEST_PRICE, HIGHEST_PRICE
-        if self.bits_at(low) <= bits:
+        if self.bits_of(self.counts(low)) <= bits:
             return low
         for _ in range(_ROUNDS):
             middle = float(np.sqrt(low * high))
-            low, high = (low, middle) if self.bits_at(middle) <= bits else (middle, high)
+            low, high = (low, middle) if self.bits_of(self.counts(middle)) <= bits else (middle, high)
         return high
 
 
@@ -59,10 +59,18 @@ class VariableRate:
     coder: CodeCoder
     floor: float  # of errors, in units of squared latents
 
+    @classmethod
+    def of(cls, sessions: Sessions, coder: CodeCoder) -> VariableRate:
+        """With a floor that is what the entries of the first codebook spread, a measure of the latents of any codec."""
+        m = sessions.manifest
+        codes = np.zeros((1, m.layout.lines(1), m.quantizer.codebook_size), np.int64)
+        codes[:, m.layout.side :] = np.arange(m.quantizer.codebook_size)
+        return cls(sessions, coder, float(sessions.latents(codes)[0].var(axis=0).sum()))
+
     def costs(self, latents: NDArray[np.float32], chunk_frames: int) -> Costs:
         """The costs of latents [B, T, D], whose codes are told in chunks of so many frames."""
         layout, stages = self.sessions.manifest.layout, self.sessions.manifest.quantizer.max_stages
-        codes = self.sessions.quantize(latents, stages)
+        codes = self._quantized(latents, stages)
         errors = [
             np.square(self.sessions.latents(codes[:, : layout.lines(n)]) - latents).sum(axis=2)
             for n in range(1, stages + 1)
@@ -77,6 +85,12 @@ class VariableRate:
         codes = np.full((*counts.shape, layout.lines(int(counts.max()))), -1, np.int64)  # [B, T, lines]
         for n in np.unique(counts).tolist():
             frames = counts == n
-            codes[frames, : layout.lines(n)] = self.sessions.quantize(latents[frames][None], n)[0].T
+            codes[frames, : layout.lines(n)] = self._quantized(latents[frames][None], n)[0].T
         by_line: NDArray[np.int64] = codes.swapaxes(1, 2)
         return by_line
+
+    def _quantized(self, latents: NDArray[np.float32], stages: int) -> NDArray[np.int64]:
+        """Codes [B, lines, T], found block by block: memory stays bounded, and caches warm."""
+        size = self.sessions.block_frames(len(latents))
+        starts = range(0, latents.shape[1], size)
+        return np.concatenate([self.sessions.quantize(latents[:, i : i + size], stages) for i in starts], axis=2)

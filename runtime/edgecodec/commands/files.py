@@ -9,11 +9,13 @@ import typer
 
 from .options import (
     AsJson,
-    Bitrate,
     Bundle,
+    Constant,
     DeviceName,
     Force,
+    MeanBitrate,
     Mono,
+    Quality,
     Source,
     Stages,
     Target,
@@ -33,7 +35,9 @@ _MOST_LINES = 20  # about damage
 def encode(
     source: Source,
     target: Annotated[str, typer.Argument(metavar="OUT.edgc", help="- for stdout.")],
-    bitrate: Bitrate = None,
+    bitrate: MeanBitrate = None,
+    constant: Constant = False,
+    quality: Quality = None,
     stages: Stages = None,
     bundle: Bundle = "speech",
     mono: Mono = False,
@@ -46,12 +50,13 @@ def encode(
 
     Example: edgecodec encode speech.wav speech.edgc -b 3
     """
+    from ..files.encoding import Rate
     from ..files.transcode import encode_file
 
     codec = load_codec(bundle, device, threads)
-    n = codec.stages(bitrate=bitrate, stages=stages)
+    rate = Rate.of(codec, bitrate=bitrate, quality=quality, stages=stages, constant=constant)
     with progress_display() as progress:
-        done = encode_file(codec, source, target, stages=n, mono=mono, force=force, progress=progress)
+        done = encode_file(codec, source, target, rate=rate, mono=mono, force=force, progress=progress)
     say(_report_line("encoded", done), asdict(done), as_json, beside=target)
 
 
@@ -104,7 +109,9 @@ def decode(
 def roundtrip(
     source: Source,
     target: Target,
-    bitrate: Bitrate = None,
+    bitrate: MeanBitrate = None,
+    constant: Constant = False,
+    quality: Quality = None,
     stages: Stages = None,
     bundle: Bundle = "speech",
     mono: Mono = False,
@@ -117,12 +124,13 @@ def roundtrip(
 
     Example: edgecodec roundtrip speech.wav speech-6kbps.wav -b 6
     """
+    from ..files.encoding import Rate
     from ..files.transcode import roundtrip_file
 
     codec = load_codec(bundle, device, threads)
-    n = codec.stages(bitrate=bitrate, stages=stages)
+    rate = Rate.of(codec, bitrate=bitrate, quality=quality, stages=stages, constant=constant)
     with progress_display() as progress:
-        encoded, decoded = roundtrip_file(codec, source, target, stages=n, mono=mono, force=force, progress=progress)
+        encoded, decoded = roundtrip_file(codec, source, target, rate=rate, mono=mono, force=force, progress=progress)
     text = f"{_report_line('encoded', encoded)}\n{_report_line('decoded', decoded)}"
     say(text, {"encode": asdict(encoded), "decode": asdict(decoded)}, as_json, beside=target)
 

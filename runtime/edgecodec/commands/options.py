@@ -17,6 +17,15 @@ Target = Annotated[str, typer.Argument(metavar="OUT", help="Audio file (.wav, .f
 Bundle = Annotated[str, typer.Option("--bundle", metavar="NAME|PATH", help="Shipped bundle or bundle folder.")]
 BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="Shipped bundle or bundle folder.")]
 Bitrate = Annotated[float | None, typer.Option("-b", "--bitrate", metavar="KBPS", help="Bitrate per channel.")]
+MeanBitrate = Annotated[
+    float | None, typer.Option("-b", "--bitrate", metavar="KBPS", help="Bitrate per channel, all counted: the mean.")
+]
+Constant = Annotated[
+    bool, typer.Option("--cbr/--vbr", help="As many stages in every frame, or (default) as its sound needs.")
+]
+Quality = Annotated[
+    float | None, typer.Option("--quality", metavar="0..10", help="Quality, whatever the bitrate, instead of one.")
+]
 Stages = Annotated[int | None, typer.Option("-q", "--stages", help="Stage count, instead of a bitrate.")]
 Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels into one.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an output that exists.")]

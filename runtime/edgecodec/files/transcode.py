@@ -19,6 +19,7 @@ from ..sessions import Device
 from .audio import AUDIO_SUFFIXES, AudioReader, AudioWriter, Resampler, open_audio
 from .decoding import WHOLE, Part, decoded
 from .edgc import check_header, checked_whole, chunk_coder, input_name, load_named, make_header, open_edgc
+from .encoding import FILE_WINDOW, PIPE_WINDOW, ChunkStream, Rate
 from .output import Output, OutputFile, open_output
 
 
@@ -42,7 +43,7 @@ def encode_file(
     source: str,
     target: str,
     *,
-    stages: int,
+    rate: Rate,
     mono: bool = False,
     force: bool = False,
     progress: Progress = silent,
@@ -52,8 +53,9 @@ def encode_file(
     Raises:
         AudioError: audio that cannot be read. EdgecodecError: output that exists or cannot be written.
     """
+    window = PIPE_WINDOW if source == "-" else FILE_WINDOW
     with open_audio(source) as audio, open_output(target, force=force) as output:
-        return encode_audio(codec, audio, output.file, stages=stages, mono=mono, progress=progress)
+        return encode_audio(codec, audio, output.file, rate=rate, mono=mono, window=window, progress=progress)
 
 
 def decode_file(
@@ -99,7 +101,7 @@ def roundtrip_file(
     source: str,
     target: str,
     *,
-    stages: int,
+    rate: Rate,
     mono: bool = False,
     force: bool = False,
     progress: Progress = silent,
@@ -111,13 +113,20 @@ def roundtrip_file(
         tempfile.TemporaryFile() as file,
     ):
         edgc = OutputFile("the temporary .edgc file", file)
-        encoded = encode_audio(codec, audio, edgc, stages=stages, mono=mono, progress=progress)
+        encoded = encode_audio(codec, audio, edgc, rate=rate, mono=mono, progress=progress)
         edgc.seek(0)
         return encoded, decode_packets(codec, Reader(file), output, progress=progress)
 
 
 def encode_audio(
-    codec: Codec, audio: AudioReader, file: Writable, *, stages: int, mono: bool = False, progress: Progress = silent
+    codec: Codec,
+    audio: AudioReader,
+    file: Writable,
+    *,
+    rate: Rate,
+    mono: bool = False,
+    window: float = FILE_WINDOW,
+    progress: Progress = silent,
 ) -> Report:
     """Encode all blocks of `audio` into `file`, to which nothing is written before there is audio."""
     start = time.perf_counter()
@@ -126,22 +135,21 @@ def encode_audio(
     if first is None:
         raise AudioError(f"{audio.name}: holds no samples")
     channels = 1 if mono else audio.channels
-    header = make_header(codec, audio.sample_rate, channels, stages)
-    coder = chunk_coder(codec, header)
-    stream = codec.encoder_stream(stages=stages, channels=channels, frames_per_packet=header.frames_per_packet)
+    header = make_header(codec, audio.sample_rate, channels, rate.stages or codec.max_stages)
+    stream = ChunkStream(codec, header, chunk_coder(codec, header), rate, window=window)
     resampler = Resampler(audio.sample_rate, codec.sample_rate, channels)
     samples = 0
     total = None if audio.samples is None else audio.samples / audio.sample_rate
     with Writer(file, header) as writer:
         for block in chain([first], blocks):
             mixed = block.mean(axis=0, keepdims=True, dtype=np.float32) if mono else block
-            for packet in stream.push(resampler.push(mixed)):
-                writer.write(coder.encode(packet))
+            for chunk in stream.push(resampler.push(mixed)):
+                writer.write(chunk)
             samples += block.shape[1]
             progress("seconds encoded", samples / audio.sample_rate, total)
         last = resampler.push(np.zeros((channels, 0), np.float32), last=True)
-        for packet in stream.push(last) + stream.flush():
-            writer.write(coder.encode(packet))
+        for chunk in stream.push(last) + stream.flush():
+            writer.write(chunk)
         writer.samples = samples
     return _report(header, samples, writer, time.perf_counter() - start)
 

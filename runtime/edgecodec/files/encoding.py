@@ -1,0 +1,149 @@
+"""Audio to chunks: at a fixed stage count, or with as many stages in each frame as the sound needs.
+
+    audio -> latents | window | -> costs of every stage count -> counts at one price -> codes -> chunks
+
+A window of a file is half a minute: within it one price holds, found so that the mean bitrate comes out; what one
+window takes too much, the next ones give back. Of a pipe it is two seconds, so that what goes in soon comes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bitstream import END_SIZE, Header
+from ..chunk_coder import ChunkCoder
+from ..chunks import Chunk
+from ..codec import Codec
+from ..errors import BitrateError
+from ..manifest import DEFAULT_BITRATE
+from ..packets import SEQUENCE_MODULUS, Packet
+from ..variable_rate import Costs
+
+FILE_WINDOW, PIPE_WINDOW = 30.0, 2.0  # seconds
+
+_PRICES = 0.02, 0.0005  # of quality 0 and 10
+_SLACK = 0.02  # of a bitrate: people round
+_NEAR = 0.005  # of the bits wanted: near enough
+_TRIES = 4
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a file is to take: a stage count for all frames, or a mean in kbps of each stream, or a price of a bit."""
+
+    stages: int | None = None
+    kbps: float | None = None
+    price: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        codec: Codec,
+        *,
+        bitrate: float | None = None,
+        quality: float | None = None,
+        stages: int | None = None,
+        constant: bool = False,
+    ) -> Rate:
+        """What options ask for: with none of them 6 kbps, or all stages where that is too much.
+
+        `bitrate`: kbps of each stream, the mean of what is written, or with `constant` that of fixed-width codes of as
+        many stages in every frame. `quality`: 0 to 10, from one price to another; each step costs a third more.
+
+        Raises:
+            BitrateError: contradictions, or what this codec does not offer.
+        """
+        if sum(wish is not None for wish in (bitrate, quality, stages)) > 1:
+            raise BitrateError("give one of bitrate, quality and stage count")
+        least, most = codec.bitrates[0], codec.bitrates[-1]
+        if quality is not None:
+            if constant or not 0 <= quality <= 10:
+                raise BitrateError(f"quality is 0 to 10 and goes with a variable rate, not {quality:g}")
+            return cls(price=_PRICES[0] * (_PRICES[1] / _PRICES[0]) ** (quality / 10))
+        if stages is not None or constant or (bitrate is None and not least <= DEFAULT_BITRATE <= most):
+            return cls(stages=codec.stages(bitrate=bitrate, stages=stages))
+        kbps = DEFAULT_BITRATE if bitrate is None else bitrate
+        if not least * (1 - _SLACK) <= kbps <= most * (1 + _SLACK):
+            raise BitrateError(f"{codec.manifest.name} cannot do {kbps:g} kbps; possible: {least:.4g} to {most:.4g}")
+        return cls(kbps=kbps)
+
+
+class ChunkStream:
+    """Turns audio [channels, samples] at the rate of the codec into chunks; `push` as often as needed, then `flush`."""
+
+    def __init__(self, codec: Codec, header: Header, coder: ChunkCoder, rate: Rate, *, window: float) -> None:
+        self._header, self._coder, self._rate = header, coder, rate
+        size, m = header.frames_per_packet, codec.manifest
+        self._window = size if rate.stages else max(1, round(window * m.frame_rate / size)) * size
+        self._latents = codec.latent_stream(channels=header.channels)
+        self._variable = codec.variable_rate(channels=header.channels)
+        self._ahead = np.zeros((header.streams, 0, m.latent_dim), np.float32)
+        self._chunks = self._frames = 0
+        self._bits = 8.0 * (len(header.to_bytes()) + END_SIZE)  # written
+        self._bias = 1.0  # of bits written to bits foreseen
+
+    def push(self, audio: NDArray[np.float32]) -> list[Chunk]:
+        """The chunks of all windows that are full now."""
+        return self._take(self._latents.push(audio))
+
+    def flush(self) -> list[Chunk]:
+        """The chunks that remain."""
+        return self._take(self._latents.flush(), last=True)
+
+    def _take(self, latents: NDArray[np.float32], *, last: bool = False) -> list[Chunk]:
+        self._ahead = np.concatenate([self._ahead, latents], axis=1)
+        chunks: list[Chunk] = []
+        while self._ahead.shape[1] >= self._window or (last and self._ahead.shape[1]):
+            chunks += self._encode(self._ahead[:, : self._window])
+            self._ahead = self._ahead[:, self._window :]
+        return chunks
+
+    def _encode(self, latents: NDArray[np.float32]) -> list[Chunk]:
+        """The chunks of one window [streams, T, D]."""
+        rate, header = self._rate, self._header
+        self._frames += latents.shape[1]
+        if rate.stages is not None:
+            chunks = self._at(latents, np.full(latents.shape[:2], rate.stages))
+        else:
+            costs = self._variable.costs(latents, header.frames_per_packet)
+            if rate.price is not None:
+                chunks = self._at(latents, costs.counts(rate.price))
+            else:
+                chunks = self._within(latents, costs)
+        self._chunks += len(chunks)
+        self._bits += self._size(chunks)
+        return chunks
+
+    def _within(self, latents: NDArray[np.float32], costs: Costs) -> list[Chunk]:
+        """Chunks that bring the mean of all so far to what is wanted, as near as stage counts can."""
+        header, kbps = self._header, self._rate.kbps
+        assert kbps is not None
+        seconds = self._frames * header.frame_size / header.codec_rate
+        wanted = max(1.0, 1000 * kbps * header.streams * seconds - self._bits)
+        counts: NDArray[np.int64] | None = None
+        for _ in range(_TRIES):
+            before, counts = counts, costs.counts(costs.price(wanted / self._bias))
+            if before is not None and np.array_equal(before, counts):
+                break
+            chunks = self._at(latents, counts)
+            self._bias *= self._size(chunks) / (self._bias * costs.bits_of(counts))
+            if abs(self._size(chunks) / wanted - 1) < _NEAR:
+                break
+        return chunks
+
+    def _at(self, latents: NDArray[np.float32], counts: NDArray[np.int64]) -> list[Chunk]:
+        """Chunks of latents with these stage counts [streams, T]."""
+        codes, size = self._variable.codes(latents, counts), self._header.frames_per_packet
+        parts = [codes[:, :, start : start + size] for start in range(0, codes.shape[2], size)]
+        layout = self._header.layout
+        return [
+            self._coder.encode(Packet((self._chunks + i) % SEQUENCE_MODULUS, part, layout=layout))
+            for i, part in enumerate(parts)
+        ]
+
+    def _size(self, chunks: list[Chunk]) -> float:
+        form = self._header.chunk_format
+        return 8.0 * sum(form.size(chunk, chunk.stages) for chunk in chunks)
