@@ -97,7 +97,7 @@ class Writer:
 
 
 class _DamageError(Exception):
-    """What ended the reading of version 1."""
+    """What ends the reading."""
 
 
 class Reader:
@@ -122,6 +122,7 @@ class Reader:
         self.chunks = self.frames = 0  # that were given
         self._due = 0  # number of the next chunk, which its sequence says modulo 65,536
         self._held: Chunk | Packet | None = None  # read, and not given yet
+        self._over = False
         self._checksum = 0
         self._skipped = False  # whether chunks were passed over, so that there is no checksum of all
 
@@ -172,13 +173,15 @@ class Reader:
                 self._held = item
 
     def _next(self) -> Chunk | Packet | None:
-        if self.header.version > 1:
-            return self._next_chunk()
+        if self._over:
+            return None
+        item: Chunk | Packet | None = None
         try:
-            return self._next_packet()
+            item = self._next_packet() if self.header.version == 1 else self._next_chunk()
         except _DamageError as damage:
             self.damage.append(str(damage))
-            return None
+        self._over = item is None
+        return item
 
     def _next_packet(self) -> Packet | None:
         """The next packet of version 1, or None at the end."""
@@ -223,16 +226,9 @@ class Reader:
                 self._end(record)
                 return None
             if (extent := search.chunk()) is None:
-                cut = search.what_is_cut()
+                cut = search.what_is_cut(where)
                 if not search.go_on(self._due):
-                    self.damage.append(
-                        f"{where}: damaged, and nothing sound comes behind it"
-                        if cut is None
-                        else f"truncated in {where}"
-                        if cut == "truncated"
-                        else cut
-                    )
-                    return None
+                    raise _DamageError(cut or f"{where}: damaged, and nothing sound comes behind it")
                 continue
             missing = search.missing(extent.chunk.sequence, self._due)
             data = source.take(extent.end)
@@ -243,8 +239,7 @@ class Reader:
             self._due += missing + 1
             self._checksum = zlib.crc32(data, self._checksum)
             return replace(extent.chunk, body=data[extent.body : -CRC16.size])
-        self.damage.append(f"truncated after chunk {self._due}: no end record")
-        return None
+        raise _DamageError(f"truncated after chunk {self._due}: no end record")
 
     def _say_lost(self, missing: int) -> None:
         """Put into words what is lost before the chunk or record at hand."""

@@ -48,7 +48,7 @@ class ChunkSearch:
 
     def __init__(self, source: EdgcInput, form: ChunkFormat) -> None:
         self._source, self._form = source, form
-        self._computed = 0  # bytes, for CRCs in searches
+        self._computed, self._largest = 0, form.largest  # bytes: for CRCs in searches; of a chunk
         self.damaged_from: int | None = None
 
     def extent(self) -> Extent | None:
@@ -96,8 +96,8 @@ class ChunkSearch:
         damaged = 0 if self.damaged_from is None else self._source.position + at - self.damaged_from
         return missing if missing <= min(MOST_MISSING + damaged // LEAST_CHUNK, SEQUENCE_MODULUS // 2) else None
 
-    def what_is_cut(self) -> str | None:
-        """What of the chunk or record ahead lies behind the end of the file, if it is sound as far as it goes."""
+    def what_is_cut(self, where: str) -> str | None:
+        """Whether the end of the file cuts the chunk that is ahead, which is called `where`, or the end record."""
         source = self._source
         if source.ahead[:1] == _END and not source.fill(END_SIZE + 1):
             return "the end record is truncated or damaged"
@@ -105,7 +105,7 @@ class ChunkSearch:
             extent = self._form.extent(source.ahead)
         except BitstreamError:
             return None
-        return "truncated" if extent is None or not source.fill(extent.end) else None
+        return f"truncated in {where}" if extent is None or not source.fill(extent.end) else None
 
     def _may_follow(self, at: int, due: int) -> bool:
         """Whether a sound chunk or end record that may follow begins so many bytes ahead."""
@@ -121,10 +121,10 @@ class ChunkSearch:
         extent = self._extent_at(at)
         if extent is None:
             return False
-        self._computed += extent.end - at
-        if self._computed > _COST * (source.position + at + self._form.largest):
-            self._computed -= extent.end - at
+        cost = self._computed + extent.end - at
+        if cost > _COST * (source.position + at + self._largest):
             return False
+        self._computed = cost
         return self._is_sound(at, extent.end)
 
     def _extent_at(self, at: int) -> Extent | None:

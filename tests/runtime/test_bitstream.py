@@ -1,16 +1,20 @@
-"""Packets and .edgc files: they come back exactly, and no damage passes for sound."""
+"""Packets, and .edgc files of version 1: they come back exactly, and no damage passes for sound."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from edgecodec import BitstreamError, Packet, PacketFormat
+from edgecodec import BitstreamError, Codec, Packet, PacketFormat
 from edgecodec.bits import clear_after, pack_bits, packed_size, unpack_bits
 from edgecodec.bitstream import Header, Reader, Writer
+from edgecodec.chunks import Chunk
+from edgecodec.layout import Layout
 from edgecodec.packets import SEQUENCE_MODULUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +29,7 @@ HEADER = Header(
     stages=4,
     code_bits=10,
     frames_per_packet=9,
+    version=1,
 )
 
 
@@ -117,9 +122,9 @@ def test_a_file_comes_back() -> None:
     packets = some_packets()
     reader, back = read(written(packets))
     assert reader.header == HEADER
-    assert reader.damage is None
+    assert reader.damage == []
     assert reader.samples == 700
-    assert reader.packets == 5
+    assert reader.chunks == 5
     assert reader.frames == 45
     for sent, got in zip(packets, back, strict=True):
         assert got.sequence == sent.sequence
@@ -131,7 +136,7 @@ def test_the_sequence_wraps() -> None:
     codes = np.zeros((1, 1, 1), np.int64)
     packets = [Packet(i % SEQUENCE_MODULUS, codes) for i in range(SEQUENCE_MODULUS + 3)]
     reader, back = read(written(packets, header=header))
-    assert reader.damage is None
+    assert reader.damage == []
     assert len(back) == SEQUENCE_MODULUS + 3
 
 
@@ -142,7 +147,7 @@ def test_a_pipe_may_give_a_few_bytes_at_a_time() -> None:
 
     reader = Reader(Trickle(written(some_packets())))
     assert len(list(reader)) == 5
-    assert reader.damage is None
+    assert reader.damage == []
 
 
 FILE = written(some_packets())
@@ -158,7 +163,7 @@ def test_truncation_anywhere_is_seen(size: int) -> None:
         return
     reader, packets = read(FILE[:size])
     assert reader.samples is None
-    assert "trunc" in reader.damage
+    assert "trunc" in reader.damage[0]
     for got, sent in zip(packets, some_packets(), strict=False):
         assert np.array_equal(got.codes, sent.codes)
 
@@ -174,11 +179,11 @@ def test_flipped_bits_anywhere_are_seen(flips: set[int]) -> None:
     except BitstreamError:
         assert min(flips) < 8 * HEADER_SIZE
         return
-    assert reader.damage is not None
+    assert len(reader.damage) == 1
     assert reader.samples is None
     # A CRC-16 misses one damaged packet in 65,536; the CRC over all packets then tells.
     whole = [np.array_equal(got.codes, sent.codes) for got, sent in zip(packets, some_packets(), strict=False)]
-    assert all(whole) or reader.damage == "the end record contradicts the packets"
+    assert all(whole) or reader.damage == ["the end record contradicts the packets"]
 
 
 @settings(deadline=None, max_examples=200)
@@ -188,7 +193,7 @@ def test_any_bytes_are_read_without_surprise(data: bytes, after_header: bool) ->
         reader, _ = read(HEADER.to_bytes() + data if after_header else data)
     except BitstreamError:
         return
-    assert reader.damage is not None
+    assert len(reader.damage) == 1
 
 
 def test_packets_that_were_taken_out_or_repeated_are_seen() -> None:
@@ -196,18 +201,18 @@ def test_packets_that_were_taken_out_or_repeated_are_seen() -> None:
     start, end = HEADER.to_bytes(), FILE[HEADER_SIZE + sum(map(len, packets)) :]
     for order in ([0, 1, 3, 4], [0, 0, 1, 2, 3, 4], [1, 0, 2, 3, 4]):
         reader, _ = read(start + b"".join(packets[i] for i in order) + end)
-        assert "missing or out of order" in reader.damage
+        assert "missing or out of order" in reader.damage[0]
     reader, got = read(start + b"".join(packets[:4]) + end)  # the last one: only the end record knows
-    assert "contradicts" in reader.damage
+    assert "contradicts" in reader.damage[0]
     assert len(got) == 4
     reader, _ = read(FILE + b"\0")
-    assert "bytes follow" in reader.damage
+    assert "bytes follow" in reader.damage[0]
 
 
 def test_a_length_beyond_all_packets_is_seen() -> None:
-    assert read(written(some_packets(), samples=45 * 16))[0].damage is None
-    assert "contradicts" in read(written(some_packets(), samples=45 * 16 + 2))[0].damage
-    assert "contradicts" in read(written(some_packets(), samples=2**63))[0].damage
+    assert read(written(some_packets(), samples=45 * 16))[0].damage == []
+    assert "contradicts" in read(written(some_packets(), samples=45 * 16 + 2))[0].damage[0]
+    assert "contradicts" in read(written(some_packets(), samples=2**63))[0].damage[0]
 
 
 def test_newer_versions_and_other_files() -> None:
@@ -232,6 +237,9 @@ def test_newer_versions_and_other_files() -> None:
         {"frames_per_packet": 0},
         {"bundle": "x" * 65},
         {"bundle": "a\nb"},
+        {"stream_channels": 2},
+        {"model": b"12345678"},
+        {"layout": Layout(1)},
         {"channels": 255, "stages": 255, "code_bits": 16, "frames_per_packet": 255},
     ],
 )
@@ -246,7 +254,7 @@ def test_large_numbers_take_no_memory() -> None:
     reader, _ = read(header.to_bytes() + b"P\x40\xff\x00\x00" + b"\0" * 50)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert "truncated" in reader.damage
+    assert "truncated" in reader.damage[0]
     assert peak < 3 << 20
 
 
@@ -267,6 +275,24 @@ def test_the_writer_ends_a_file_only_when_all_went_well() -> None:
         raise KeyError
     reader, packets = read(file.getvalue())
     assert len(packets) == 1
-    assert "no end record" in reader.damage
+    assert "no end record" in reader.damage[0]
     with pytest.raises(BitstreamError, match="length"), Writer(io.BytesIO(), HEADER) as writer:
         writer.write(some_packets()[0])
+
+
+VECTOR = Path(__file__).parent / "version1.edgc"  # written by 0.1.0: 2 channels, packets of 4, 3 and 2 stages
+
+
+def test_a_file_of_the_first_release(codec: Codec) -> None:
+    reader, packets = read(VECTOR.read_bytes())
+    assert (reader.header.version, reader.samples, reader.damage) == (1, 5512, [])
+    assert (reader.header.sample_rate, reader.header.fingerprint) == (11025, codec.fingerprint)
+    assert [packet.codes.shape for packet in packets] == [(2, 4, 60), (2, 3, 60), (2, 2, 60), (2, 4, 60), (2, 3, 11)]
+    digest = hashlib.sha256(b"".join(packet.codes.astype(np.uint8).tobytes() for packet in packets)).hexdigest()
+    assert digest == "82623b4079b3711e30673247fc04d6df7482fafd517f42a9e6a43d56759bdd45"
+    assert written(packets, 5512, reader.header) == VECTOR.read_bytes()
+
+
+def test_only_packets_go_into_the_first_version() -> None:
+    with pytest.raises(BitstreamError, match="version 1 hold packets"):
+        Writer(io.BytesIO(), HEADER).write(Chunk(0, 9, (1,), b"1", told=False, mixed=False))
