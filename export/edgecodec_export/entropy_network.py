@@ -35,7 +35,7 @@ class EntropyConfig:
     query: int = 16
     before: int = 3  # steps
     after: int = 2
-    following: int = 4  # stages
+    following: int = 2  # stages
     chunk_frames: int = 75
     batch_frames: int = 1200
     steps: int = 6000

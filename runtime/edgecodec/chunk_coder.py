@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .chunks import Chunk, sizes_of
-from .code_coder import CodeCoder
+from .code_coder import CodeCoder, Coded
 from .edgc_header import Header
 from .entropy_model import Predictor
 from .errors import BitstreamError
@@ -27,27 +27,35 @@ class ChunkCoder:
         self._even = CodeCoder(header.layout, Predictor(1 << header.code_bits), header.streams)
         self._told = None if model is None else CodeCoder(header.layout, model, header.streams)
 
-    def encode(self, packet: Packet) -> Chunk:
-        """The shortest chunk of a packet's codes [streams, lines, frames].
+    def encode(self, packets: Sequence[Packet]) -> list[Chunk]:
+        """The shortest chunks of packets' codes [streams, lines, frames]; those of equal shape go in one go.
 
         Raises:
             BitstreamError: codes that do not fit the header.
         """
-        header, layout = self._header, self._header.layout
-        self._check(packet.codes)
-        counts = layout.counts(packet.codes)
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for i, packet in enumerate(packets):
+            self._check(packet.codes)
+            alike.setdefault(packet.codes.shape, []).append(i)
+        chunks: dict[int, Chunk] = {}
+        for places in alike.values():
+            codes = np.stack([packets[i].codes for i in places])
+            coded = None if self._told is None else self._told.encode_all(codes, self._header.stages)
+            for n, i in enumerate(places):
+                chunks[i] = self._shortest(packets[i], None if coded is None else coded[n])
+        return [chunks[i] for i in range(len(packets))]
+
+    def _shortest(self, packet: Packet, coded: Coded | None) -> Chunk:
+        """The chunk of a packet, of what the model makes of it or of even frequencies."""
+        layout = self._header.layout
+        counts, told = layout.counts(packet.codes), True
         stages = int(counts.max())
-        codes = packet.codes[:, : layout.lines(stages)]
-        coded, told = None, False
-        if self._told is not None:
-            coded, told = self._told.encode(codes, header.stages), True
         if coded is None or len(coded.data) > self._bits(counts) // 8:
-            even = self._even.encode(codes, header.stages)
+            even = self._even.encode(packet.codes[:, : layout.lines(stages)], self._header.stages)
             if coded is None or len(even.data) < len(coded.data):
                 coded, told = even, False
-        sizes = sizes_of(coded.ends, coded.data)
-        mixed = bool((counts < stages).any())
-        return Chunk(packet.sequence % SEQUENCE_MODULUS, codes.shape[2], sizes, coded.data, told, mixed)
+        sizes, mixed = sizes_of(coded.ends, coded.data), bool((counts < stages).any())
+        return Chunk(packet.sequence % SEQUENCE_MODULUS, packet.frames, sizes, coded.data, told, mixed)
 
     def decode(self, chunks: Sequence[Chunk]) -> list[Packet]:
         """The packets of chunks; those of equal shape are decoded together, which costs less than one by one.

@@ -10,6 +10,7 @@ and take what they take in packets.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .entropy_model import CONTEXT_LIMIT, Predictor, frequencies
+from .entropy_model import CONTEXT_LIMIT, Predictor, tables
 from .layout import SIDE_BITS, Layout
 from .range_coder import FREQUENCY_BITS, TOTAL, RangeDecoder, RangeEncoder
 
@@ -49,22 +50,35 @@ class CodeCoder:
 
         Stage counts are told as numbers of 1 to `most`, by default the stages of the codes.
         """
-        coder, stages = RangeEncoder(), self.layout.stages(codes.shape[1])
-        counts = self.layout.counts(codes)
-        if (counts < stages).any():
-            _encode(coder, *_intervals(_count_frequencies(counts, most or stages), counts.ravel() - 1))
-        if self.layout.side:
-            side = codes[:, : self.layout.side].ravel()
-            _encode(coder, *_intervals(_even(len(side), 1 << SIDE_BITS), side))
-        for told in self._told(codes, counts):
-            starts, frequencies = np.concatenate(told.starts), np.concatenate(told.frequencies)
-            if told.stage < self.model.following:  # groups, then members, step by step
-                order = np.argsort(np.tile(told.where[1], 2), kind="stable")
-                starts, frequencies = starts[order], frequencies[order]
-            _encode(coder, starts, frequencies)
-            coder.mark()
-        data, ends = coder.finish()
-        return Coded(data, tuple(ends))
+        return self.encode_all(codes[None], most)[0]
+
+    def encode_all(self, codes: _Ints, most: int = 0) -> list[Coded]:
+        """The same of several, [N, streams, lines, T], in one go; each has as many stages as one of its frames."""
+        items, streams, lines, frames = codes.shape
+        rows, layout = codes.reshape(items * streams, lines, frames), self.layout
+        counts = layout.counts(rows)
+        stages = counts.reshape(items, -1).max(axis=1)
+        coders = [RangeEncoder() for _ in range(items)]
+        for coder, own, each, n in zip(coders, codes, counts.reshape(items, streams, frames), stages, strict=True):
+            if (each < n).any():
+                _encode(coder, *_intervals(_count_tables(each, most or int(n)), each.ravel() - 1))
+            if layout.side:
+                side = own[:, : layout.side].ravel()
+                _encode(coder, *_intervals(_even(len(side), 1 << SIDE_BITS), side))
+        for told in self._told(rows, counts):
+            item, step = told.where[0] // streams, told.where[1]
+            order = np.tile(item, 2)  # groups, then members, of each item
+            if told.stage < self.model.following:  # of each of its steps
+                order = order * told.steps + np.tile(step, 2)
+            order = np.argsort(order, kind="stable")
+            starts, frequencies = (np.concatenate(parts)[order] for parts in (told.starts, told.frequencies))
+            ends = 2 * np.bincount(item, minlength=items).cumsum()
+            for i, coder in enumerate(coders):
+                if told.stage < stages[i]:
+                    own_part = slice(ends[i - 1] if i else 0, ends[i])
+                    _encode(coder, starts[own_part], frequencies[own_part])
+                    coder.mark()
+        return [Coded(data, tuple(marks)) for data, marks in (coder.finish() for coder in coders)]
 
     def intervals(self, codes: _Ints) -> _Ints:
         """How each code is told, [N, 4], stage by stage, stream by stream: start and frequency of group and member."""
@@ -77,7 +91,7 @@ class CodeCoder:
         counts = self.layout.counts(codes)
         frames, found = codes.shape[2], []
         for told in self._told(codes, counts):
-            bits = np.zeros((len(codes), frames * self.layout.width(told.stage)))
+            bits = np.zeros((len(codes), told.steps))
             bits[told.where] = 2 * FREQUENCY_BITS - np.log2(told.frequencies[0] * told.frequencies[1])
             found.append(bits.reshape(len(bits), frames, -1).sum(axis=2))
         return np.stack(found, axis=1)
@@ -96,10 +110,9 @@ class CodeCoder:
             told = [_decode_counts(coder, self.streams, frames, most or stages) for coder in coders]
             counts = np.minimum(np.concatenate(told), stages)
         if layout.side:
-            table = _tables(_even(self.streams * layout.side * frames, 1 << SIDE_BITS))
-            codes[:, :, : layout.side] = np.array([coder.decode(table) for coder in coders]).reshape(
-                len(bodies), self.streams, layout.side, frames
-            )
+            numbers = self.streams * layout.side * frames
+            side = _decode_each(coders, [numbers] * len(coders), _even(numbers * len(coders), 1 << SIDE_BITS))
+            codes[:, :, : layout.side] = side.reshape(len(bodies), self.streams, layout.side, frames)
         context = _Context(self.model, rows)
         for stage in range(stages):
             width = layout.width(stage)
@@ -148,7 +161,7 @@ class CodeCoder:
                 _intervals(self.model.groups(stage, hidden), groups),
                 _intervals(self.model.members(stage, hidden, groups), members),
             ]
-            yield _Told(stage, where, [starts for starts, _ in told], [own for _, own in told])
+            yield _Told(stage, active.shape[1], where, [starts for starts, _ in told], [own for _, own in told])
 
 
 @dataclass(frozen=True)
@@ -156,6 +169,7 @@ class _Told:
     """How one stage's codes are told at its steps: starts and frequencies of the groups, and of the members."""
 
     stage: int
+    steps: int  # of each row
     where: _Where
     starts: list[_Ints]
     frequencies: list[_Ints]
@@ -202,57 +216,55 @@ class _Context:
         return within
 
 
-def _count_frequencies(counts: _Ints, stages: int) -> _Ints:
-    """Frequencies [streams * T, stages] of the counts, each likelier the nearer it is to the one before."""
-    before = np.concatenate([np.full((len(counts), 1), stages), counts[:, :-1]], axis=1).ravel()
-    wanted: _Ints = _count_table(stages)[before - 1]
+def _count_tables(counts: _Ints, most: int) -> _Ints:
+    """Tables [streams * T, most + 1] of the counts, each likelier the nearer it is to the one before."""
+    before = np.concatenate([np.full((len(counts), 1), most), counts[:, :-1]], axis=1).ravel()
+    wanted: _Ints = _count_table(most)[before - 1]
     return wanted
 
 
-def _count_table(stages: int) -> _Ints:
-    """Frequencies [stages, stages] of the count of a frame, after each count of the frame before."""
-    apart = np.abs(np.arange(stages)[:, None] - np.arange(stages))
-    return frequencies((-_COUNT_FALL * apart).astype(np.float32))
+def _count_table(most: int) -> _Ints:
+    """Tables [most, most + 1] of the count of a frame, after each count of the frame before."""
+    apart = np.abs(np.arange(most)[:, None] - np.arange(most))
+    return tables((-_COUNT_FALL * apart).astype(np.float32))
 
 
-def _decode_counts(coder: RangeDecoder, streams: int, frames: int, stages: int) -> _Ints:
+def _decode_counts(coder: RangeDecoder, streams: int, frames: int, most: int) -> _Ints:
     """Counts [streams, frames]."""
-    tables, counts = _tables(_count_table(stages)), np.empty((streams, frames), np.int64)
+    flat, counts = _flat(_count_table(most)), np.empty((streams, frames), np.int64)
     for row in counts:
-        last = stages
+        last = most
         for t in range(frames):
-            row[t] = last = coder.decode([tables[last - 1]])[0] + 1
+            row[t] = last = coder.decode(flat, most + 1, last - 1, 1)[0] + 1
     return counts
 
 
 def _even(rows: int, symbols: int) -> _Ints:
-    """Frequencies [rows, symbols] of symbols that are equally likely."""
-    return np.full((rows, symbols), TOTAL // symbols)
+    """Tables [rows, symbols + 1] of symbols that are equally likely; their number divides `TOTAL`."""
+    return np.broadcast_to(np.arange(symbols + 1) * (TOTAL // symbols), (rows, symbols + 1))
 
 
 def _encode(coder: RangeEncoder, starts: _Ints, frequencies: _Ints) -> None:
     coder.encode(starts.tolist(), frequencies.tolist())
 
 
-def _intervals(frequencies: _Ints, symbols: _Ints) -> tuple[_Ints, _Ints]:
+def _intervals(tables: _Ints, symbols: _Ints) -> tuple[_Ints, _Ints]:
     """Of each row's symbol [N]: the sum of the frequencies before it, and its own."""
     rows = np.arange(len(symbols))
-    own = frequencies[rows, symbols]
-    return frequencies.cumsum(axis=1)[rows, symbols] - own, own
+    starts = tables[rows, symbols]
+    return starts, tables[rows, symbols + 1] - starts
 
 
-def _tables(frequencies: _Ints) -> list[list[int]]:
-    """Of each row [N, n], the n + 1 sums that a `RangeDecoder` takes."""
-    sums = np.zeros((len(frequencies), frequencies.shape[1] + 1), np.int64)
-    frequencies.cumsum(axis=1, out=sums[:, 1:])
-    tables: list[list[int]] = sums.tolist()
-    return tables
+def _flat(tables: _Ints) -> array[int]:
+    """Tables [N, n + 1] as a `RangeDecoder` takes them."""
+    return array("i", tables.astype(np.int32).tobytes())
 
 
-def _decode_each(coders: Sequence[RangeDecoder], each: Sequence[int], frequencies: _Ints) -> _Ints:
-    """Symbols [N]: of the rows of frequencies [N, n], each coder takes its number in turn."""
-    tables, symbols, start = _tables(frequencies), [], 0
+def _decode_each(coders: Sequence[RangeDecoder], each: Sequence[int], tables: _Ints) -> _Ints:
+    """Symbols [N]: of the tables [N, n + 1], each coder takes its number in turn."""
+    flat, size = _flat(tables), tables.shape[1]
+    symbols: list[int] = []
     for coder, count in zip(coders, each, strict=True):
-        symbols += coder.decode(tables[start : start + count])
-        start += count
+        if count:
+            symbols += coder.decode(flat, size, len(symbols), count)
     return np.array(symbols, np.int64)

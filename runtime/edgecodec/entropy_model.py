@@ -56,7 +56,7 @@ _OCTAVE = (
     35734,
     34219,
 )
-_WEIGHTS = np.array([_OCTAVE[i % 16] >> i // 16 for i in range(256)], np.int64)
+_WEIGHTS = np.array([_OCTAVE[i % 16] >> i // 16 for i in range(256)], np.float64)
 
 _Floats = NDArray[np.float32]
 _Ints = NDArray[np.int64]
@@ -111,12 +111,12 @@ class Predictor:
         return context
 
     def groups(self, stage: int, hidden: _Floats) -> _Ints:
-        """Frequencies [N, G] of the groups."""
-        return frequencies(np.zeros((len(hidden), self._groups_used), np.float32))
+        """The `tables` [N, G + 1] of the groups."""
+        return tables(np.zeros((len(hidden), self._groups_used), np.float32))
 
     def members(self, stage: int, hidden: _Floats, groups: _Ints) -> _Ints:
-        """Frequencies [N, M] of the members of groups [N]."""
-        return frequencies(np.zeros((len(hidden), self._members_each), np.float32), self._sizes[groups])
+        """The `tables` [N, M + 1] of the members of groups [N]."""
+        return tables(np.zeros((len(hidden), self._members_each), np.float32), self._sizes[groups])
 
 
 class EntropyModel(Predictor):
@@ -153,7 +153,7 @@ class EntropyModel(Predictor):
 
     def groups(self, stage: int, hidden: _Floats) -> _Ints:
         """See `Predictor`."""
-        return frequencies(self._groups(stage, hidden))
+        return tables(self._groups(stage, hidden))
 
     def members(self, stage: int, hidden: _Floats, groups: _Ints) -> _Ints:
         """See `Predictor`."""
@@ -161,25 +161,28 @@ class EntropyModel(Predictor):
         shape = (self._groups_used, self._members_each)
         weight = self._members.weight[stage].reshape(*shape, -1)[groups]  # [N, M, R]
         total = np.matmul(weight, query[:, :, None])[:, :, 0] + self._members.bias[stage].reshape(shape)[groups]
-        return frequencies(np.floor(total * self._members.scale[stage]), self._sizes[groups])
+        return tables(np.floor(total * self._members.scale[stage]), self._sizes[groups])
 
 
-def frequencies(logits: _Floats, alphabet: _Ints | None = None) -> _Ints:
-    """Frequencies [N, n], at least 1 each and `TOTAL` together, of whole logits [N, n] in sixteenths of an octave.
+def tables(logits: _Floats, alphabet: _Ints | None = None) -> _Ints:
+    """Rising sums [N, n + 1] from 0 to `TOTAL` of the frequencies, at least 1 each, of whole logits [N, n].
 
-    `alphabet` [N], where it is given: how many symbols each row has; those behind them get 0.
+    Logits are in sixteenths of an octave. `alphabet` [N], where it is given: how many symbols each row has; those
+    behind them get 0. All numbers are whole and below 2**53, where division and floor of float64 are exact.
     """
-    count: Any = logits.shape[1]
-    real: Any = 1
-    if alphabet is not None and alphabet.min(initial=count) < count:
-        count = alphabet[:, None]
-        real = np.arange(logits.shape[1]) < count
-        logits = np.where(real, logits, -np.inf)
-    below = np.minimum(logits.max(axis=1, keepdims=True) - logits, len(_WEIGHTS) - 1).astype(np.int64)
-    weights = _WEIGHTS[below] * real
-    shares: _Ints = weights * (TOTAL - count) // weights.sum(axis=1, keepdims=True) + real
+    size: Any = logits.shape[1]
+    real: Any = 1.0
+    if alphabet is not None and alphabet.min(initial=size) < size:
+        size = alphabet[:, None]
+        real = (np.arange(logits.shape[1]) < size).astype(np.float64)
+        logits = np.where(real > 0, logits, -np.inf)
+    below = np.minimum(logits.max(axis=1, keepdims=True) - logits, len(_WEIGHTS) - 1)
+    weights = _WEIGHTS[below.astype(np.intp)] * real
+    shares = np.floor(weights * (TOTAL - size) / weights.sum(axis=1, keepdims=True)) + real
     shares[np.arange(len(logits)), weights.argmax(axis=1)] += TOTAL - shares.sum(axis=1)
-    return shares
+    sums = np.zeros((len(logits), logits.shape[1] + 1), np.int64)
+    sums[:, 1:] = shares.cumsum(axis=1)
+    return sums
 
 
 def read_entropy_model(data: bytes, stages: int, entries: int) -> EntropyModel:

@@ -9,8 +9,9 @@ the bytes can also be cut behind any symbol: `marks` says where the symbols so f
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 FREQUENCY_BITS = 15
 TOTAL = 1 << FREQUENCY_BITS  # of the frequencies of a symbol's alphabet
@@ -67,25 +68,25 @@ class RangeDecoder:
         self._data, self._next = data, 4
         self._code, self._range = int.from_bytes(data[:4].ljust(4, b"\0"), "big"), _TOP
 
-    def decode(self, tables: Iterable[Sequence[int]]) -> list[int]:
-        """The next symbols, one for each table.
+    def decode(self, tables: array[int], size: int, first: int, count: int) -> list[int]:
+        """The next symbols, one for each of `count` tables of `size` numbers that lie side by side, from `first` on.
 
         A table of n symbols has n + 1 rising numbers: before each symbol the sum of the frequencies so far, and
         `TOTAL` at the end.
         """
         data, at, code, width = self._data, self._next, self._code, self._range
         symbols = []
-        for table in tables:
+        for base in range(first * size, (first + count) * size, size):
             unit = width >> FREQUENCY_BITS
-            symbol = bisect_right(table, min(code // unit, TOTAL - 1)) - 1
-            start = table[symbol]
+            place = bisect_right(tables, min(code // unit, TOTAL - 1), base, base + size) - 1
+            start = tables[place]
             code -= unit * start
-            width = unit * (table[symbol + 1] - start)
+            width = unit * (tables[place + 1] - start)
             while width < _LEAST:
                 code = code << 8 | (data[at] if at < len(data) else 0)
                 width <<= 8
                 at += 1
-            symbols.append(symbol)
+            symbols.append(place - base)
         self._next, self._code, self._range = at, code, width
         return symbols
 
@@ -100,8 +101,12 @@ def _carry(settled: bytearray) -> None:
 
 
 def _length_to_reach(data: bytes, least: bytes) -> int:
-    """The fewest first bytes of `data` that, zeros behind them, are not below `least`."""
-    for i, (ours, bound) in enumerate(zip(data, least, strict=False)):
-        if ours > bound:
-            return i + 1
-    return len(least.rstrip(b"\0"))
+    """The fewest first bytes of `data` that, zeros behind them, are not below `least`; `data` is not."""
+    alike, end = 0, min(len(data), len(least)) + 1  # so many first bytes are alike, so many are not
+    while end - alike > 1:
+        middle = (alike + end) // 2
+        if data[alike:middle] == least[alike:middle]:
+            alike = middle
+        else:
+            end = middle
+    return alike + 1 if alike < min(len(data), len(least)) else len(least.rstrip(b"\0"))

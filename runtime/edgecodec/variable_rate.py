@@ -1,10 +1,9 @@
-"""Which frame gets how many stages, so that the sound is alike everywhere for the bits that it takes.
+"""Which frame gets how many stages, so that the bits go where they take most error away.
 
-    each frame:  the count n of least  log(error after n stages + floor)  +  price * bits of n stages
+    each frame:  the count n of least  error after n stages  +  price * bits of n stages
 
 The errors are those of the search, in the latents; bits are those of the entropy model. One price holds for all frames:
-a high one makes few bits. The floor keeps frames that are already good from asking for more. Greedy choices were as
-good as those along the best path of all frames, and the logarithm better than the error itself (see `bitstream.md`).
+a high one makes few bits. Nothing looks ahead, and greedy choices were as good as those along the best path.
 """
 
 from __future__ import annotations
@@ -25,10 +24,11 @@ _ROUNDS = 40  # of bisection
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """What each stage count of each frame costs, [B, stages, T]: the logarithm of its error, and its bits."""
+    """What each stage count of each frame costs, [B, stages, T]: its error, and its bits; and all stages' codes."""
 
-    errors: NDArray[np.float64]
+    errors: NDArray[np.float64]  # of the first codebook's spread
     bits: NDArray[np.float64]
+    codes: NDArray[np.int64]
 
     def counts(self, price: float) -> NDArray[np.int64]:
         """The best stage counts [B, T] at a price of a bit."""
@@ -57,11 +57,11 @@ class VariableRate:
 
     sessions: Sessions
     coder: CodeCoder
-    floor: float  # of errors, in units of squared latents
+    spread: float  # of the first codebook, a measure of the latents of any codec
 
     @classmethod
     def of(cls, sessions: Sessions, coder: CodeCoder) -> VariableRate:
-        """With a floor that is what the entries of the first codebook spread, a measure of the latents of any codec."""
+        """Of a codec's graphs and the coder of its codes."""
         m = sessions.manifest
         codes = np.zeros((1, m.layout.lines(1), m.quantizer.codebook_size), np.int64)
         codes[:, m.layout.side :] = np.arange(m.quantizer.codebook_size)
@@ -75,9 +75,22 @@ class VariableRate:
             np.square(self.sessions.latents(codes[:, : layout.lines(n)]) - latents).sum(axis=2)
             for n in range(1, stages + 1)
         ]
-        starts = range(0, codes.shape[2], chunk_frames)
-        bits = np.concatenate([self.coder.bits(codes[:, :, i : i + chunk_frames]) for i in starts], axis=2)
-        return Costs(np.log(np.stack(errors, axis=1, dtype=np.float64) + self.floor), bits.cumsum(axis=1))
+        bits = self.bits(codes, chunk_frames)
+        relative = np.stack(errors, axis=1, dtype=np.float64) / self.spread
+        return Costs(relative, bits.cumsum(axis=1), codes)
+
+    def bits(self, codes: NDArray[np.int64], chunk_frames: int) -> NDArray[np.float64]:
+        """Bits [B, stages, T] of codes [B, lines, T], all whole chunks in one go."""
+        whole = codes.shape[2] // chunk_frames * chunk_frames
+        parts = []
+        if whole:
+            rows = codes[:, :, :whole].reshape(*codes.shape[:2], -1, chunk_frames).swapaxes(1, 2)
+            bits = self.coder.bits(rows.reshape(-1, codes.shape[1], chunk_frames))
+            bits = bits.reshape(len(codes), -1, *bits.shape[1:]).swapaxes(1, 2)
+            parts.append(bits.reshape(*bits.shape[:2], -1))
+        if whole < codes.shape[2]:
+            parts.append(self.coder.bits(codes[:, :, whole:]))
+        return np.concatenate(parts, axis=2)
 
     def codes(self, latents: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Codes [B, lines, T] of latents [B, T, D], searched anew for each frame's count [B, T]; -1 below it."""

@@ -86,7 +86,7 @@ def read(data: bytes, source: Callable = io.BytesIO) -> tuple[Reader, list[Chunk
     return reader, list(reader)
 
 
-CHUNKS = [CODER.encode(packet) for packet in some_packets()]
+CHUNKS = CODER.encode(some_packets())
 FILE = written(CHUNKS)
 START = len(HEADER.to_bytes())
 SIZES = [len(HEADER.chunk_format.to_bytes(chunk)) for chunk in CHUNKS]
@@ -130,7 +130,7 @@ def test_chunks_come_back_and_are_trimmed(
     )  # fmt: skip
     coder, form = ChunkCoder(header, model), header.chunk_format
     codes = random_codes(layout, streams, stages, frames, entries, mixed, seed)
-    chunk = coder.encode(Packet(seed, codes))
+    (chunk,) = coder.encode([Packet(seed, codes)])
     data = form.to_bytes(chunk)
     assert form.from_bytes(data) == chunk
     assert len(data) <= form.largest
@@ -153,8 +153,8 @@ def test_the_model_is_used_where_it_is_shorter() -> None:
     arrays["group_bias"][:, 0] = arrays["member_bias"][:, 0] = 1 << 14
     model, header = EntropyModel(arrays), replace(HEADER, channels=1, stages=1, code_bits=10, frames_per_packet=75)
     coder, sure = ChunkCoder(header, model), int(arrays["order"][0, 0])
-    expected = coder.encode(Packet(0, np.full((1, 1, 75), sure)))
-    unlikely = coder.encode(Packet(1, (np.arange(75)[None, None] + sure + 1) % 1024))
+    (expected,) = coder.encode([Packet(0, np.full((1, 1, 75), sure))])
+    (unlikely,) = coder.encode([Packet(1, (np.arange(75)[None, None] + sure + 1) % 1024)])
     assert (expected.told, unlikely.told) == (True, False)
     assert len(expected.body) <= 2 and len(unlikely.body) <= 95
     for chunk in coder.decode([unlikely, expected, unlikely]):
@@ -166,7 +166,7 @@ def test_the_model_is_used_where_it_is_shorter() -> None:
 
 def test_without_a_model_a_second_is_smaller_than_in_packets() -> None:
     header = replace(HEADER, channels=1, stages=8, code_bits=10, frames_per_packet=75, model=bytes(8))
-    chunk = ChunkCoder(header).encode(Packet(0, np.random.default_rng(0).integers(0, 1024, (1, 8, 75))))
+    (chunk,) = ChunkCoder(header).encode([Packet(0, np.random.default_rng(0).integers(0, 1024, (1, 8, 75)))])
     assert len(chunk.body) <= 751
     assert len(header.chunk_format.to_bytes(chunk)) <= 751 + 14  # two packets of half a second have 7 bytes each
 
@@ -176,10 +176,10 @@ def test_codes_that_do_not_fit() -> None:
     coder = ChunkCoder(replace(HEADER, model=bytes(8)))
     for wrong in (good[:1], good[:, :, :0], np.zeros((2, 4, 6)), np.zeros((2, 3, 7)), good + 16, good - 1, good - 2):
         with pytest.raises(BitstreamError):
-            coder.encode(Packet(0, np.asarray(wrong, np.int64)))
+            coder.encode([Packet(0, np.asarray(wrong, np.int64))])
     side = ChunkCoder(replace(HEADER, model=bytes(8), layout=Layout(1)))
     with pytest.raises(BitstreamError):
-        side.encode(Packet(0, np.full((2, 2, 6), 256) * (np.arange(2) == 0)[:, None]))
+        side.encode([Packet(0, np.full((2, 2, 6), 256) * (np.arange(2) == 0)[:, None])])
     with pytest.raises(BitstreamError, match="at least 1 stage"):
         CHUNKS[0].trim(0)
 

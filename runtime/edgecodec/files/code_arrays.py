@@ -157,7 +157,7 @@ def write_edgc(codec: Codec, arrays: CodeArrays, target: str, *, source: str, fo
     with open_output(target, force=force) as output, Writer(output.file, header) as writer:
         for number, start in enumerate(range(0, codes.shape[2], size)):
             own = codes[:, :, start : start + size]
-            writer.write(coder.encode(Packet(number % SEQUENCE_MODULUS, own, layout=layout)))
+            writer.write(coder.encode([Packet(number % SEQUENCE_MODULUS, own, layout=layout)])[0])
         writer.samples = samples
 
 

@@ -24,10 +24,10 @@ from ..variable_rate import Costs
 
 FILE_WINDOW, PIPE_WINDOW = 30.0, 2.0  # seconds
 
-_PRICES = 0.02, 0.0005  # of quality 0 and 10
+_PRICES = 0.03, 0.0003  # of quality 0 and 10
 _SLACK = 0.02  # of a bitrate: people round
-_NEAR = 0.005  # of the bits wanted: near enough
-_TRIES = 4
+_NEAR = 0.01  # of the bits wanted: near enough
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ChunkStream:
         self._ahead = np.zeros((header.streams, 0, m.latent_dim), np.float32)
         self._chunks = self._frames = 0
         self._bits = 8.0 * (len(header.to_bytes()) + END_SIZE)  # written
-        self._bias = 1.0  # of bits written to bits foreseen
+        self._bias = 1.05  # of bits written to bits foreseen
 
     def push(self, audio: NDArray[np.float32]) -> list[Chunk]:
         """The chunks of all windows that are full now."""
@@ -118,20 +118,22 @@ class ChunkStream:
         return chunks
 
     def _within(self, latents: NDArray[np.float32], costs: Costs) -> list[Chunk]:
-        """Chunks that bring the mean of all so far to what is wanted, as near as stage counts can."""
+        """Chunks that bring the mean of all so far to what is wanted, as near as stage counts can.
+
+        What the stages of a cut frame take depends on the frames beside it, which were cut too, and another search
+        finds other codes: the bits foreseen are told again, and the price is found anew, until they hold.
+        """
         header, kbps = self._header, self._rate.kbps
         assert kbps is not None
         seconds = self._frames * header.frame_size / header.codec_rate
         wanted = max(1.0, 1000 * kbps * header.streams * seconds - self._bits)
-        counts: NDArray[np.int64] | None = None
         for _ in range(_TRIES):
-            before, counts = counts, costs.counts(costs.price(wanted / self._bias))
-            if before is not None and np.array_equal(before, counts):
-                break
+            counts = costs.counts(costs.price(wanted / self._bias))
             chunks = self._at(latents, counts)
-            self._bias *= self._size(chunks) / (self._bias * costs.bits_of(counts))
-            if abs(self._size(chunks) / wanted - 1) < _NEAR:
+            size = self._size(chunks)
+            if abs(size / wanted - 1) < _NEAR:
                 break
+            self._bias = size / costs.bits_of(counts)
         return chunks
 
     def _at(self, latents: NDArray[np.float32], counts: NDArray[np.int64]) -> list[Chunk]:
@@ -139,10 +141,10 @@ class ChunkStream:
         codes, size = self._variable.codes(latents, counts), self._header.frames_per_packet
         parts = [codes[:, :, start : start + size] for start in range(0, codes.shape[2], size)]
         layout = self._header.layout
-        return [
-            self._coder.encode(Packet((self._chunks + i) % SEQUENCE_MODULUS, part, layout=layout))
-            for i, part in enumerate(parts)
-        ]
+        numbers = range(self._chunks, self._chunks + len(parts))
+        return self._coder.encode(
+            [Packet(i % SEQUENCE_MODULUS, part, layout=layout) for i, part in zip(numbers, parts, strict=True)]
+        )
 
     def _size(self, chunks: list[Chunk]) -> float:
         form = self._header.chunk_format
