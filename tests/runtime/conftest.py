@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -39,6 +41,21 @@ def maker():
 def bundle(tmp_path: Path) -> Path:
     """A copy of the tiny bundle to spoil."""
     return Path(shutil.copytree(TINY, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with an entropy model, which was never trained: sharp, and wrong."""
+    spec = importlib.util.spec_from_file_location("test_code_coder", HERE / "test_code_coder.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder = Path(shutil.copytree(TINY, tmp_path_factory.mktemp("told") / "bundle"))
+    data = module.npz(module.random_arrays(4, 16, 0))
+    (folder / "entropy.npz").write_bytes(data)
+    path = folder / "manifest.json"
+    entry = {"file": "entropy.npz", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2, "entropy": entry}))
+    return folder
 
 
 @pytest.fixture(scope="session")

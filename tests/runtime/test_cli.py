@@ -194,7 +194,7 @@ def test_verify(run, tiny: Path, bundle: Path) -> None:
     assert "altered" in result.stderr
 
 
-NAMES = ["encode", "decode", "roundtrip", "codes", "info", "verify", "live", "devices", "send", "receive",
+NAMES = ["encode", "decode", "roundtrip", "trim", "codes", "info", "verify", "live", "devices", "send", "receive",
          "simulate-loss", "evaluate", "bench", "export", "train"]  # fmt: skip
 
 
@@ -215,16 +215,16 @@ def test_all_commands_are_listed_and_end_their_help_with_an_example(run) -> None
         assert example(run, name)[0] == name
 
 
-FILES = ["encode", "decode", "roundtrip", "simulate-loss", "info", "verify", "evaluate", "bench"]
+FILES = ["encode", "decode", "roundtrip", "trim", "simulate-loss", "info", "verify", "evaluate", "bench"]
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_example_in_every_help_works(run, tiny: Path, tmp_path: Path, clip: Path, monkeypatch, name: str) -> None:
     monkeypatch.setattr("edgecodec.bundle.shipped_bundles", lambda: {"speech": tiny, "tiny": tiny})
-    monkeypatch.setattr("edgecodec.files.transcode.shipped_bundles", lambda: {"speech": tiny, "tiny": tiny})
+    monkeypatch.setattr("edgecodec.files.edgc.shipped_bundles", lambda: {"speech": tiny, "tiny": tiny})
     args = example(run, name)
     shutil.copy(clip, tmp_path / "speech.wav")
-    if name == "decode":
+    if name in ("decode", "trim"):
         assert run("encode", "speech.wav", "speech.edgc").exit_code == 0
     if name == "bench":  # it starts processes of its own
         args[args.index("speech")] = str(tiny)
@@ -242,7 +242,7 @@ def test_the_example_in_every_help_works(run, tiny: Path, tmp_path: Path, clip: 
 def test_the_same_options_everywhere(run, name: str) -> None:
     words = run(name, "--help").stdout.split()
     for option in ("--json", "--device", "--threads"):
-        assert (option in words) == (name != "info" or option == "--json"), option
+        assert (option in words) == (name not in ("info", "trim") or option == "--json"), option
 
 
 def test_the_version_of_a_source_tree(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bitstream import Reader
+from ..bitstream import Header, Reader
 from ..chunk_coder import ChunkCoder
 from ..chunks import Chunk
 from ..codec import Codec
@@ -36,10 +37,13 @@ class Part:
 WHOLE = Part()
 
 
-def packets_of(reader: Reader, coder: ChunkCoder) -> Iterator[Packet]:
-    """The packets of a file. Many chunks are decoded together, as many as can be read without waiting for a pipe."""
+def packets_of(reader: Reader, coder: ChunkCoder, most: int | None = None) -> Iterator[Packet]:
+    """The packets of a file, or so many of them.
+
+    Many chunks are decoded together, as many as can be read without waiting for a pipe.
+    """
     chunks: list[Chunk] = []
-    for item in reader:
+    for item in islice(reader, most):
         if isinstance(item, Packet):
             yield item
             continue
@@ -56,12 +60,16 @@ def decoded(codec: Codec, reader: Reader, coder: ChunkCoder, part: Part) -> Iter
     It goes on to the end of the codes, or up to `part.end`. Chunks that are lost are as long as they were.
     """
     header = reader.header
-    place = _place(reader, part.first, codec.delay)
+    place = _place(header, part.first, codec.delay)
     reader.skip_to(place.chunk)
     resampler = Resampler(header.codec_rate, header.sample_rate, header.channels)
-    blocks = _cut(_synthesized(codec, reader, coder, place.chunk), place.skip, None)
-    most = None if part.end is None else part.end - part.first
-    yield from _cut(_resampled(blocks, resampler), part.first - place.begin, most)
+    chunks = samples = None
+    if part.end is not None:
+        chunks = 1 + _chunk_of(header, part.end, codec.delay) - place.chunk
+        samples = part.end - part.first
+    packets = packets_of(reader, coder, chunks)
+    blocks = _cut(_synthesized(codec, reader, packets, place.chunk), place.skip, None)
+    yield from _cut(_resampled(blocks, resampler), part.first - place.begin, samples)
 
 
 @dataclass(frozen=True)
@@ -73,12 +81,10 @@ class _Place:
     begin: int
 
 
-def _place(reader: Reader, first: int, delay: int) -> _Place:
-    header = reader.header
+def _place(header: Header, first: int, delay: int) -> _Place:
     chunk_samples = header.frames_per_packet * header.frame_size
-    wanted = first * header.codec_rate // header.sample_rate + delay
-    before = max(chunk_samples, int(WARMUP_SECONDS * header.codec_rate))
-    chunk = max(0, wanted - before) // chunk_samples
+    warmup = -(-int(WARMUP_SECONDS * header.codec_rate) // chunk_samples)  # chunks
+    chunk = max(0, _chunk_of(header, first, delay) - warmup)
     if not chunk:
         return _Place(0, delay, 0)
     start = chunk * chunk_samples
@@ -88,12 +94,18 @@ def _place(reader: Reader, first: int, delay: int) -> _Place:
     return _Place(chunk, at + delay - start, at * header.sample_rate // header.codec_rate)
 
 
-def _synthesized(codec: Codec, reader: Reader, coder: ChunkCoder, due: int) -> Iterator[NDArray[np.float32]]:
-    """What the decoder makes of all chunks from number `due` on, [channels, samples]."""
+def _chunk_of(header: Header, sample: int, delay: int) -> int:
+    """The chunk that holds a sample of the file, which the decoder gives late by `delay` samples of the codec."""
+    at = sample * header.codec_rate // header.sample_rate + delay
+    return at // (header.frames_per_packet * header.frame_size)
+
+
+def _synthesized(codec: Codec, reader: Reader, packets: Iterator[Packet], due: int) -> Iterator[NDArray[np.float32]]:
+    """What the decoder makes of the packets from number `due` on, [channels, samples]."""
     header = reader.header
     stream = codec.decoder_stream(channels=header.channels)
     due, begun = due % SEQUENCE_MODULUS, False
-    for packet in packets_of(reader, coder):
+    for packet in packets:
         missing = (packet.sequence - due) % SEQUENCE_MODULUS
         for left in range(missing, 0, -1):
             following = packet if left == 1 else None
