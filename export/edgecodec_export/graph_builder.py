@@ -52,10 +52,10 @@ class GraphBuilder:
         value = helper.make_tensor_value_info(output, TensorProto.INT64, None)
         return helper.make_graph(self.nodes, output, [], [value], self.constants)
 
-    def quantizer_encode(self, latent_dim: int, lines: str = "n_stages") -> ModelProto:
-        """What was built as the graph of `latents` [B, T, D] and `n_stages`, a scalar, to `codes` [B, lines, T]."""
-        count = helper.make_tensor_value_info("n_stages", TensorProto.INT64, [])
-        return self.model("quantizer_encode", [_latents(latent_dim), count], [_codes(lines)])
+    def quantizer_encode(self, latent_dim: int, lines: str = "n_stages", more: Sequence[str] = ()) -> ModelProto:
+        """What was built as the graph of `latents` [B, T, D], `n_stages`, `more` scalars to `codes` [B, lines, T]."""
+        counts = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("n_stages", *more)]
+        return self.model("quantizer_encode", [_latents(latent_dim), *counts], [_codes(lines)])
 
     def quantizer_decode(self, latent_dim: int, lines: str = "n_stages") -> ModelProto:
         """What was built as the graph of `codes` [B, lines, T] to `latents` [B, T, D]."""

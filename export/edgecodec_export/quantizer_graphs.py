@@ -19,6 +19,9 @@ A Loop that gathers each stage's matrix copies it on every iteration, and its
 matrix is no constant: onnxruntime cannot lay it out for its kernel at load. Branches hold constants.
 Measured with 16 stages of 1024, D = 96, one frame, one thread, one path, µs at 1 / 2 / 8 / 16 stages: Loop 48 / 69 /
 212 / 411, a branch for each stage 32 / 47 / 133 / 255; for 750 frames both take 2.3 ms a stage.
+
+Where several paths are followed, files may ask for more of them at every stage: `wide_search`. It is the last branch
+of those that end after one stage, so that no other ending passes by it.
 """
 
 from __future__ import annotations
@@ -34,9 +37,11 @@ from onnx import ModelProto, TensorProto
 from torch import Tensor
 
 from .graph_builder import GraphBuilder
+from .stored_tables import StoredTables
+from .wide_search import add_wide_search
 
-_FLOAT = TensorProto.FLOAT
-_MIDDLE = 128  # of unsigned bytes, stands for zero
+MAX_PATHS = 16  # of the wide search
+
 _STEP = 4  # stages that are searched in one go, where one path is left
 
 
@@ -45,25 +50,34 @@ def scored_by_table(tables: LookupTables) -> bool:
     return tables.project is None and torch.equal(tables.score, tables.table.transpose(1, 2))
 
 
+def max_paths(tables: LookupTables) -> int:
+    """The most paths that a graph can be asked for; 0 where it has no wide search."""
+    return MAX_PATHS if tables.paths and len(tables.table) > 1 and scored_by_table(tables) else 0
+
+
 def quantizer_encode_graph(tables: LookupTables) -> ModelProto:
     """`latents` [B, T, D] and `n_stages` (int64 scalar, 1..S) to `codes` int64 [B, n_stages, T].
 
+    Where `max_paths` is not 0, there is a third input, `paths` (int64 scalar, 0..max_paths): 0 for those of the tables
+    (`kept` after each stage), else so many after every stage.
+
     A Euclidean codebook has score = tableᵀ and bias = -|c|²/2: the largest score is then the nearest entry.
-    Ties go to the lowest index. Of several paths (`kept` after each stage), scores add up and the largest sum wins.
+    Ties go to the lowest index. Of several paths, scores add up and the largest sum wins.
 
     Raises:
         ExportError: numbers that are not finite, or that the scales of the tables cannot hold.
     """
     _require_finite(tables)
     latent_dim = tables.table.shape[2]
-    graph, search = GraphBuilder(), _Search(tables)
+    graph = GraphBuilder()
+    search = _Search(tables, graph)
     rows = graph.add("Reshape", ["latents", graph.constant("as_rows", [-1, latent_dim])], "rows")  # [N, D], N = B * T
     search.add_frame_numbers(rows, graph)
     batch_time = graph.add("Shape", ["latents"], "batch_time", end=2)
     graph.add("Concat", [graph.constant("as_list", [-1]), batch_time], "stages_batch_time", axis=0)
     codes = search.add(_Paths(rows), graph)
     graph.add("Transpose", [codes], "codes", perm=[1, 0, 2])
-    return graph.quantizer_encode(latent_dim)
+    return graph.quantizer_encode(latent_dim, more=["paths"] if search.max_paths else [])
 
 
 def quantizer_decode_graph(tables: LookupTables) -> ModelProto:
@@ -75,8 +89,7 @@ def quantizer_decode_graph(tables: LookupTables) -> ModelProto:
     _require_finite(tables)
     stages, entries, latent_dim = tables.table.shape
     graph = GraphBuilder()
-    scales = None if tables.scales is None else tables.scales.flatten(0, 1)
-    table = _add_table("table", tables.table.flatten(0, 1), scales, graph)
+    table = StoredTables(tables, graph).add_all(graph)
     offsets = graph.constant("offsets", (np.arange(stages) * entries)[:, None])  # [S, 1]
     graph.add("Shape", ["codes"], "n_stages", start=1, end=2)
     graph.add("Slice", [offsets, graph.constant("first_axis", [0]), "n_stages"], "used")  # [n, 1]
@@ -118,10 +131,10 @@ class _Paths:
 class _Search:
     """The search for codes, which its methods add to a graph or to a branch of it."""
 
-    def __init__(self, tables: LookupTables) -> None:
-        self.tables, self.kept = tables, tables.kept()
+    def __init__(self, tables: LookupTables, graph: GraphBuilder) -> None:
+        self.tables, self.kept, self.stored = tables, tables.kept(), StoredTables(tables, graph)
         self.stages, self.entries, _ = tables.table.shape
-        self.scored_by_table = scored_by_table(tables)
+        self.scored_by_table, self.max_paths = scored_by_table(tables), max_paths(tables)
 
     def add_frame_numbers(self, rows: str, graph: GraphBuilder) -> None:
         """Add what tells the scores of one frame from those of the next, where a frame has several paths."""
@@ -149,7 +162,7 @@ class _Search:
             "then_branch": long.branch(_asked_for(self._stages_from(0, paths, many, long), long)),
             "else_branch": short.branch(short.add("Reshape", [exact, "stages_batch_time"], "stages_first")),
         }
-        return part.add("If", [_more_than(few[-1], part)], "codes_of_paths", **branches)
+        return part.add("If", [self._more_than(few[-1], part)], "codes_of_paths", **branches)
 
     def _ends(self) -> tuple[range, list[int]]:
         """Stage counts at which the search may end: while there are several paths any; and those after that."""
@@ -163,7 +176,7 @@ class _Search:
         book = self._codebook(i, part)
         chosen = self._choose(i, book, paths, part)
         if i + 1 == ends[-1]:
-            return _best(chosen, part)
+            return self._ended(chosen, part)
         more = part.inner() if i + 1 in ends else part
         entry, parent = chosen.steps[-1].entry, chosen.steps[-1].parent
         before = paths.residual if not parent else more.add("Gather", [paths.residual, parent], f"before.{i}", axis=0)
@@ -173,8 +186,31 @@ class _Search:
         if more is part:
             return codes
         stop = part.inner()
-        branches = {"then_branch": more.branch(codes), "else_branch": stop.branch(_best(chosen, stop))}
-        return part.add("If", [_more_than(i + 1, part)], f"codes.{i}", **branches)
+        branches = {"then_branch": more.branch(codes), "else_branch": stop.branch(self._ended(chosen, stop))}
+        more_than = self._more_than if i == 0 else _more_than
+        return part.add("If", [more_than(i + 1, part)], f"codes.{i}", **branches)
+
+    def _ended(self, paths: _Paths, part: GraphBuilder) -> str:
+        """The codes where these are all the stages; where it is only the first, the wide search may be asked for."""
+        if len(paths.steps) > 1 or not self.max_paths:
+            return _best(paths, part)
+        wide, narrow = part.inner(), part.inner()
+        branches = {
+            "then_branch": wide.branch(add_wide_search("rows", self.stored, wide)),
+            "else_branch": narrow.branch(_best(paths, narrow)),
+        }
+        return part.add("If", [part.add("Cast", ["paths"], "is_wide", to=TensorProto.BOOL)], "codes_of_all", **branches)
+
+    def _more_than(self, count: int, part: GraphBuilder) -> str:
+        """Whether more stages than this are asked for, of the paths as exported: a wide search never exceeds its limit.
+
+        A number of paths that is out of range ends here, in an error.
+        """
+        if not self.max_paths:
+            return _more_than(count, part)
+        limits = part.constant(f"limits.{count}", [count, *[1 << 62] * self.max_paths])
+        limit = part.add("Gather", [limits, "paths"], f"limit.{count}", axis=0)
+        return part.add("Greater", ["n_stages", limit], f"more_than.{count}")
 
     def _choose(self, i: int, book: _Codebook, paths: _Paths, part: GraphBuilder) -> _Paths:
         """The paths after stage i, still without their residual."""
@@ -206,11 +242,11 @@ class _Search:
         tables, shared = self.tables, self.scored_by_table
         table = ""
         if shared or i + 1 < self.stages:  # nobody looks up the last one
-            table = _add_table(f"table.{i}", tables.table[i], None if tables.scales is None else tables.scales[i], part)
+            table = self.stored.add_stage(i, part)
         return _Codebook(
             table,
             table if shared else part.constant(f"score.{i}", tables.score[i].numpy(), np.float32),
-            part.constant(f"bias.{i}", tables.bias[i].numpy(), np.float32),
+            self.stored.add_bias(i, part),
             "" if tables.project is None else part.constant(f"project.{i}", tables.project[i].numpy(), np.float32),
             transposed=shared,
         )
@@ -252,22 +288,3 @@ def _scores(i: int, book: _Codebook, residual: str, part: GraphBuilder) -> str:
     """Scores of all entries of stage i."""
     query = part.add("MatMul", [residual, book.project], f"query.{i}") if book.project else residual
     return part.add("Gemm", [query, book.score, book.bias], f"scores_of_paths.{i}", transB=int(book.transposed))
-
-
-def _add_table(name: str, table: Tensor, scales: Tensor | None, part: GraphBuilder) -> str:
-    """A table [N, D], as whole numbers where there are scales [N, 1]; onnxruntime multiplies them out at load.
-
-    In plain arithmetic: a DequantizeLinear it would keep, and compute anew in every call. And in the part at hand,
-    though the whole numbers are there but once: from a matrix outside, a branch multiplies a quarter slower.
-    """
-    if scales is None:
-        return part.constant(name, table.numpy(), np.float32)
-    whole = torch.round(table / scales)
-    if whole.abs().max() >= _MIDDLE or not torch.equal(whole * scales, table):
-        raise ExportError(f"{name} is no whole multiple of its scales")
-    stored = part.root.constant(f"{name}.bytes", (whole + _MIDDLE).numpy(), np.uint8)
-    column = part.root.constant(f"{name}.scales", scales[:, 0].numpy(), np.float32)
-    column = part.add("Unsqueeze", [column, part.constant("last_axis", [1])], f"{name}.column")
-    shifted = part.add("Cast", [stored], f"{name}.shifted", to=_FLOAT)
-    middle = part.constant("middle", _MIDDLE, np.float32)
-    return part.add("Mul", [part.add("Sub", [shifted, middle], f"{name}.whole"), column], name)

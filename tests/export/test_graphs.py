@@ -128,7 +128,7 @@ def test_float16_storage_halves_the_files_and_keeps_agreement(
     state = np.zeros((1, model.encoder.state_size), np.float32)
     latents = runner(graphs["encoder"])(audio, state)[0]
     np.testing.assert_allclose(latents, model.encode_latents(torch.from_numpy(audio)).numpy(), atol=1e-4)
-    codes = runner(graphs["quantizer_encode"])(latents, 4)[0]
+    codes = runner(graphs["quantizer_encode"])(latents, 4, 0)[0]
     assert np.array_equal(codes, model.quantizer.encode(torch.from_numpy(latents), 4).numpy())
     decoded = runner(graphs["quantizer_decode"])(codes)[0]
     assert np.array_equal(decoded, model.quantizer.decode(torch.from_numpy(codes)).numpy())

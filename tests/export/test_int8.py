@@ -23,7 +23,7 @@ from edgecodec_export.convert import Converted, StoredQuantizer, convert, stored
 from edgecodec_export.fp16 import round_to_fp16, store_fp16
 from edgecodec_export.int8 import Int8Linear, int8_tables
 from edgecodec_export.quantizer_graphs import quantizer_decode_graph, quantizer_encode_graph
-from edgecodec_training.codebook_search import LookupTables
+from edgecodec_training.codebook_search import LookupTables, search
 from edgecodec_training.model import CodecModel
 from edgecodec_training.quantizer import QuantizerConfig
 from edgecodec_training.quantizers import build_quantizer
@@ -156,6 +156,21 @@ def test_codebooks_are_bytes_that_onnxruntime_multiplies_out_at_load(
         assert onnx.TensorProto.UINT8 not in left
 
 
+@pytest.mark.parametrize("paths", [0, 1, 4, 8])
+def test_codebooks_of_bytes_serve_the_wide_search_too(
+    codebooks: StoredQuantizer, runner: Callable[..., Any], paths: int
+) -> None:
+    tables = codebooks.tables()._replace(paths=(3, 2))
+    z = 10 * torch.randn(2, 30, 64, generator=torch.Generator().manual_seed(6))
+    graph = store_fp16(quantizer_encode_graph(tables))
+    for n in (1, 2, 3):
+        kept = tables.kept([paths] * n) if paths else tables.kept()[:n]
+        codes = runner(graph)(z.numpy(), np.array(n), np.array(paths))[0]
+        assert np.array_equal(codes, search(tables, z, kept).numpy())
+    narrow = store_fp16(quantizer_encode_graph(codebooks.tables()))
+    assert graph.ByteSize() < 1.1 * narrow.ByteSize()
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.floats(-8, 4, allow_subnormal=False))
 def test_codebooks_of_any_size_are_stored_exactly(exponent: float) -> None:
@@ -169,7 +184,7 @@ def test_codebooks_of_any_size_are_stored_exactly(exponent: float) -> None:
 def test_a_table_that_bytes_cannot_hold_is_refused(codebooks: StoredQuantizer) -> None:
     tables = codebooks.tables()
     assert tables.scales is not None
-    with pytest.raises(ExportError, match=r"table\.0 is no whole multiple of its scales"):
+    with pytest.raises(ExportError, match="a table is no whole multiple of its scales"):
         quantizer_encode_graph(tables._replace(scales=0.9 * tables.scales))
 
 

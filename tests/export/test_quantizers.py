@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from edgecodec_export.quantizer_graphs import quantizer_decode_graph, quantizer_encode_graph
+from edgecodec_export.quantizer_graphs import max_paths, quantizer_decode_graph, quantizer_encode_graph
+from edgecodec_training.codebook_search import search
 from edgecodec_training.quantizer import Quantizer, QuantizerConfig
 from edgecodec_training.quantizers import build_quantizer
 from vector_quantize_pytorch import ResidualVQ as OracleRVQ
@@ -58,7 +59,9 @@ def graphs(runner: Callable[..., Any]) -> Graphs:
 
     def export(quantizer: Quantizer) -> tuple[Callable[..., Any], Callable[..., Any]]:
         tables = quantizer.tables()
-        return runner(quantizer_encode_graph(tables)), runner(quantizer_decode_graph(tables))
+        run = runner(quantizer_encode_graph(tables))
+        as_exported = [0] if max_paths(tables) else []
+        return lambda z, n: run(z, n, *as_exported), runner(quantizer_decode_graph(tables))
 
     return export
 
@@ -87,6 +90,88 @@ def test_every_kind_gives_the_same_codes_in_torch_and_onnx(name: str, graphs: Gr
             assert codes.shape == (len(z), n, z.shape[1])
             assert np.array_equal(encode(z, n)[0], codes.numpy())
             np.testing.assert_allclose(decode(codes)[0], quantizer.decode(codes).numpy(), atol=1e-6)
+
+
+WIDE: dict[str, dict[str, Any]] = {
+    "as trained": {},
+    "one path after the first": {"paths": (3,)},
+    "more stages than one step": {"max_stages": 13},
+    "groups of four": {"codebook_size": 20},
+    "no groups": {"codebook_size": 7},
+    "fewer entries than paths": {"codebook_size": 3},
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_the_wide_search_gives_the_codes_of_torch(name: str, runner: Callable[..., Any]) -> None:
+    quantizer = make(**WIDE[name])
+    tables, wider = quantizer.tables(), 0
+    run = runner(quantizer_encode_graph(tables))
+    for z in (latents(1, 1), latents(1, 50), latents(3, 17)):
+        for n in range(1, quantizer.max_stages + 1):
+            narrow = run(z, n, 0)[0]
+            assert np.array_equal(narrow, quantizer.encode(z, n).numpy())
+            for paths in (1, 2, 4, 8, max_paths(tables)):
+                codes = search(tables, z, tables.kept([paths] * n)).numpy()
+                assert np.array_equal(run(z, n, paths)[0], codes)
+                wider += int((codes != narrow).sum())
+    assert wider
+
+
+def test_of_equal_scores_the_first_entry_wins(runner: Callable[..., Any]) -> None:
+    """Entries that are there three times, in groups of their own; every sum is a small whole number, and exact."""
+    generator = torch.Generator().manual_seed(4)
+    books = torch.randint(-3, 4, (3, 16, DIM), generator=generator).float().repeat(1, 3, 1)
+    z = torch.randint(-9, 10, (2, 40, DIM), generator=generator).float()
+    tables = with_codebooks(books).tables()._replace(paths=(2,))
+    run = runner(quantizer_encode_graph(tables))
+    for paths in (0, 1, 4, 8):
+        assert run(z, 3, paths)[0].max() < 16
+    assert np.array_equal(run(z, 3, 8)[0], search_with_ties(tables.table.numpy(), z.numpy(), 3, 8))
+
+
+def search_with_ties(table: np.ndarray, z: np.ndarray, stages: int, paths: int) -> np.ndarray:
+    """The search for one frame after the other, by a stable sort."""
+    codes = np.zeros((len(z), stages, z.shape[1]), np.int64)
+    for batch, frame in np.ndindex(z.shape[:2]):
+        kept: list[tuple[float, list[int]]] = [(0.0, [])]
+        for stage in range(stages):
+            found = []
+            for merit, path in kept:
+                left = z[batch, frame] - sum((table[i, code] for i, code in enumerate(path)), np.zeros(DIM))
+                scores = table[stage] @ left - 0.5 * (table[stage] ** 2).sum(axis=1)
+                found += [(merit + float(score), [*path, code]) for code, score in enumerate(scores)]
+            kept = sorted(found, key=lambda entry: -entry[0])[:paths]
+        codes[batch, :, frame] = kept[0][1]
+    return codes
+
+
+def test_more_paths_leave_less_error(runner: Callable[..., Any]) -> None:
+    quantizer = make(codebook_size=16, max_stages=8)
+    run = runner(quantizer_encode_graph(quantizer.tables()))
+    z = latents(2, 150)
+    left = [float((quantizer.decode(torch.from_numpy(run(z, 8, n)[0])) - z).square().sum()) for n in (1, 0, 4, 8, 16)]
+    assert all(later < before for before, later in pairwise(left))
+
+
+@pytest.mark.parametrize("name", ["rvq, one path", "rvq projected", "rvq normalized", "vq", "pq", "gumbel"])
+def test_other_kinds_have_no_wide_search(name: str) -> None:
+    tables = make(**KINDS[name]).tables()
+    assert not max_paths(tables)
+    assert [value.name for value in quantizer_encode_graph(tables).graph.input] == ["latents", "n_stages"]
+
+
+def test_no_more_paths_than_the_graph_was_made_for(runner: Callable[..., Any]) -> None:
+    tables = make().tables()
+    run = runner(quantizer_encode_graph(tables))
+    with pytest.raises(Exception, match="out of data bounds"):
+        run(latents(1, 1), 2, max_paths(tables) + 1)
+
+
+def test_codebooks_are_stored_once() -> None:
+    for paths in ((), (3,), (3, 3, 3, 3)):
+        tables = make(64, codebook_size=512, paths=paths).tables()
+        assert quantizer_encode_graph(tables).ByteSize() < 1.2 * 4 * (tables.table.numel() + tables.bias.numel())
 
 
 def distortions(quantizer: Quantizer, graphs: Graphs) -> list[float]:
@@ -151,7 +236,8 @@ def test_executed_work_falls_with_the_stage_count(paths: tuple[int, ...], rows: 
         options.enable_profiling = True
         options.profile_file_prefix = str(tmp_path / f"stages{n}")
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        session.run(None, {"latents": latents(1, 3).numpy(), "n_stages": np.array(n)})
+        wide = {"paths": np.array(0)} if max_paths(tables) else {}
+        session.run(None, {"latents": latents(1, 3).numpy(), "n_stages": np.array(n), **wide})
         events = json.loads(Path(session.end_profiling()).read_text())
         gemms = [event["args"] for event in events if event.get("args", {}).get("op_name") == "Gemm"]
         return sum(shape["float"][0] for args in gemms for shape in args["output_type_shape"])

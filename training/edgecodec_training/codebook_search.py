@@ -34,12 +34,12 @@ class LookupTables(NamedTuple):
     paths: tuple[int, ...] = ()
     scales: Tensor | None = None  # [S, K, 1]
 
-    def kept(self) -> list[int]:
-        """How many paths there are after each stage: no more than there can be."""
+    def kept(self, wanted: Sequence[int] = ()) -> list[int]:
+        """How many paths there are after each stage, of the `paths` or of so many wanted ones: if there can be."""
         stages, entries, _ = self.table.shape
         counts = [1]
-        for wanted in (*self.paths, *[1] * stages)[:stages]:
-            counts.append(min(wanted, counts[-1] * entries))
+        for most in wanted or (*self.paths, *[1] * stages)[:stages]:
+            counts.append(min(most, counts[-1] * entries))
         return counts[1:]
 
     def macs(self) -> int:
