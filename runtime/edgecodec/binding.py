@@ -22,9 +22,9 @@ _Arrays = dict[str, NDArray[Any]]
 class BoundEncoder:
     """Encoder and quantizer of one stream, after the audio it has seen; for packets of `frames` above all."""
 
-    def __init__(self, sessions: Sessions, streams: int, frames: int) -> None:
+    def __init__(self, sessions: Sessions, streams: int, frames: int, paths: int = 0) -> None:
         m, frames = sessions.manifest, min(frames, sessions.block_frames(streams))
-        self._sessions = sessions
+        self._sessions, self._paths = sessions, paths
         self._audio = np.zeros((streams, m.channels, frames * m.frame_size), np.float32)
         self._latents = np.zeros((streams, frames, m.latent_dim), np.float32)
         self._codes: NDArray[np.int64] = np.zeros((streams, 0, frames), np.int64)
@@ -37,7 +37,7 @@ class BoundEncoder:
     def encode(self, audio: NDArray[np.float32], n_stages: int, *, last: bool = False) -> NDArray[np.int64]:
         """The next audio [streams, C, frame_size * T] to codes [streams, lines, T], as `Sessions.encode`."""
         if audio.shape[2] != self._audio.shape[2] or self._starts or last:
-            codes, state = self._sessions.encode(audio, self._encoder.state, n_stages, last=last)
+            codes, state = self._sessions.encode(audio, self._encoder.state, n_stages, paths=self._paths, last=last)
             self._encoder.state[:] = state
             self._starts = False
             return codes
@@ -53,7 +53,7 @@ class BoundEncoder:
     def _bind_quantizer(self, n_stages: int) -> None:
         streams, _, frames = self._codes.shape
         self._codes = np.zeros((streams, self._sessions.manifest.layout.lines(n_stages), frames), np.int64)
-        inputs: _Arrays = {"latents": self._latents, "n_stages": np.array(n_stages, np.int64)}
+        inputs: _Arrays = {"latents": self._latents, **self._sessions.search_inputs(n_stages, self._paths)}
         self._quantizer = BoundGraph(self._sessions, "quantizer_encode", inputs, {"codes": self._codes})
         self._stages = n_stages
 

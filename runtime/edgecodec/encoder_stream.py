@@ -31,6 +31,8 @@ class EncoderStream:
 
     With `after_silence`, the first packets are of the silence that an encoder that looks ahead saw before.
 
+    `paths` are those of the search for codes, see `Sessions.quantize`.
+
     `stages` and `redundancy` may be set at any time and hold from the next packet on.
     """
 
@@ -39,6 +41,7 @@ class EncoderStream:
         sessions: Sessions,
         stages: int,
         *,
+        paths: int = 0,
         channels: int = 1,
         frames_per_packet: int = 1,
         redundancy: int = 0,
@@ -51,14 +54,14 @@ class EncoderStream:
         self._channels, self._frames_per_packet = channels, frames_per_packet
         self._after_silence = after_silence
         self._nothing = np.zeros((channels, 0), np.float32)
-        self._stages = stages
+        self._stages, self._paths = stages, paths
         self.redundancy = redundancy
         self.reset()
 
     def reset(self) -> None:
         """Forget all audio: the next block begins a new stream."""
         m = self._manifest
-        self._encoder = BoundEncoder(self._sessions, m.streams(self._channels), self._frames_per_packet)
+        self._encoder = BoundEncoder(self._sessions, m.streams(self._channels), self._frames_per_packet, self._paths)
         self._rest = self._nothing  # samples short of a packet
         self._samples = self._frames = self._sequence = 0  # frames: those that went in
         self._silent_frames = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -20,6 +20,9 @@ from .layout import MAX_LINES, MISSING, SIDE_BITS, Layout
 FORMAT_VERSION = 2
 GRAPHS = ("encoder", "quantizer_encode", "quantizer_decode", "decoder")
 DEFAULT_BITRATE = 6.0  # kbps
+
+Effort = Literal["live", "fast", "best"]
+_PATHS = {"live": 0, "fast": 4, "best": 8}  # that the search for codes follows after every stage
 
 _BITRATE_SLACK = 0.02  # of a bitrate: people round 3.01 and 1.98 kbps
 
@@ -128,6 +131,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     call_frames: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0  # of every call; 0 for any number
     side: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
     stage_widths: tuple[Annotated[int, msgspec.Meta(ge=1, le=4096)], ...] = ()
+    max_paths: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0  # that a search for codes may follow; 0: its own only
     entropy: FileEntry | None = None
     parameters: PartSizes
     macs_per_second: PartSizes
@@ -229,6 +233,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         listed = ", ".join(f"{possible:.4g}" for possible in self.bitrates)
         raise BitrateError(f"{self.name} cannot do {bitrate:g} kbps; possible: {listed} kbps")
 
+    def paths(self, effort: Effort) -> int:
+        """How many paths the search for codes follows after every stage; 0: those that the bundle was made for.
+
+        Raises:
+            BitrateError: no such effort.
+        """
+        if effort not in _PATHS:
+            raise BitrateError(f"effort must be {', '.join(_PATHS)}, not {effort!r}")
+        return min(_PATHS[effort], self.max_paths)
+
     def frames(self, samples: int) -> int:
         """Code frames of a clip: enough that the decoder, which lags by `delay`, answers it all."""
         return -(-(samples + self.delay) // self.frame_size) if samples else 0
@@ -302,6 +316,7 @@ _SECOND_FORMAT: dict[str, Any] = {
     "call_frames": 0,
     "side": 0,
     "stage_widths": (),
+    "max_paths": 0,
     "entropy": None,
 }
 

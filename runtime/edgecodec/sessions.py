@@ -65,17 +65,24 @@ class Sessions:
             self._start(bundle, threads)
 
     def encode(
-        self, audio: NDArray[np.float32], state: NDArray[np.float32], n_stages: int, *, last: bool = False
+        self,
+        audio: NDArray[np.float32],
+        state: NDArray[np.float32],
+        n_stages: int,
+        *,
+        paths: int = 0,
+        last: bool = False,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Audio [B, C, frame_size * T] after what `state` [B, Se] remembers, to codes [B, lines, T] and the next state.
 
         Where the encoder looks ahead, the first call holds that many frames of codes back, and the `last` one gives
         them. Long audio passes in blocks, so that memory stays bounded; how it is cut does not change a code.
+        `paths` are those of the search, see `quantize`.
         """
         size, codes = self.manifest.frame_size, []
         for first, end, is_last in self._blocks("encoder", len(audio), audio.shape[2] // size, last):
             latents, state = self.analyze(audio[:, :, first * size : end * size], state, last=is_last)
-            codes.append(self.quantize(latents, n_stages))
+            codes.append(self.quantize(latents, n_stages, paths))
         return codes[0] if len(codes) == 1 else np.concatenate(codes, axis=2), state
 
     def decode(
@@ -100,11 +107,21 @@ class Sessions:
             return np.zeros((len(audio), 0, self.manifest.latent_dim), np.float32), state
         return latents[0] if len(latents) == 1 else np.concatenate(latents, axis=1), state
 
-    def quantize(self, latents: NDArray[np.float32], n_stages: int) -> NDArray[np.int64]:
-        """Codes [B, lines, T] of latents [B, T, D], in one call."""
-        count = np.array(n_stages, np.int64)
-        codes: NDArray[np.int64] = self._run("quantizer_encode", latents=latents, n_stages=count)[0]
+    def quantize(self, latents: NDArray[np.float32], n_stages: int, paths: int = 0) -> NDArray[np.int64]:
+        """Codes [B, lines, T] of latents [B, T, D], in one call.
+
+        The search follows `paths` after every stage, 1..max_paths; 0: those that the bundle was made for.
+        """
+        counts = self.search_inputs(n_stages, paths)
+        codes: NDArray[np.int64] = self._run("quantizer_encode", latents=latents, **counts)[0]
         return codes
+
+    def search_inputs(self, n_stages: int, paths: int) -> dict[str, NDArray[np.int64]]:
+        """What the search for codes takes besides latents."""
+        counts = {"n_stages": np.array(n_stages, np.int64)}
+        if self.manifest.max_paths:
+            counts["paths"] = np.array(paths, np.int64)
+        return counts
 
     def latents(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Latents [B, T, D] of codes [B, lines, T], already checked; frames of as many stages go together."""
@@ -226,6 +243,7 @@ class Sessions:
             rest, encoder_state = self.analyze(audio[:, :, :0], state, last=True)
             latents = np.concatenate([first, rest], axis=1)
             codes = self.quantize(latents, stages)
+            widest = self.quantize(latents, stages, m.max_paths) if m.max_paths else codes
             quantized = self.latents(codes)
             decoded, state = self.synthesize(quantized, self.zero_state("decoder", 1))
             tail, decoder_state = self.synthesize(quantized[:, :0], state, last=True)
@@ -238,6 +256,7 @@ class Sessions:
             "decoded latents": (quantized, latents.shape),
             "encoder state": (encoder_state, (1, m.state.encoder)),
             "codes": (codes, (1, m.layout.lines(stages), frames)),
+            "codes of most paths": (widest, (1, m.layout.lines(stages), frames)),
             "decoded audio": (decoded, (1, m.channels, samples)),
             "last audio": (tail, (1, m.channels, ahead.decoder)),
             "decoder state": (decoder_state, (1, m.state.decoder)),
@@ -248,7 +267,7 @@ class Sessions:
                     f"{bundle.path}: the graphs contradict the manifest: {what} {array.shape}, expected {shape}"
                 )
         try:
-            m.check_codes(codes)
+            m.check_codes(np.concatenate([codes, widest]))
         except BitstreamError as error:
             raise BundleError(f"{bundle.path}: the graphs contradict the manifest: {error}") from None
         return quantized
@@ -294,13 +313,14 @@ def _check_signature(session: onnxruntime.InferenceSession, name: str, m: Manife
     codes: _Value = ("tensor(int64)", (None, None, None))
     count: _Value = ("tensor(int64)", ())
     memory: dict[str, _Value] = {g: ("tensor(float)", (None, getattr(m.state, g))) for g in ("encoder", "decoder")}
+    paths = {"paths": count} if m.max_paths else {}
     last = {g: {"last": count} if getattr(m.lookahead, g) else {} for g in ("encoder", "decoder")}
     signatures: dict[str, tuple[dict[str, _Value], dict[str, _Value]]] = {
         "encoder": (
             {"audio": audio, "state": memory["encoder"], **last["encoder"]},
             {"latents": latents, "next_state": memory["encoder"]},
         ),
-        "quantizer_encode": ({"latents": latents, "n_stages": count}, {"codes": codes}),
+        "quantizer_encode": ({"latents": latents, "n_stages": count, **paths}, {"codes": codes}),
         "quantizer_decode": ({"codes": codes}, {"latents": latents}),
         "decoder": (
             {"latents": latents, "state": memory["decoder"], **last["decoder"]},

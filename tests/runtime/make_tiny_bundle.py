@@ -2,7 +2,8 @@
 
 8 kHz, 16 samples a frame. The MDCT (sine window of two frames) gives the latents, four residual stages of 16 entries
 quantize them, the inverse MDCT overlaps and adds: both graphs carry 16 samples of state, and decoded audio lags by one
-frame. Run `python tests/runtime/make_tiny_bundle.py` to write it again.
+frame. `paths_bundle/` is the same, and its search for codes can be asked to follow several paths. Run
+`python tests/runtime/make_tiny_bundle.py` to write both again.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from edgecodec.manifest import (
     StateSizes,
 )
 from edgecodec_export.onnx_model import OPSET, onnx_model
-from edgecodec_export.quantizer_graphs import quantizer_decode_graph, quantizer_encode_graph
+from edgecodec_export.quantizer_graphs import max_paths, quantizer_decode_graph, quantizer_encode_graph
 from edgecodec_training.codebook_search import LookupTables
 from onnx import TensorProto, helper, numpy_helper
 
 FRAME, RATE, STAGES, ENTRIES = 16, 8000, 4, 16
-FOLDER = Path(__file__).parent / "tiny_bundle"
+HERE = Path(__file__).parent
 
 
 def mdct_basis() -> np.ndarray:
@@ -41,13 +42,13 @@ def mdct_basis() -> np.ndarray:
     return basis.astype(np.float32)
 
 
-def tables() -> LookupTables:
+def tables(paths: tuple[int, ...] = ()) -> LookupTables:
     rng = np.random.default_rng(7)
     scale = 0.5 * 0.6 ** np.arange(STAGES)[:, None, None] / (1 + np.arange(FRAME)) ** 0.5
     table = (rng.standard_normal((STAGES, ENTRIES, FRAME)) * scale).astype(np.float32)
     table[:, 0] = 0  # silence stays silent
     bias = (-0.5 * (table**2).sum(axis=2)).astype(np.float32)
-    return LookupTables(None, *map(torch.from_numpy, (table.transpose(0, 2, 1), bias, table)))
+    return LookupTables(None, *map(torch.from_numpy, (table.transpose(0, 2, 1), bias, table)), paths)
 
 
 def encoder_graph() -> onnx.ModelProto:
@@ -134,18 +135,18 @@ def write_manifest(folder: Path, manifest: dict, audio: np.ndarray, stages: int)
         (folder / "manifest.json").write_text(Manifest(**manifest, golden=golden).to_json())
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, paths: tuple[int, ...] = ()) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     graphs = {
         "encoder": encoder_graph(),
-        "quantizer_encode": quantizer_encode_graph(tables()),
-        "quantizer_decode": quantizer_decode_graph(tables()),
+        "quantizer_encode": quantizer_encode_graph(tables(paths)),
+        "quantizer_decode": quantizer_decode_graph(tables(paths)),
         "decoder": decoder_graph(),
     }
     entries = {k: entry(folder, f"{k}.onnx", graph.SerializeToString()) for k, graph in graphs.items()}
     macs = 2 * FRAME * RATE
     manifest = {
-        "name": "tiny",
+        "name": "paths" if paths else "tiny",
         "architecture": "mdct",
         "sample_rate": RATE,
         "frame_size": FRAME,
@@ -153,6 +154,7 @@ def make(folder: Path) -> None:
         "quantizer": QuantizerFacts("rvq", ENTRIES, STAGES),
         "state": StateSizes(FRAME, FRAME),
         "latency": Latency(FRAME, FRAME),
+        "max_paths": max_paths(tables(paths)),
         "parameters": PartSizes(2 * FRAME * FRAME, 2 * FRAME * FRAME, STAGES * ENTRIES * FRAME),
         "macs_per_second": PartSizes(macs, macs, STAGES * ENTRIES * RATE),
         "opset": OPSET,
@@ -167,4 +169,5 @@ def make(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    make(FOLDER)
+    make(HERE / "tiny_bundle")
+    make(HERE / "paths_bundle", (2,))

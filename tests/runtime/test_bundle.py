@@ -57,12 +57,14 @@ def test_what_a_manifest_says(tiny: Path) -> None:
     assert next(iter(json.loads(text))) == "format_version"
 
 
-def test_the_committed_bundle_is_what_its_maker_makes(tiny: Path, maker, tmp_path: Path) -> None:
-    maker.make(tmp_path)
+@pytest.mark.parametrize(("committed", "paths"), [("tiny_bundle", ()), ("paths_bundle", (2,))])
+def test_the_committed_bundles_are_what_their_maker_makes(committed: str, paths, maker, tmp_path: Path) -> None:
+    maker.make(tmp_path, paths)
+    tiny = TINY.parent / committed
     for name in GRAPHS:
-        made, committed = (onnx.load(folder / f"{name}.onnx") for folder in (tmp_path, tiny))
-        assert made.graph.node == committed.graph.node
-        for new, old in zip(made.graph.initializer, committed.graph.initializer, strict=True):
+        made, kept = (onnx.load(folder / f"{name}.onnx") for folder in (tmp_path, tiny))
+        assert made.graph.node == kept.graph.node
+        for new, old in zip(made.graph.initializer, kept.graph.initializer, strict=True):
             assert np.allclose(onnx.numpy_helper.to_array(new), onnx.numpy_helper.to_array(old), atol=1e-6)
 
 
@@ -151,10 +153,10 @@ def test_manifests_that_are_refused(bundle: Path, changes: dict[str, Any], messa
     if "quantizer__codebook_size" in changes:
         graph = onnx.load(bundle / "quantizer_encode.onnx")
         for tensor in graph.graph.initializer:
-            if tensor.name == "bias.0":
-                bias = np.zeros(16, np.float32)
-                bias[9] = 1
-                tensor.CopyFrom(onnx.numpy_helper.from_array(bias, "bias.0"))
+            if tensor.name == "biases":
+                bias = np.zeros((4, 16), np.float32)
+                bias[0, 9] = 1
+                tensor.CopyFrom(onnx.numpy_helper.from_array(bias, "biases"))
         replace(bundle, "quantizer_encode", graph.SerializeToString())
     edit(bundle, **changes)
     with pytest.raises(BundleError) as caught:
