@@ -27,6 +27,7 @@ from .adapters.adapted import AdaptedCodec
 from .convert import Converted, Precision
 from .model_card import Notes
 from .onnx_model import opset_of
+from .quantizer_graphs import max_paths
 
 PRECISIONS: dict[Precision, str] = {"fp32": "fp32", "fp16": "fp16-storage", "int8": "int8"}  # in the manifest
 # Of the ledger; nothing that names paths.
@@ -62,6 +63,7 @@ def describe(
         "quantizer": QuantizerFacts(quantizer.kind, quantizer.codebook_size, quantizer.max_stages),
         "state": StateSizes(trained.encoder.state_size, trained.decoder.state_size),
         "latency": Latency(config.frame_size, trained.algorithmic_latency),
+        "max_paths": max_paths(stored.quantizer.tables()),
         "parameters": PartSizes(
             *(parameter_count(part) for part in (trained.encoder, trained.decoder, trained.quantizer))
         ),

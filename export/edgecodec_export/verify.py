@@ -3,6 +3,7 @@
 torch and onnxruntime add in different orders, so latents and audio agree to a tolerance, and a code may differ where
 two entries score equally well up to that rounding. A flipped code changes what all later stages see, so codes are
 judged at every stage count by how many are torch's, and by how near they come to the latents: no farther than torch's.
+So are those of the most paths, where a wide search can be asked for, at the stage counts that are decoded.
 Within onnxruntime nothing is tolerated: however the audio is cut or batched, the codes are the same.
 
 In int8, rounding to 8 bits may send two numbers that differ in the last place of float32 one step of 255 apart. So
@@ -21,6 +22,7 @@ import torch
 from edgecodec.codec import Codec
 from edgecodec.errors import ExportError
 from edgecodec.progress import Progress, silent
+from edgecodec_training.codebook_search import search
 from edgecodec_training.model import CodecModel
 from numpy.typing import NDArray
 
@@ -110,17 +112,25 @@ class _Comparison:
         _require(error <= self.latents_tolerance, f"latents differ by {error:.1e} ({where})")
         for n in range(1, self._max_stages + 1):
             here = f"{where}, {n} stages"
-            codes = self._codes(theirs, n, here)
-            self.error_excess = max(self.error_excess, self._excess(theirs, codes))
-            _require(
-                self.error_excess <= EXCESS_TOLERANCE,
-                f"codes leave {self.error_excess:.1%} more error than torch's ({here})",
-            )
-            self._equal.append(float((codes == self._torch_codes(ours, n)).mean()))
+            codes = self._compare_codes(ours, theirs, n, 0, here)
             if n & (n - 1) and n < self._max_stages:  # what it decodes from is all the same to a decoder
                 continue
+            if self._manifest.max_paths:
+                most = self._manifest.max_paths
+                self._compare_codes(ours, theirs, n, most, f"{here}, {most} paths")
             error = self.audio.add(*self._decoded(codes))
             _require(error <= self.audio_tolerance, f"audio differs by {error:.1e} ({here})")
+
+    def _compare_codes(self, ours: Audio, theirs: Audio, n_stages: int, paths: int, where: str) -> Codes:
+        """Codes of onnxruntime, compared with those of torch: of the same latents, and of its own."""
+        codes = self._codes(theirs, n_stages, paths, where)
+        self.error_excess = max(self.error_excess, self._excess(theirs, codes, paths))
+        _require(
+            self.error_excess <= EXCESS_TOLERANCE,
+            f"codes leave {self.error_excess:.1%} more error than torch's ({where})",
+        )
+        self._equal.append(float((codes == self._torch_codes(ours, n_stages, paths)).mean()))
+        return codes
 
     def require_agreement(self) -> None:
         """What is asked of all clips together."""
@@ -141,26 +151,32 @@ class _Comparison:
         theirs = self._whole("encoder", clips, m.state.encoder, m.call_frames * m.frame_size, m.lookahead.encoder)
         return self._model.encode_latents(torch.from_numpy(clips)).numpy(), theirs
 
-    def _codes(self, latents: Audio, n_stages: int, where: str) -> Codes:
+    def _codes(self, latents: Audio, n_stages: int, paths: int, where: str) -> Codes:
         """Codes [B, lines, T] of onnxruntime, which must not depend on the rest of the batch."""
-        count, run = np.array(n_stages), self._graphs["quantizer_encode"]
-        codes: Codes = run(latents, count)[0]
-        alone = [run(latents[i : i + 1], count)[0] for i in range(len(latents))]
+        run, counts = self._graphs["quantizer_encode"], [np.array(n_stages)]
+        if self._manifest.max_paths:
+            counts.append(np.array(paths))
+        codes: Codes = run(latents, *counts)[0]
+        alone = [run(latents[i : i + 1], *counts)[0] for i in range(len(latents))]
         _require(np.array_equal(np.concatenate(alone), codes), f"codes depend on the rest of the batch ({where})")
         return codes
 
-    def _torch_codes(self, latents: Audio, n_stages: int) -> Codes:
-        codes: Codes = self._model.quantizer.encode(torch.from_numpy(latents), n_stages).numpy()
-        return codes
+    def _torch_codes(self, latents: Audio, n_stages: int, paths: int) -> Codes:
+        x = torch.from_numpy(latents)
+        if not paths:
+            return np.asarray(self._model.quantizer.encode(x, n_stages))
+        assert isinstance(self._model, CodecModel)
+        tables = self._model.quantizer.tables()
+        return np.asarray(search(tables, x, tables.kept((paths,) * n_stages)))
 
-    def _excess(self, latents: Audio, codes: Codes) -> float:
+    def _excess(self, latents: Audio, codes: Codes, paths: int) -> float:
         """How much more squared error codes leave than those that torch chooses for the same latents, as a fraction."""
 
         def error(chosen: Codes) -> float:
             decoded = self._model.quantizer.decode(torch.from_numpy(np.ascontiguousarray(chosen))).numpy()
             return _energy(decoded - latents)
 
-        best = error(self._torch_codes(latents, self._manifest.layout.stages(codes.shape[1])))
+        best = error(self._torch_codes(latents, self._manifest.layout.stages(codes.shape[1]), paths))
         return max(0.0, error(codes) - best) / max(best, 1e-12)
 
     @torch.no_grad()
