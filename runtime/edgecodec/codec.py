@@ -207,9 +207,9 @@ class Codec:
         """A stream that turns audio blocks into latents; see `LatentStream`."""
         return LatentStream(self._sessions, channels=channels)
 
-    def variable_rate(self, *, channels: int = 1) -> VariableRate:
+    def variable_rate(self, *, channels: int = 1, effort: Effort = "best") -> VariableRate:
         """What gives each frame of latents as many stages as its sound needs; see `VariableRate`."""
-        return VariableRate.of(self._sessions, self.code_coder(channels=channels))
+        return VariableRate.of(self._sessions, self.code_coder(channels=channels), self.manifest.paths(effort))
 
     def packet_format(self, *, channels: int = 1) -> PacketFormat:
         """How this codec's packets look as bytes."""

@@ -16,6 +16,8 @@ from .options import (
     Bundle,
     BundleName,
     DeviceName,
+    Effort,
+    EffortName,
     Force,
     Source,
     Stages,
@@ -49,6 +51,7 @@ def evaluate(
     stages: Annotated[
         list[int] | None, typer.Option("-q", "--stages", help="Stage count instead of a bitrate; may be repeated.")
     ] = None,
+    effort: Effort = EffortName.best,
     kind: Annotated[Kind, typer.Option(help="Kind of clips.")] = Kind.speech,
     limit: Annotated[int, typer.Option(min=0, help="At most so many clips of a kind (0: all).")] = 0,
     classical: Annotated[
@@ -67,6 +70,8 @@ def evaluate(
     threads: Threads = 1,
 ) -> None:
     """Score a bundle on audio, with 95 % intervals: 1.5, 3, 6 and 12 kbps if none is named.
+
+    Clips are encoded as files are, with the best search, unless --effort says otherwise.
 
     PESQ-WB, ESTOI, SI-SDR, mel and multi-resolution STFT distance; DNSMOS and ViSQOL where installed; speed.
 
@@ -90,6 +95,8 @@ def evaluate(
     notes: list[str] = []
     if classical or (classical is None and report):
         beside, notes = classical_codecs(codec.bitrates[wanted[-1] - 1])
+    if codec.manifest.max_paths:
+        notes.append(f"{codec.manifest.name}: clips are encoded with effort {effort.value}")
     for note in notes:
         typer.echo(f"edgecodec: {note}", err=True)
     with ExitStack() as stack:
@@ -99,6 +106,7 @@ def evaluate(
             codec,
             data,
             wanted,
+            effort=effort.value,
             beside=beside,
             kinds=KINDS if kind is Kind.all else (kind.value,),
             limit=limit,
@@ -118,6 +126,7 @@ def evaluate(
         lines += ["", *markdown(codebook_cells(evaluation.codebooks))]
     found = {
         "bundle": codec.manifest.name,
+        "effort": effort.value,
         "seconds": round(evaluation.seconds, 3),
         "frames": evaluation.frames,
         "rows": [asdict(row) for row in evaluation.rows],

@@ -12,6 +12,8 @@ from .options import (
     Bundle,
     Constant,
     DeviceName,
+    Effort,
+    EffortName,
     Force,
     MeanBitrate,
     Mono,
@@ -39,6 +41,7 @@ def encode(
     constant: Constant = False,
     quality: Quality = None,
     stages: Stages = None,
+    effort: Effort = EffortName.best,
     bundle: Bundle = "speech",
     mono: Mono = False,
     force: Force = False,
@@ -56,7 +59,9 @@ def encode(
     codec = load_codec(bundle, device, threads)
     rate = Rate.of(codec, bitrate=bitrate, quality=quality, stages=stages, constant=constant)
     with progress_display() as progress:
-        done = encode_file(codec, source, target, rate=rate, mono=mono, force=force, progress=progress)
+        done = encode_file(
+            codec, source, target, rate=rate, effort=effort.value, mono=mono, force=force, progress=progress
+        )
     say(_report_line("encoded", done), asdict(done), as_json, beside=target)
 
 
@@ -113,6 +118,7 @@ def roundtrip(
     constant: Constant = False,
     quality: Quality = None,
     stages: Stages = None,
+    effort: Effort = EffortName.best,
     bundle: Bundle = "speech",
     mono: Mono = False,
     force: Force = False,
@@ -130,7 +136,9 @@ def roundtrip(
     codec = load_codec(bundle, device, threads)
     rate = Rate.of(codec, bitrate=bitrate, quality=quality, stages=stages, constant=constant)
     with progress_display() as progress:
-        encoded, decoded = roundtrip_file(codec, source, target, rate=rate, mono=mono, force=force, progress=progress)
+        encoded, decoded = roundtrip_file(
+            codec, source, target, rate=rate, effort=effort.value, mono=mono, force=force, progress=progress
+        )
     text = f"{_report_line('encoded', encoded)}\n{_report_line('decoded', decoded)}"
     say(text, {"encode": asdict(encoded), "decode": asdict(decoded)}, as_json, beside=target)
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from ..codec import Codec
+
+
+class EffortName(str, Enum):
+    """How far the search for codes goes; see `Codec.encode`."""
+
+    live = "live"
+    fast = "fast"
+    best = "best"
+
 
 Source = Annotated[
     str, typer.Argument(metavar="IN", help="Audio file in any format of libsndfile; - for WAV on stdin.")
@@ -27,6 +37,7 @@ Quality = Annotated[
     float | None, typer.Option("--quality", metavar="0..10", help="Quality, whatever the bitrate, instead of one.")
 ]
 Stages = Annotated[int | None, typer.Option("-q", "--stages", help="Stage count, instead of a bitrate.")]
+Effort = Annotated[EffortName, typer.Option("--effort", help="Search for better codes: slower, of the same size.")]
 Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels into one.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an output that exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON.")]

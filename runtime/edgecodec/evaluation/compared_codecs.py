@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from .. import Codec
 from ..errors import EdgecodecError
+from ..manifest import Effort
 
 Audio = NDArray[np.float32]  # [samples]
 
@@ -69,6 +70,7 @@ class BundleCodec:
 
     codec: Codec
     stages: int
+    effort: Effort = "best"  # as files are encoded
 
     @property
     def name(self) -> str:
@@ -88,7 +90,7 @@ class BundleCodec:
     def __call__(self, audio: Audio, sample_rate: int) -> Coded:
         """Encode and decode a clip at the rate of the bundle; both are timed."""
         begin = time.perf_counter()
-        codes = self.codec.encode(audio, stages=self.stages)
+        codes = self.codec.encode(audio, stages=self.stages, effort=self.effort)
         middle = time.perf_counter()
         decoded = self.codec.decode(codes, samples=len(audio))[0, 0]
         end = time.perf_counter()

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import Codec
 from ..errors import DataError
+from ..manifest import Effort
 from ..progress import Progress, silent
 from .clips import Clip, validation_clips
 from .codebook_use import CodebookUse, codebook_use
@@ -105,6 +106,7 @@ def measure(
     folder: Path,
     stages: Sequence[int],
     *,
+    effort: Effort = "best",
     beside: Sequence[ComparedCodec] = (),
     kinds: Sequence[str] = ("speech",),
     limit: int = 0,
@@ -118,6 +120,7 @@ def measure(
         codec: the bundle, loaded with one thread.
         folder: with clips; its `manifest.csv` may say the kind of each.
         stages: stage counts of the bundle, a row each.
+        effort: of encoding; by default as files are encoded.
         beside: other codecs, a row each.
         kinds: of clips; each has its own rows.
         limit: at most so many clips of a kind (0: all).
@@ -128,11 +131,11 @@ def measure(
     Raises:
         DataError: no such clips, or a clip that is no audio. OSError: one that cannot be read.
     """
-    codecs: list[ComparedCodec] = [*(BundleCodec(codec, n) for n in stages), *beside]
+    codecs: list[ComparedCodec] = [*(BundleCodec(codec, n, effort) for n in stages), *beside]
     rate = codec.sample_rate
     clips = _read(folder, rate, kinds, limit)
     everything = [clip for of_kind in clips.values() for clip in of_kind]
-    codes = [codec.encode(clip.audio, stages=codec.max_stages) for clip in everything]
+    codes = [codec.encode(clip.audio, stages=codec.max_stages, effort=effort) for clip in everything]
     codec.decode(codes[0])  # from here on, nothing that is timed is done for the first time
     scored, total = count(1), len(codecs) * len(everything)
     rows, heard = [], []

@@ -18,7 +18,7 @@ from ..chunk_coder import ChunkCoder
 from ..chunks import Chunk
 from ..codec import Codec
 from ..errors import BitrateError
-from ..manifest import DEFAULT_BITRATE
+from ..manifest import DEFAULT_BITRATE, Effort
 from ..packets import SEQUENCE_MODULUS, Packet
 from ..variable_rate import Costs
 
@@ -74,12 +74,21 @@ class Rate:
 class ChunkStream:
     """Turns audio [channels, samples] at the rate of the codec into chunks; `push` as often as needed, then `flush`."""
 
-    def __init__(self, codec: Codec, header: Header, coder: ChunkCoder, rate: Rate, *, window: float) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        header: Header,
+        coder: ChunkCoder,
+        rate: Rate,
+        *,
+        effort: Effort = "best",
+        window: float = FILE_WINDOW,
+    ) -> None:
         self._header, self._coder, self._rate = header, coder, rate
         size, m = header.frames_per_packet, codec.manifest
         self._window = size if rate.stages else max(1, round(window * m.frame_rate / size)) * size
         self._latents = codec.latent_stream(channels=header.channels)
-        self._variable = codec.variable_rate(channels=header.channels)
+        self._variable = codec.variable_rate(channels=header.channels, effort=effort)
         self._ahead = np.zeros((header.streams, 0, m.latent_dim), np.float32)
         self._chunks = self._frames = 0
         self._bits = 8.0 * (len(header.to_bytes()) + END_SIZE)  # written

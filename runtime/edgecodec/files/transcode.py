@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..bitstream import Header, Reader, Writable, Writer
 from ..codec import Codec
 from ..errors import AudioError, BitstreamError
+from ..manifest import Effort
 from ..progress import Progress, silent
 from ..sessions import Device
 from .audio import AUDIO_SUFFIXES, AudioReader, AudioWriter, Resampler, open_audio
@@ -44,6 +45,7 @@ def encode_file(
     target: str,
     *,
     rate: Rate,
+    effort: Effort = "best",
     mono: bool = False,
     force: bool = False,
     progress: Progress = silent,
@@ -55,7 +57,9 @@ def encode_file(
     """
     window = PIPE_WINDOW if source == "-" else FILE_WINDOW
     with open_audio(source) as audio, open_output(target, force=force) as output:
-        return encode_audio(codec, audio, output.file, rate=rate, mono=mono, window=window, progress=progress)
+        return encode_audio(
+            codec, audio, output.file, rate=rate, effort=effort, mono=mono, window=window, progress=progress
+        )
 
 
 def decode_file(
@@ -102,6 +106,7 @@ def roundtrip_file(
     target: str,
     *,
     rate: Rate,
+    effort: Effort = "best",
     mono: bool = False,
     force: bool = False,
     progress: Progress = silent,
@@ -113,7 +118,7 @@ def roundtrip_file(
         tempfile.TemporaryFile() as file,
     ):
         edgc = OutputFile("the temporary .edgc file", file)
-        encoded = encode_audio(codec, audio, edgc, rate=rate, mono=mono, progress=progress)
+        encoded = encode_audio(codec, audio, edgc, rate=rate, effort=effort, mono=mono, progress=progress)
         edgc.seek(0)
         return encoded, decode_packets(codec, Reader(file), output, progress=progress)
 
@@ -124,6 +129,7 @@ def encode_audio(
     file: Writable,
     *,
     rate: Rate,
+    effort: Effort = "best",
     mono: bool = False,
     window: float = FILE_WINDOW,
     progress: Progress = silent,
@@ -136,7 +142,7 @@ def encode_audio(
         raise AudioError(f"{audio.name}: holds no samples")
     channels = 1 if mono else audio.channels
     header = make_header(codec, audio.sample_rate, channels, rate.stages or codec.max_stages)
-    stream = ChunkStream(codec, header, chunk_coder(codec, header), rate, window=window)
+    stream = ChunkStream(codec, header, chunk_coder(codec, header), rate, effort=effort, window=window)
     resampler = Resampler(audio.sample_rate, codec.sample_rate, channels)
     samples = 0
     total = None if audio.samples is None else audio.samples / audio.sample_rate
