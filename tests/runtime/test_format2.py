@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import edgecodec
 import numpy as np
 import pytest
 import soundfile
-from edgecodec import Manifest
+from edgecodec import EncoderStream, Manifest
 from edgecodec.bitstream import Reader
 from edgecodec.layout import Layout
-from edgecodec.live.fitness import Fitness
+from edgecodec.live.fitness import Fitness, measure_fitness
 
 HERE = Path(__file__).parent
 WIDE = HERE / "wide_bundle"
@@ -363,6 +364,26 @@ def test_live_sound_says_what_is_not_fit(altered: Callable[..., Path], run, clip
 def test_a_slow_codec_is_not_fit() -> None:
     slow = Fitness("dac", 11.6, encode_ms=13.0, decode_ms=25.0, buffering_ms=11.6, algorithmic_ms=200.0)
     assert slow.complaint() == "dac is not fit for live sound: a frame of 11.6 ms takes 38.0 ms here"
-    assert slow.complaint(decoding=False) == "dac is not fit for live sound: a frame of 11.6 ms takes 13.0 ms here"
+    one_side = replace(slow, decode_ms=0.0)
+    assert one_side.complaint() == "dac is not fit for live sound: a frame of 11.6 ms takes 13.0 ms here"
     quick = Fitness("mimi", 80.0, encode_ms=17.0, decode_ms=18.0, buffering_ms=80.0, algorithmic_ms=0.0)
     assert quick.complaint() is None
+
+
+def test_fitness_is_measured_of_what_a_command_does(wide: edgecodec.Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sending runs no decoder; receiving encodes one frame, to have something to decode."""
+    both = measure_fitness(wide, 4)
+    assert both.encode_ms > 0 < both.decode_ms
+    assert both.algorithmic_ms == 1000 * wide.decoder_stream(after_silence=True).delay / wide.sample_rate
+    pushed, push = [], EncoderStream.push
+    monkeypatch.setattr(EncoderStream, "push", lambda stream, block: pushed.append(1) or push(stream, block))
+    receiving = measure_fitness(wide, 4, encoding=False)
+    assert len(pushed) == 1
+    assert receiving.encode_ms == 0 < receiving.decode_ms
+    monkeypatch.setattr(edgecodec.Codec, "decoder_stream", None)
+    sending = measure_fitness(wide, 4, decoding=False)
+    assert len(pushed) == 1 + 11
+    assert sending.decode_ms == 0 < sending.encode_ms
+    assert sending.algorithmic_ms == both.algorithmic_ms
+    with pytest.raises(TypeError):
+        measure_fitness(wide, 4)

@@ -152,7 +152,7 @@ def check_fitness(codec: Codec, stages: int, *, anyway: bool, encoding: bool = T
     """
     from ..live.fitness import measure_fitness
 
-    complaint = measure_fitness(codec, stages).complaint(encoding=encoding, decoding=decoding)
+    complaint = measure_fitness(codec, stages, encoding=encoding, decoding=decoding).complaint()
     if complaint is None:
         return
     if not anyway:
