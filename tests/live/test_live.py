@@ -21,10 +21,13 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from edgecodec.commands.live import check_fitness
 from edgecodec.commands.live_text import LIVE_KEYS
+from edgecodec.live.fitness import Fitness, measure_fitness
 from edgecodec.live.priority import realtime_priority
 from rig import RATE, Crowd, Rig, Terminal, busy_cores, lag, matched, read_until, speech
 
+WIDE = Path(__file__).parents[1] / "runtime" / "wide_bundle"
 ATTEMPTS = 3
 LEAST = 0.95  # of what is heard, and of what is played
 CROWDED = 3.0  # programs that want each core
@@ -63,7 +66,7 @@ def shares(machine: Rig, codec: edgecodec.Codec, folder: Path, summary: dict, be
     both, rate = soundfile.read(folder / "both.wav", dtype="float32")
     assert rate == codec.sample_rate
     # The recording begins with the codec's delay; a codec that makes noise makes the same only from the same frame on.
-    left = np.ascontiguousarray(both[codec.delay :, 0])
+    left = np.ascontiguousarray(both[codec.decoder_stream(after_silence=True).delay :, 0])
     offline = codec.decode(codec.encode(left, stages=summary["stages"]), samples=len(left))[0, 0]
     return {
         "heard": matched(soxr.resample(left, rate, RATE), band_limited(heard, rate), RATE),
@@ -106,6 +109,24 @@ def test_devices_at_another_rate(machine: Rig, bundle: str, codec: edgecodec.Cod
         pytest.fail(f"{ATTEMPTS} attempts, the last: {found}, {summary}, {crowd:.1f} programs a core")
 
 
+def test_a_codec_that_looks_ahead(machine: Rig, tmp_path: Path) -> None:
+    """Its sound comes through, and as late as was announced: both sides of a recording belong together."""
+    codec = edgecodec.load(WIDE)
+    assert codec.manifest.ahead > 0
+    for _ in range(ATTEMPTS):
+        summary, begin, crowd = run_live(machine, str(WIDE), tmp_path, 3, "--stages", codec.max_stages)
+        found = shares(machine, codec, tmp_path, summary, begin)
+        if found["heard"] >= LEAST and found["played"] >= (LEAST if crowd < CROWDED else LEAST_IN_A_CROWD):
+            break
+    else:
+        pytest.fail(f"{ATTEMPTS} attempts, the last: {found}, {summary}, {crowd:.1f} programs a core")
+    both, rate = soundfile.read(tmp_path / "both.wav", dtype="float32")
+    assert lag(*both.T) == 0
+    late = summary["budget"]["algorithmic"]
+    assert late == pytest.approx(1000 * codec.manifest.ahead / rate)
+    assert lag(both[round(late * rate / 1000) :, 0], both[:, 1]) == round(late * rate / 1000)  # negative control
+
+
 def test_a_microphone_that_stalls_leaves_no_stutter(machine: Rig, bundle: str) -> None:
     """A fifth of a second is missing; without making up for it, 136 and 153 underruns followed in the next 3 s."""
     for _ in range(ATTEMPTS):
@@ -136,6 +157,23 @@ def test_the_threads_of_live_sound_come_first(machine: Rig, bundle: str) -> None
     process.terminate()
     process.communicate(timeout=60)
     assert policies.count(os.SCHED_RR) == 4
+
+
+def test_fitness_is_measured_as_live_sound_runs(codec: edgecodec.Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its priority; else programs beside it make a codec that is quick enough look slow."""
+    policies = []
+
+    def watched(*args: object, **options: object) -> Fitness:
+        policies.append(os.sched_getscheduler(0))
+        return measure_fitness(*args, **options)
+
+    monkeypatch.setattr("edgecodec.live.fitness.measure_fitness", watched)
+    before = os.sched_getscheduler(0)
+    with realtime_priority():
+        expected = os.sched_getscheduler(0)
+    check_fitness(codec, 1, anyway=True)
+    assert policies == [expected]
+    assert os.sched_getscheduler(0) == before
 
 
 def test_ctrl_c_completes_the_recording(machine: Rig, bundle: str, codec: edgecodec.Codec, tmp_path: Path) -> None:

@@ -151,8 +151,10 @@ def check_fitness(codec: Codec, stages: int, *, anyway: bool, encoding: bool = T
         BundleError: it is, and `anyway` was not given.
     """
     from ..live.fitness import measure_fitness
+    from ..live.priority import realtime_priority
 
-    complaint = measure_fitness(codec, stages, encoding=encoding, decoding=decoding).complaint()
+    with realtime_priority():  # as live sound has; else other programs make a codec look slow
+        complaint = measure_fitness(codec, stages, encoding=encoding, decoding=decoding).complaint()
     if complaint is None:
         return
     if not anyway:
