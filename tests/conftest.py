@@ -1,14 +1,19 @@
-"""Programs of the machine that some tests need, and how programs that tests start hear Ctrl-C."""
+"""Where tests find modules beside them, programs they need, and how programs that they start hear Ctrl-C."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 Need = Callable[..., None]
+
+# What tests import that is no test: pytest's importlib mode finds it nowhere.
+sys.path += [str(Path(__file__).parent / folder) for folder in ("adapters", "export", "live", "runtime")]
 
 # A background shell starts its programs with SIGINT ignored, and they would hand that on to the programs that tests
 # interrupt.

@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+import speed
 
 transformers = pytest.importorskip("transformers")
 
 
 @pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("speed", Path(__file__).parent / "speed.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["speed"] = module  # where dataclasses look up their annotations
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def entry(script: Any) -> Any:
+def entry() -> Any:
     """A small DAC, which looks ahead, has other states than zeros and fewer stages than are asked for."""
 
     def original() -> Any:
         sizes = {"encoder_hidden_size": 4, "decoder_hidden_size": 32, "codebook_size": 64, "codebook_dim": 4}
         config = transformers.DacConfig(**sizes, downsampling_ratios=[4], n_codebooks=3)
-        return script.Original(transformers.DacModel(config))
+        return speed.Original(transformers.DacModel(config))
 
-    return script.Entry("Small", original, next(e for e in script.ENTRIES if e.name == "DAC 24 kHz").adapted)
+    return speed.Entry("Small", original, next(e for e in speed.ENTRIES if e.name == "DAC 24 kHz").adapted)
 
 
-def test_every_call_of_both_is_measured(script: Any, entry: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main(["--quick", "--json"], [entry]) == 0
+def test_every_call_of_both_is_measured(entry: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert speed.main(["--quick", "--json"], [entry]) == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
     calls = [(row["what"], row["frames"]) for row in found["rows"]]
@@ -52,7 +39,7 @@ def test_every_call_of_both_is_measured(script: Any, entry: Any, capsys: pytest.
     assert err.splitlines()[0] == "Small: making both"
 
 
-def test_other_latents_are_an_error(script: Any, entry: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_latents_are_an_error(entry: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Negative control: the graphs of other weights."""
 
     def other(model: Any) -> Any:
@@ -61,21 +48,21 @@ def test_other_latents_are_an_error(script: Any, entry: Any, capsys: pytest.Capt
         model.encoder.conv1.weight /= 1.1
         return codec
 
-    assert script.main(["--quick", "--only", "small"], [script.Entry("Small", entry.original, other)]) == 1
+    assert speed.main(["--quick", "--only", "small"], [speed.Entry("Small", entry.original, other)]) == 1
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 7
     assert "not the original's latents" in err
 
 
-def test_table(script: Any) -> None:
-    rows = [script.Row("A", "encode", 2, 1.0, 0.25, 0.5), script.Row("A", "search", 1, 0.5, 0.001, 0.002)]
-    head, first, second = script.table(rows)
+def test_table() -> None:
+    rows = [speed.Row("A", "encode", 2, 1.0, 0.25, 0.5), speed.Row("A", "search", 1, 0.5, 0.001, 0.002)]
+    head, first, second = speed.table(rows)
     assert first.split() == ["A", "encode", "2", "250.00", "ms", "4.00", "×", "500.00", "ms", "2.00", "×", "0.50"]
     assert second.split() == ["A", "search", "1", "1.00", "ms", "2.00", "ms", "0.50"]
     assert len(head) == len(first) == len(second)
 
 
-def test_calls_take_turns(script: Any) -> None:
+def test_calls_take_turns() -> None:
     order: list[str] = []
-    script.medians(lambda: order.append("a"), lambda: order.append("b"), 3)
+    speed.medians(lambda: order.append("a"), lambda: order.append("b"), 3)
     assert "".join(order) == "ab" * 5

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
 import soundfile
 import torch
@@ -19,6 +17,7 @@ from edgecodec_training.config import Config, ModelConfig, from_dict
 from edgecodec_training.ledger import LegEntry
 from edgecodec_training.model import CodecModel
 from onnx import ModelProto
+from streamed import Run, in_onnxruntime
 from typer.testing import CliRunner
 
 AUDIO = Path(__file__).parents[1] / "audio"
@@ -33,7 +32,7 @@ TINY: dict[str, Any] = {
 }
 
 
-Runner = Callable[[ModelProto], Callable[..., list[Any]]]
+Runner = Callable[[ModelProto], Run]
 
 
 def _tiny_model(changes: dict[str, Any] | None = None) -> CodecModel:
@@ -73,14 +72,9 @@ def save_checkpoint() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def runner() -> Runner:
-    """`runner(graph)(*inputs)`: outputs of a graph in onnxruntime."""
+    """`runner(graph)(*inputs)`: outputs of a graph in onnxruntime, on one thread."""
 
-    def run(graph: ModelProto) -> Callable[..., list[Any]]:
-        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-        names = [node.name for node in session.get_inputs()]
-        return lambda *inputs: session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
-
-    return run
+    return in_onnxruntime
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ Small models of random weights; the modules that test each adapter make them, an
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,25 +15,18 @@ import edgecodec
 import numpy as np
 import pytest
 import soundfile
+import test_dac as of_dac
+import test_encodec as of_encodec
+import test_encodec_32khz as of_32
+import test_encodec_48khz as of_48
+import test_mimi as of_mimi
+import test_snac as of_snac
 import torch
 from edgecodec.commands.main import app
 from edgecodec_export.audio import synthetic_voice
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-
-def beside(name: str) -> Any:
-    """A module of this folder."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-of_dac, of_encodec, of_mimi, of_snac = map(beside, ("test_dac", "test_encodec", "test_mimi", "test_snac"))
-of_32, of_48 = beside("test_encodec_32khz"), beside("test_encodec_48khz")
 # EnCodec with its other start, and DAC with strides of 5, go through the modules of their own.
 KINDS = ["encodec exact", "encodec 32", "encodec 48", "dac", "mimi", "snac"]
 ROUNDING = 1e-5  # of decoded audio, where calls of other lengths add up in another order; codes are equal
@@ -236,15 +228,15 @@ def test_codes_are_theirs(case: Case) -> None:
 
 
 @pytest.mark.parametrize("kind", ["encodec", "dac", "mimi"])
-def test_codes_at_32_stages(kind: str, runner: Callable[[Any], Any]) -> None:
+def test_codes_at_32_stages(kind: str, runner: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """As deep as the published quantizers go, on the same latents, with a residual that falls to the last stage."""
-    module = beside(f"test_{kind}")
+    module: Any = {"encodec": of_encodec, "dac": of_dac, "mimi": of_mimi}[kind]
     if kind == "mimi":
         model = module.random_model(num_quantizers=32)
         latents = model.encoder(module.noise(200)).latents  # that its codebooks were drawn from
         expected = model.quantizer.encode(latents, 32).transpose(0, 1)
     else:
-        module.STAGES = 32
+        monkeypatch.setattr(module, "STAGES", 32)
         model = module.small_model(module.RATIOS["even"]) if kind == "dac" else module.small_model()
         clip = module.voice(330, 64) if kind == "dac" else module.voice(330)
         latents = model.encoder(clip[None, None])[..., 30:]

@@ -17,16 +17,15 @@ import torch
 from edgecodec.errors import CheckpointError
 from edgecodec_export.adapters import dac
 from edgecodec_export.adapters.adapted import AdaptedCodec
-from edgecodec_export.adapters.graphs import adapted_graphs
 from edgecodec_export.adapters.weights import Weights
 from edgecodec_export.audio import synthetic_voice
 from edgecodec_export.fp16 import round_to_fp16, store_fp16
+from streamed import Run, Streamed, apart
 
 transformers = pytest.importorskip("transformers")
 
 STAGES = 12
 RATIOS = {"even": [2, 4, 8], "five": [4, 5]}  # as at 16 and 44.1 kHz, and as at 24 kHz: strides of 5
-Run = Callable[..., list[Any]]
 
 
 def voice(frames: int, frame_size: int) -> torch.Tensor:
@@ -70,43 +69,21 @@ def adapted(model: Any) -> AdaptedCodec:
     return dac.from_transformers(model.config.to_dict(), Weights(model.state_dict(), "transformers"))
 
 
-class Case:
+class Case(Streamed):
     """One small model of theirs, ours, and its graphs in onnxruntime."""
 
-    def __init__(self, ratios: list[int], runner: Callable[[Any], Run]) -> None:
+    def __init__(self, ratios: list[int]) -> None:
         self.theirs = small_model(ratios)
-        self.ours = adapted(self.theirs)
-        self.contract = self.ours.contract
+        super().__init__(adapted(self.theirs))
         self.missing = 4 if 5 in ratios else 0  # samples at the end: one of a stride of 5, times the stride after it
-        self.models = adapted_graphs(self.ours)
-        self.graphs = {name: runner(graph) for name, graph in self.models.items()}
 
     def clip(self, frames: int) -> torch.Tensor:
         return voice(frames, self.contract.frame_size)[None, None]
 
-    def stream(self, part: str, x: torch.Tensor, cuts: list[int]) -> np.ndarray[Any, Any]:
-        """x [B, ...] through a graph, cut at frames; the last call has what is left, perhaps nothing."""
-        axis, size = (2, self.contract.frame_size) if part == "encoder" else (1, 1)
-        width = getattr(self.ours, part).state_size
-        state, out = np.zeros((len(x), width), np.float32), []
-        pieces = np.split(x.numpy(), [cut * size for cut in cuts], axis=axis)
-        for i, piece in enumerate(pieces):
-            y, state = self.graphs[part](piece, state, np.array(int(i + 1 == len(pieces))))
-            assert state.shape == (len(x), width)
-            out.append(y)
-        return np.concatenate(out, axis=1 if part == "encoder" else 2)
-
 
 @pytest.fixture(scope="module", params=RATIOS)
-def case(request: pytest.FixtureRequest, runner: Callable[[Any], Run]) -> Case:
-    return Case(RATIOS[request.param], runner)
-
-
-def apart(a: Any, b: Any) -> float:
-    """The largest difference, in sizes of the first."""
-    a, b = np.asarray(a), np.asarray(b)
-    assert a.shape == b.shape
-    return float(np.abs(a - b).max() / np.abs(a).max())
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(RATIOS[request.param])
 
 
 def test_residual_falls_at_every_stage(case: Case) -> None:

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from edgecodec.errors import CheckpointError
 from edgecodec_export.adapters import encodec
 from edgecodec_export.adapters.adapted import AdaptedCodec
-from edgecodec_export.adapters.graphs import adapted_graphs
 from edgecodec_export.adapters.weights import Weights
+from streamed import Streamed, apart
 
 transformers = pytest.importorskip("transformers")
 
@@ -41,7 +40,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "shortcut": {"use_conv_shortcut": True, "num_residual_layers": 2},
 }
 SHRUNK = 0.6  # codebook entries, of the residuals that they are drawn from
-Run = Callable[..., list[Any]]
 
 
 def noise(frames: int) -> torch.Tensor:
@@ -75,47 +73,17 @@ def adapted(model: Any) -> AdaptedCodec:
     return encodec.from_transformers(model.config.to_dict(), Weights(model.state_dict(), "transformers"))
 
 
-def runner(model: Any) -> Run:
-    """A graph in onnxruntime, on one thread as the runtime has it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [node.name for node in session.get_inputs()]
-    return lambda *inputs: session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
-
-
-class Case:
+class Case(Streamed):
     """One small model of theirs, ours, and its graphs in onnxruntime."""
 
     def __init__(self, changes: dict[str, Any]) -> None:
         self.theirs = small_model(**changes)
-        self.ours = adapted(self.theirs)
-        self.contract = self.ours.contract
-        self.graphs = {name: runner(graph) for name, graph in adapted_graphs(self.ours).items()}
-
-    def stream(self, part: str, x: Any, cuts: list[int]) -> np.ndarray[Any, Any]:
-        """x [B, ...] through a graph, cut at frames; the last call has what is left, perhaps nothing."""
-        axis, size = (2, FRAME) if part == "encoder" else (1, 1)
-        width = getattr(self.ours, part).state_size
-        state, out = np.zeros((len(x), width), np.float32), []
-        pieces = np.split(np.asarray(x), [cut * size for cut in cuts], axis=axis)
-        for i, piece in enumerate(pieces):
-            y, state = self.graphs[part](piece, state, np.array(int(i + 1 == len(pieces))))
-            assert state.shape == (len(x), width)
-            out.append(y)
-        return np.concatenate(out, axis=3 - axis)
+        super().__init__(adapted(self.theirs))
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def case(request: pytest.FixtureRequest) -> Case:
     return Case(KINDS[request.param])
-
-
-def apart(a: Any, b: Any) -> float:
-    """The largest difference, in sizes of the first."""
-    a, b = np.asarray(a), np.asarray(b)
-    assert a.shape == b.shape
-    return float(np.abs(a - b).max() / np.abs(a).max())
 
 
 def test_contract(case: Case) -> None:

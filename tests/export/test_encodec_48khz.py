@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from edgecodec.errors import CheckpointError
@@ -22,6 +20,7 @@ from edgecodec_export.adapters.graphs import adapted_graphs
 from edgecodec_export.adapters.weights import Weights
 from edgecodec_export.audio import synthetic_voice
 from edgecodec_export.fp16 import round_to_fp16, store_fp16
+from streamed import Run, apart, in_onnxruntime
 
 transformers = pytest.importorskip("transformers")
 
@@ -46,7 +45,6 @@ CONFIG: dict[str, Any] = STEREO | {
     "target_bandwidths": [KBPS * n + 0.01 for n in range(1, STAGES + 1)],
 }
 SHRUNK = 0.6  # codebook entries, of the residuals that they are drawn from
-Run = Callable[..., list[Any]]
 
 
 def stereo(samples: int) -> torch.Tensor:
@@ -128,18 +126,9 @@ def models(ours: AdaptedCodec) -> dict[str, Any]:
     return adapted_graphs(ours)
 
 
-def runner(model: Any) -> Run:
-    """A graph in onnxruntime, on one thread: several cut sums elsewhere, and the last bits may differ."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [node.name for node in session.get_inputs()]
-    return lambda *inputs: session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
-
-
 @pytest.fixture(scope="module")
 def graphs(models: dict[str, Any]) -> dict[str, Run]:
-    return {name: runner(model) for name, model in models.items()}
+    return {name: in_onnxruntime(model) for name, model in models.items()}
 
 
 def encoded(run: Run, clip: Any, cuts: list[int]) -> np.ndarray[Any, Any]:
@@ -161,13 +150,6 @@ def decoded(run: Run, latents: Any, cuts: list[int]) -> np.ndarray[Any, Any]:
         assert audio.shape == (len(latents), 2, piece.shape[1] * FRAME)
         out.append(audio)
     return np.concatenate(out, axis=2)
-
-
-def apart(a: Any, b: Any) -> float:
-    """The largest difference, in sizes of the first."""
-    a, b = np.asarray(a), np.asarray(b)
-    assert a.shape == b.shape
-    return float(np.abs(a - b).max() / np.abs(a).max())
 
 
 def assert_close_latents(expected: torch.Tensor, found: Any) -> None:
@@ -364,7 +346,7 @@ def test_rounded_codebooks_leave_the_scale_alone(ours: AdaptedCodec) -> None:
     latents = ours.encode_latents(stereo(12 * FRAME))
     quantizer = ours.quantizer.rounded(round_to_fp16)
     expected = quantizer.encode(latents, STAGES)
-    run = {name: runner(store_fp16(model)) for name, model in quantizer.graphs().items()}
+    run = {name: in_onnxruntime(store_fp16(model)) for name, model in quantizer.graphs().items()}
     (found,) = run["quantizer_encode"](latents, np.array(STAGES))
     assert (found != expected.numpy()).mean() <= 0.005
     (again,) = run["quantizer_decode"](found)

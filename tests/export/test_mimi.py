@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from edgecodec.errors import CheckpointError, ExportError
@@ -24,8 +23,8 @@ from edgecodec_export.adapters.int8_linear import use_int8
 from edgecodec_export.adapters.transformer import halves_of_pairs
 from edgecodec_export.adapters.weights import Weights
 from numpy.typing import NDArray
-from onnx import ModelProto
 from safetensors.torch import load_file
+from streamed import in_onnxruntime
 
 transformers = pytest.importorskip("transformers")
 
@@ -49,8 +48,6 @@ SIZES: dict[str, Any] = {
 FRAME, STAGES = 24, 9
 SHRUNK = 0.6  # codebook entries, of the residuals that they are drawn from: else later stages see rounding noise
 CLOSE = 1e-4  # of the largest value
-
-Run = Callable[..., list[NDArray[Any]]]
 
 
 def noise(frames: int, batch: int = 1) -> torch.Tensor:
@@ -90,14 +87,6 @@ def spread(last: Any, output: Callable[[], torch.Tensor]) -> None:
 
 def adapted(model: Any, tensors: dict[str, torch.Tensor] | None = None) -> AdaptedCodec:
     return mimi.from_transformers(model.config.to_dict(), Weights(tensors or model.state_dict(), "theirs"))
-
-
-def in_onnxruntime(graph: ModelProto) -> Run:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
-    names = [value.name for value in session.get_inputs()]
-    return lambda *inputs: session.run(None, {n: np.asarray(x) for n, x in zip(names, inputs, strict=True)})
 
 
 class Graphs:

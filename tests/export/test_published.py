@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import published
 import pytest
 import soundfile
 import torch
@@ -27,17 +27,6 @@ transformers = pytest.importorskip("transformers")
 SCRIPT = Path(__file__).parents[1] / "adapters" / "published.py"
 SIZES = {"num_filters": 4, "hidden_size": 16, "codebook_dim": 16, "codebook_size": 64, "upsampling_ratios": [5, 4, 2]}
 RATE, FRAME, FRAMES, STAGES = 24_000, 40, 90, 4
-
-
-@pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("published", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["published"] = module  # where dataclasses look up their annotations
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -64,24 +53,22 @@ def exact(found: Published) -> AdaptedCodec:
     return encodec.from_transformers(found.config, found.weights, start="exact")
 
 
-def said(script: Any, capsys: pytest.CaptureFixture[str], folder: Path, checks: list[Any], adapt: Any = exact) -> Any:
+def said(capsys: pytest.CaptureFixture[str], folder: Path, checks: list[Any], adapt: Any = exact) -> Any:
     """Exit code and lines of the check of the small model."""
-    model = script.Model(str(folder), adapt, checks)
-    code = script.main(["--audio", str(folder / "clip.wav")], [model])
+    model = published.Model(str(folder), adapt, checks)
+    code = published.main(["--audio", str(folder / "clip.wav")], [model])
     return code, capsys.readouterr().out.splitlines()
 
 
-def test_what_transformers_finds_passes(
-    script: Any, capsys: pytest.CaptureFixture[str], codes: tuple[Path, torch.Tensor]
-) -> None:
+def test_what_transformers_finds_passes(capsys: pytest.CaptureFixture[str], codes: tuple[Path, torch.Tensor]) -> None:
     folder, theirs = codes
     assert len(theirs[0].unique()) > 10  # not constant
     checks = [
-        script.Codes("first", theirs[:, :10].tolist(), equal=0.95),
-        script.Sum("first", STAGES, [int(theirs.sum())], off=0.0),
-        script.Sum("first", 2, [int(n) for n in theirs[:2, :5].sum(0)], off=0.001, blocks=True),
+        published.Codes("first", theirs[:, :10].tolist(), equal=0.95),
+        published.Sum("first", STAGES, [int(theirs.sum())], off=0.0),
+        published.Sum("first", 2, [int(n) for n in theirs[:2, :5].sum(0)], off=0.001, blocks=True),
     ]
-    code, lines = said(script, capsys, folder, checks)
+    code, lines = said(capsys, folder, checks)
     assert code == 0
     assert [line.rpartition(": ")[2] for line in lines] == ["pass"] * 3
     first, summed = " ".join(map(str, theirs[0, :6].tolist())), int(theirs.sum())
@@ -89,43 +76,41 @@ def test_what_transformers_finds_passes(
     assert f"sum of 4 stages of the first clip: expected {summed}, found {summed}; 0.00% off" in lines[1]
 
 
-def test_other_numbers_fail(script: Any, capsys: pytest.CaptureFixture[str], codes: tuple[Path, torch.Tensor]) -> None:
+def test_other_numbers_fail(capsys: pytest.CaptureFixture[str], codes: tuple[Path, torch.Tensor]) -> None:
     folder, theirs = codes
     checks = [
-        script.Codes("first", (theirs[:, :10] ^ 1).tolist(), equal=0.5),
-        script.Codes("first", theirs[:, 1:11].tolist(), equal=0.9),  # late by a frame
-        script.Codes("first", [[*theirs[0].tolist(), 5, 5, 5, 5, 5]], equal=0.95),  # of a longer clip
-        script.Sum("first", STAGES, [int(1.05 * theirs.sum())], off=0.003),
-        script.Sum("first", 2, [int(n) for n in theirs[:2, :5].sum(0) + 3], off=0.001, blocks=True),
+        published.Codes("first", (theirs[:, :10] ^ 1).tolist(), equal=0.5),
+        published.Codes("first", theirs[:, 1:11].tolist(), equal=0.9),  # late by a frame
+        published.Codes("first", [[*theirs[0].tolist(), 5, 5, 5, 5, 5]], equal=0.95),  # of a longer clip
+        published.Sum("first", STAGES, [int(1.05 * theirs.sum())], off=0.003),
+        published.Sum("first", 2, [int(n) for n in theirs[:2, :5].sum(0) + 3], off=0.001, blocks=True),
     ]
-    code, lines = said(script, capsys, folder, checks)
+    code, lines = said(capsys, folder, checks)
     assert code == 1
     assert [line.rpartition(": ")[2] for line in lines] == ["FAIL"] * 5
 
 
-def test_the_start_of_a_stream_fails(
-    script: Any, capsys: pytest.CaptureFixture[str], codes: tuple[Path, torch.Tensor]
-) -> None:
+def test_the_start_of_a_stream_fails(capsys: pytest.CaptureFixture[str], codes: tuple[Path, torch.Tensor]) -> None:
     """Negative control: a codec that begins as streams do, not as the original."""
     folder, theirs = codes
-    checks = [script.Codes("first", theirs[:, :10].tolist(), equal=0.9)]
+    checks = [published.Codes("first", theirs[:, :10].tolist(), equal=0.9)]
     zero = lambda found: encodec.from_transformers(found.config, found.weights)  # noqa: E731
-    assert said(script, capsys, folder, checks, zero)[0] == 1
+    assert said(capsys, folder, checks, zero)[0] == 1
 
 
-def test_clips_of_another_rate_are_resampled(script: Any, codes: tuple[Path, torch.Tensor]) -> None:
-    codec = exact(script.read_published(str(codes[0])))
+def test_clips_of_another_rate_are_resampled(codes: tuple[Path, torch.Tensor]) -> None:
+    codec = exact(published.read_published(str(codes[0])))
     seconds = np.arange(16_000, dtype=np.float32) / 16_000
     tone = (0.3 * np.sin(2 * np.pi * 440 * seconds)).astype(np.float32)
     same = (0.3 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)
-    found, expected = script.latents_of(codec, (tone, 16_000)), script.latents_of(codec, (same, RATE))
+    found, expected = published.latents_of(codec, (tone, 16_000)), published.latents_of(codec, (same, RATE))
     assert found.shape == expected.shape == (1, RATE // FRAME, 16)
     middle = slice(50, -50)
     assert torch.allclose(found[:, middle], expected[:, middle], atol=1e-3 * float(expected.abs().max()))
-    assert script.latents_of(codec, (same[:-1], RATE)).shape == expected.shape  # filled up
+    assert published.latents_of(codec, (same[:-1], RATE)).shape == expected.shape  # filled up
 
 
-def test_lines_of_several_codes_a_frame_are_put_in_order(script: Any) -> None:
+def test_lines_of_several_codes_a_frame_are_put_in_order() -> None:
     """As SNAC has them, after side lines."""
 
     class Quantizer:
@@ -137,12 +122,12 @@ def test_lines_of_several_codes_a_frame_are_put_in_order(script: Any) -> None:
         quantizer = Quantizer()
         contract = type("Contract", (), {"side": 1, "stage_widths": (1, 2, 4), "max_stages": 3})
 
-    check = script.Codes("first", [[1, 2], [10, 11, 12, 13]], equal=1.0)
+    check = published.Codes("first", [[1, 2], [10, 11, 12, 13]], equal=1.0)
     assert check.found(Codec(), torch.zeros(0))[0]
 
 
 def test_a_model_without_an_adapter_is_said_and_no_failure(
-    script: Any, capsys: pytest.CaptureFixture[str], codes: tuple[Path, torch.Tensor]
+    capsys: pytest.CaptureFixture[str], codes: tuple[Path, torch.Tensor]
 ) -> None:
     def refuse(found: Published) -> AdaptedCodec:
         raise CheckpointError("EnCodec with audio_channels = 2 is not adapted yet")
@@ -150,8 +135,8 @@ def test_a_model_without_an_adapter_is_said_and_no_failure(
     def contradict(found: Published) -> AdaptedCodec:
         raise CheckpointError("lacks the tensor x")
 
-    assert said(script, capsys, codes[0], [], refuse) == (0, [f"{codes[0]}: not adapted"])
-    assert said(script, capsys, codes[0], [], contradict) == (1, ["lacks the tensor x: FAIL"])
+    assert said(capsys, codes[0], [], refuse) == (0, [f"{codes[0]}: not adapted"])
+    assert said(capsys, codes[0], [], contradict) == (1, ["lacks the tensor x: FAIL"])
 
 
 def without_network(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -160,13 +145,13 @@ def without_network(tmp_path: Path, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def test_without_network_each_model_is_one_line(script: Any, tmp_path: Path) -> None:
+def test_without_network_each_model_is_one_line(tmp_path: Path) -> None:
     done = without_network(tmp_path)
     lines = done.stdout.splitlines()
     assert done.returncode == 1
     assert done.stderr == ""
-    assert len(lines) == len(script.MODELS) > 5
-    for line, model in zip(lines, script.MODELS, strict=True):
+    assert len(lines) == len(published.MODELS) > 5
+    for line, model in zip(lines, published.MODELS, strict=True):
         assert line.startswith(f"{model.source}: not in the local cache")
         assert line.endswith(": FAIL")
     assert without_network(tmp_path, "--only", "mimi").stdout.splitlines() == [lines[2]]
@@ -174,7 +159,6 @@ def test_without_network_each_model_is_one_line(script: Any, tmp_path: Path) -> 
 
 
 def test_a_clip_that_cannot_be_had_is_one_line(
-    script: Any,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -182,17 +166,17 @@ def test_a_clip_that_cannot_be_had_is_one_line(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    code, lines = said(script, capsys, codes[0], [script.Sum("last", 2, [1], off=0.1)])
+    code, lines = said(capsys, codes[0], [published.Sum("last", 2, [1], off=0.1)])
     assert code == 1
     assert len(lines) == 1
     assert "dataset hf-internal-testing/librispeech_asr_dummy cannot be had" in lines[0]
     (tmp_path / "no.flac").write_bytes(b"no audio")
-    model = script.Model(str(codes[0]), exact, [script.Sum("long", 2, [1], off=0.1)])
-    assert script.main(["--audio", f"long={tmp_path / 'no.flac'}"], [model]) == 1
+    model = published.Model(str(codes[0]), exact, [published.Sum("long", 2, [1], off=0.1)])
+    assert published.main(["--audio", f"long={tmp_path / 'no.flac'}"], [model]) == 1
     assert "no.flac" in capsys.readouterr().out
 
 
-def test_the_ends_of_a_dataset(script: Any, tmp_path: Path) -> None:
+def test_the_ends_of_a_dataset(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -202,7 +186,7 @@ def test_the_ends_of_a_dataset(script: Any, tmp_path: Path) -> None:
         soundfile.write(file, np.full(100 + i, 0.1 * i, np.float32), 16_000, format="FLAC")
         rows.append({"bytes": file.getvalue(), "path": f"{i}.flac"})
     parquet.write_table(pyarrow.table({"id": ["a", "b", "c"], "audio": rows}), tmp_path / "clips.parquet")
-    clips = script.ends(tmp_path / "clips.parquet")
+    clips = published.ends(tmp_path / "clips.parquet")
     assert {name: (len(audio), rate) for name, (audio, rate) in clips.items()} == {
         "first": (100, 16_000),
         "last": (102, 16_000),
@@ -210,11 +194,11 @@ def test_the_ends_of_a_dataset(script: Any, tmp_path: Path) -> None:
     assert np.allclose(clips["last"][0], 0.2, atol=1e-4)
     parquet.write_table(pyarrow.table({"id": ["a"]}), tmp_path / "other.parquet")
     for name in ("other.parquet", "none.parquet"):
-        with pytest.raises(script.MissingError, match=f"{name}: no rows with audio"):
-            script.ends(tmp_path / name)
+        with pytest.raises(published.MissingError, match=f"{name}: no rows with audio"):
+            published.ends(tmp_path / name)
 
 
-def test_without_pyarrow_it_is_named(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(script.MissingError, match="needs pyarrow"):
-        script.ends(Path("clips.parquet"))
+    with pytest.raises(published.MissingError, match="needs pyarrow"):
+        published.ends(Path("clips.parquet"))

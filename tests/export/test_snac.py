@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ import torch
 from edgecodec.errors import CheckpointError
 from edgecodec_export.adapters import snac as adapter
 from edgecodec_export.adapters.adapted import AdaptedCodec
-from edgecodec_export.adapters.graphs import adapted_graphs
 from edgecodec_export.adapters.weights import Weights
 from edgecodec_export.audio import synthetic_voice
+from streamed import Run, Streamed, apart
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of torch.jit, which it uses
@@ -42,7 +41,6 @@ CONFIG: dict[str, Any] = {
 }
 FRAME, COLUMNS, STAGES = 96, 4, 3
 WIDTHS = [1, 2, 4]
-Run = Callable[..., list[Any]]
 
 
 def voice(frames: int) -> torch.Tensor:
@@ -102,18 +100,13 @@ def ours(theirs: Any) -> AdaptedCodec:
 
 
 @pytest.fixture(scope="module")
-def graphs(ours: AdaptedCodec, runner: Callable[[Any], Run]) -> dict[str, Run]:
-    return {name: runner(graph) for name, graph in adapted_graphs(ours).items()}
+def case(ours: AdaptedCodec) -> Streamed:
+    return Streamed(ours)
 
 
-def stream(run: Run, width: int, x: Any, cuts: list[int], decoder: bool = False) -> np.ndarray[Any, Any]:
-    state, out = np.zeros((len(x), width), np.float32), []
-    pieces = np.split(np.asarray(x), [cut * (1 if decoder else FRAME) for cut in cuts], axis=1 if decoder else 2)
-    for i, piece in enumerate(pieces):
-        y, state = run(piece, state, np.array(int(i + 1 == len(pieces))))
-        assert state.shape == (len(x), width)
-        out.append(y)
-    return np.concatenate(out, axis=2 if decoder else 1)
+@pytest.fixture(scope="module")
+def graphs(case: Streamed) -> dict[str, Run]:
+    return case.graphs
 
 
 def as_frames(columns: torch.Tensor) -> torch.Tensor:
@@ -124,13 +117,6 @@ def as_frames(columns: torch.Tensor) -> torch.Tensor:
 def as_lines(codes: list[torch.Tensor]) -> torch.Tensor:
     """Their codes, [B, width * T] a stage, as lines [B, lines, T]."""
     return torch.cat([c.reshape(len(c), -1, w).transpose(1, 2) for c, w in zip(codes, WIDTHS, strict=False)], dim=1)
-
-
-def apart(a: Any, b: Any) -> float:
-    """The largest difference, in sizes of the first."""
-    a, b = np.asarray(a), np.asarray(b)
-    assert a.shape == b.shape
-    return float(np.abs(a - b).max() / np.abs(a).max())
 
 
 def test_contract(ours: AdaptedCodec) -> None:
@@ -151,21 +137,20 @@ def test_residual_falls_at_every_stage(ours: AdaptedCodec) -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, -1, 0, 60])
 def test_latents_and_audio_are_those_of_the_original(
-    theirs: Any, ours: AdaptedCodec, graphs: dict[str, Run], frames: int
+    theirs: Any, ours: AdaptedCodec, case: Streamed, frames: int
 ) -> None:
     for part, start in (("encoder", ours.contract.encoder_start), ("decoder", ours.contract.decoder_start)):
         clip = voice(frames if frames > 0 else start + frames)
         columns = theirs.encoder(clip)
         latents = as_frames(columns)
-        width = getattr(ours, part).state_size
         if part == "encoder":
             assert apart(latents, ours.encode_latents(clip)) < 1e-4
-            assert apart(latents, stream(graphs[part], width, clip, [])) < 1e-4
+            assert apart(latents, case.stream(part, clip, [])) < 1e-4
         else:
             expected = theirs.decoder(columns)
             assert expected.shape == clip.shape
             assert apart(expected, ours.decode_latents(latents)) < 1e-4
-            assert apart(expected, stream(graphs[part], width, latents, [], decoder=True)) < 1e-4
+            assert apart(expected, case.stream(part, latents, [])) < 1e-4
 
 
 @pytest.mark.parametrize("stages", range(1, STAGES + 1))
@@ -184,7 +169,7 @@ def test_codes_are_those_of_the_original(theirs: Any, ours: AdaptedCodec, graphs
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_streams_cut_anyhow_are_the_whole_clip(ours: AdaptedCodec, graphs: dict[str, Run], seed: int) -> None:
+def test_streams_cut_anyhow_are_the_whole_clip(ours: AdaptedCodec, case: Streamed, seed: int) -> None:
     """Bit for bit; the last call of odd seeds is a flush, with nothing new."""
     rng, frames, c = np.random.default_rng(seed), 50, ours.contract
     clip = voice(frames)
@@ -192,9 +177,7 @@ def test_streams_cut_anyhow_are_the_whole_clip(ours: AdaptedCodec, graphs: dict[
     for part, x, start in (("encoder", clip, c.encoder_start), ("decoder", latents, c.decoder_start)):
         within = rng.choice(np.arange(start + 1, frames), 7, replace=False)
         cuts = [start, *sorted(within)] + [frames] * (seed % 2)
-        width, decoder = getattr(ours, part).state_size, part == "decoder"
-        cut, whole = (stream(graphs[part], width, x, c, decoder) for c in (cuts, []))
-        assert np.array_equal(cut, whole)
+        assert np.array_equal(case.stream(part, x, cuts), case.stream(part, x, []))
 
 
 def test_calls_hold_back_whole_frames(ours: AdaptedCodec, graphs: dict[str, Run]) -> None:
@@ -205,28 +188,27 @@ def test_calls_hold_back_whole_frames(ours: AdaptedCodec, graphs: dict[str, Run]
         assert latents.shape == (1, size, c.latent_dim)
 
 
-def test_rows_of_a_batch_are_alone(ours: AdaptedCodec, graphs: dict[str, Run]) -> None:
+def test_rows_of_a_batch_are_alone(case: Streamed, graphs: dict[str, Run]) -> None:
     clips = torch.cat([voice(30), voice(30).flip(2) * 0.5])
-    width, cuts = ours.encoder.state_size, [ours.contract.encoder_start]
-    both = stream(graphs["encoder"], width, clips, cuts)
+    cuts = [case.contract.encoder_start]
+    both = case.stream("encoder", clips, cuts)
     (codes,) = graphs["quantizer_encode"](both, np.array(STAGES))
     for i in range(2):
-        assert np.array_equal(both[i : i + 1], stream(graphs["encoder"], width, clips[i : i + 1], cuts))
+        assert np.array_equal(both[i : i + 1], case.stream("encoder", clips[i : i + 1], cuts))
         assert np.array_equal(codes[i : i + 1], graphs["quantizer_encode"](both[i : i + 1], np.array(STAGES))[0])
 
 
-def test_a_changed_code_and_a_dropped_state_are_heard(ours: AdaptedCodec, graphs: dict[str, Run]) -> None:
+def test_a_changed_code_and_a_dropped_state_are_heard(ours: AdaptedCodec, case: Streamed) -> None:
     """Negative controls."""
     latents = ours.encode_latents(voice(40))
     codes = ours.quantizer.encode(latents, STAGES)
     spoiled = codes.clone()
     spoiled[0, 0, 20] ^= 1
-    width = ours.decoder.state_size
-    run = graphs["decoder"]
-    sound = [stream(run, width, ours.quantizer.decode(c), [], decoder=True) for c in (codes, spoiled)]
+    sound = [case.stream("decoder", ours.quantizer.decode(c), []) for c in (codes, spoiled)]
     assert apart(*sound) > 1e-3
     first, rest = np.split(latents.numpy(), [ours.contract.decoder_start], axis=1)
-    _, state = run(first, np.zeros((1, width), np.float32), np.array(0))
+    run = case.graphs["decoder"]
+    _, state = run(first, np.zeros((1, ours.decoder.state_size), np.float32), np.array(0))
     lost = np.concatenate([state[:, :1], np.zeros_like(state[:, 1:])], axis=1)  # the flag is kept
     assert apart(*(run(rest, s, np.array(1))[0] for s in (state, lost))) > 1e-3
 

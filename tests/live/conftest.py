@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import edgecodec
 import pytest
+import rig
 from edgecodec.bundle import shipped_bundles
 
-HERE = Path(__file__).parent
-TINY = HERE.parent / "runtime" / "tiny_bundle"
-
-_spec = importlib.util.spec_from_file_location("rig", HERE / "rig.py")
-rig = importlib.util.module_from_spec(_spec)
-sys.modules["rig"] = rig
-_spec.loader.exec_module(rig)
+TINY = Path(__file__).parents[1] / "runtime" / "tiny_bundle"
 
 
 @pytest.fixture(scope="session")
