@@ -55,7 +55,7 @@ class ChunkCoder:
             if coded is None or len(even.data) < len(coded.data):
                 coded, told = even, False
         sizes, mixed = sizes_of(coded.ends, coded.data), bool((counts < stages).any())
-        return Chunk(packet.sequence % SEQUENCE_MODULUS, packet.frames, sizes, coded.data, told, mixed)
+        return Chunk(packet.sequence % SEQUENCE_MODULUS, packet.frames, stages, sizes, coded.data, told, mixed)
 
     def decode(self, chunks: Sequence[Chunk]) -> list[Packet]:
         """The packets of chunks; those of equal shape are decoded together, which costs less than one by one.

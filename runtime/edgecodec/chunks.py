@@ -1,19 +1,20 @@
 """Chunks: codes of about a second in few bytes, each of which can be read without the others. Little-endian.
 
-    0xA0 + flags u8  sequence u16  (frames u8)  stages u8  bytes of each stage  body  CRC-16
+    0xA0 + flags u8  sequence u16  (frames u8)  stages u8  bytes up to each cut  body  CRC-16
 
 The flags are 1: the codes are told by the entropy model, else each takes its bits; 2: the stage count changes from
-frame to frame; 4: there are fewer frames than the header says, and their count follows the sequence. The bytes of each
-stage are numbers of 7 bits a byte, the lowest first, all but the last of a number with bit 7 set (LEB128). The body is
-what `code_coder.py` makes: a cut behind a stage leaves the stages before it whole, so that a chunk loses stages
-without a code being read.
+frame to frame; 4: there are fewer frames than the header says, and their count follows the sequence. The body is what
+`code_coder.py` makes: a cut behind a stage leaves the stages before it whole, so that a chunk loses stages without a
+code being read. It may be cut behind 1, 2, 3, 4, 6, 8, 12, 16, … stages: a number for each would be 3 to 9 % of the
+file. The bytes from each cut to the next are numbers of 7 bits a byte, the lowest first, all but the last of a number
+with bit 7 set (LEB128).
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from .errors import BitstreamError
@@ -25,6 +26,7 @@ LEAST_CHUNK = 7  # bytes
 _TOLD, _MIXED, _SHORT = 1, 2, 4
 _HEAD = struct.Struct("<BH")
 _MAX_SIZE_BYTES = 3  # of a number
+_CUTS = (1, *(n for power in range(1, 8) for n in (2**power, 3 * 2 ** (power - 1))))
 
 
 @dataclass(frozen=True)
@@ -33,24 +35,24 @@ class Chunk:
 
     sequence: int  # counts chunks modulo 65,536
     frames: int
-    sizes: tuple[int, ...]  # bytes of the body that each stage takes
+    stages: int  # the most that a frame has
+    sizes: tuple[int, ...]  # bytes of the body up to the first cut, from there to the second, …, to the end
     body: bytes
     told: bool  # by the entropy model
     mixed: bool  # frames have different stage counts
 
-    @property
-    def stages(self) -> int:
-        """The most stages that a frame has."""
-        return len(self.sizes)
-
     def trim(self, stages: int) -> Chunk:
-        """The same chunk with its first `stages` stages; a chunk that has no more is left as it is."""
+        """The same chunk cut behind its first `stages` stages, or behind the last cut before; one of fewer stays."""
         if stages < 1:
             raise BitstreamError(f"a chunk needs at least 1 stage, not {stages}")
-        if stages >= self.stages:
-            return self
-        sizes = self.sizes[:stages]
-        return replace(self, sizes=sizes, body=self.body[: sum(sizes)])
+        kept = [cut for cut in cuts(self.stages) if cut <= stages]
+        sizes = self.sizes[: len(kept)]
+        return replace(self, stages=kept[-1], sizes=sizes, body=self.body[: sum(sizes)])
+
+
+def cuts(stages: int) -> list[int]:
+    """Stage counts that a chunk of so many stages can be cut to: 1, 2, 3, 4, 6, 8, 12, … and all."""
+    return [*(n for n in _CUTS if n < stages), stages]
 
 
 class Extent(NamedTuple):
@@ -76,8 +78,8 @@ class ChunkFormat:
         return self._largest_body(self.stages, self.frames) + self._head_size([1 << 20] * self.stages) + CRC16.size
 
     def size(self, chunk: Chunk, stages: int) -> int:
-        """Bytes of a chunk that is cut to so many stages."""
-        sizes = chunk.sizes[:stages]
+        """Bytes of a chunk that is cut to one of its `cuts`."""
+        sizes = chunk.sizes[: cuts(chunk.stages).index(stages) + 1]
         return self._head_size(sizes) - (chunk.frames == self.frames) + sum(sizes) + CRC16.size
 
     def to_bytes(self, chunk: Chunk) -> bytes:
@@ -90,7 +92,11 @@ class ChunkFormat:
         flags = _TOLD * chunk.told + _MIXED * chunk.mixed + _SHORT * short
         head = _HEAD.pack(CHUNK_KINDS[flags], chunk.sequence) + bytes([chunk.frames] * short + [chunk.stages])
         data = head + b"".join(map(_size_to_bytes, chunk.sizes)) + chunk.body
-        if self.extent(data) is None or len(chunk.body) != sum(chunk.sizes):
+        if (
+            self.extent(data) is None
+            or len(chunk.body) != sum(chunk.sizes)
+            or len(chunk.sizes) != len(cuts(chunk.stages))
+        ):
             raise BitstreamError("a chunk contradicts its sizes")
         return data + crc16(data)
 
@@ -123,7 +129,7 @@ class ChunkFormat:
             if not fits or not 1 <= stages <= self.stages or (flags & _TOLD and not self.has_model):
                 raise BitstreamError("damaged chunk")
             most, sizes = self._largest_body(stages, frames), []
-            for _ in range(stages):
+            for _ in cuts(stages):
                 size, begin = _size_from_bytes(data, begin)
                 most -= size
                 if most < 0:
@@ -131,7 +137,7 @@ class ChunkFormat:
                 sizes.append(size)
         except (IndexError, struct.error):
             return None
-        chunk = Chunk(sequence, frames, tuple(sizes), b"", bool(flags & _TOLD), bool(flags & _MIXED))
+        chunk = Chunk(sequence, frames, stages, tuple(sizes), b"", bool(flags & _TOLD), bool(flags & _MIXED))
         return Extent(chunk, begin, begin + sum(sizes) + CRC16.size)
 
     def _largest_body(self, stages: int, frames: int) -> int:
@@ -144,9 +150,9 @@ class ChunkFormat:
 
 
 def sizes_of(ends: tuple[int, ...], body: bytes) -> tuple[int, ...]:
-    """The bytes that each stage takes of a body, of where each ends; the last one takes what is left."""
-    starts = (0, *accumulate(ends, max))[: len(ends)]
-    return tuple(end - start for start, end in zip(starts, (*starts[1:], len(body)), strict=True))
+    """The bytes of a body up to its first cut, from there to the next, …, of where its stages end."""
+    places = (0, *accumulate((ends[cut - 1] for cut in cuts(len(ends))[:-1]), max), len(body))
+    return tuple(end - start for start, end in pairwise(places))
 
 
 def is_sound(data: bytes | bytearray, begin: int, end: int) -> bool:

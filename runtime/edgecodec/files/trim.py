@@ -1,7 +1,7 @@
 """Fewer stages of an .edgc file that is there: bytes are cut out of each chunk, and no bundle is needed.
 
 A bitrate is a budget: each second gives some bytes, and each chunk takes as many stages as the bytes that are left
-allow, but never more than one stage more than the chunk before. So it holds from the first second on, in pipes too.
+allow, but never more than a step more than the chunk before. So it holds from the first second on, in pipes too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from ..bitstream import END_SIZE, Header, Reader, Writer
-from ..chunks import Chunk
+from ..chunks import Chunk, cuts
 from ..errors import BitrateError, BitstreamError
 from ..packets import Packet
 from .edgc import input_name, open_edgc
@@ -35,6 +35,8 @@ def trim_file(
     source: str, target: str, *, stages: int | None = None, bitrate: float | None = None, force: bool = False
 ) -> TrimReport:
     """Write an .edgc file again (`-` for pipes) with at most so many stages, or so many kbps a stream with all heads.
+
+    Chunks can be cut to 1, 2, 3, 4, 6, 8, 12, … stages.
 
     Where even one stage is more than the bitrate, that is what is written.
 
@@ -89,8 +91,11 @@ class _Budget:
     def stages(self, item: Chunk | Packet) -> int:
         """The stages that this chunk may keep."""
         self._left += self._header.seconds(item.frames) * self._bytes_a_second
-        most = item.stages if self._before is None else min(item.stages, self._before + 1)
-        stages = next((n for n in range(most, 1, -1) if _size(self._header, item, n) <= self._left), 1)
+        possible = cuts(item.stages) if isinstance(item, Chunk) else range(1, item.stages + 1)
+        if self._before is not None:
+            step = max(self._before + 1, self._before * 3 // 2)
+            possible = [n for n in possible if n <= step]
+        stages = next((n for n in reversed(possible) if _size(self._header, item, n) <= self._left), 1)
         self._left -= _size(self._header, item, stages)
         self._before = stages
         return stages
