@@ -119,7 +119,7 @@ def test_overhead_is_small_and_a_chunk_is_a_second_at_most(run, tiny: Path, tmp_
     soundfile.write(tmp_path / "in.wav", voice(80000), 8000)
     report = json.loads(encode(run, tiny, "in.wav", "out.edgc", "-b", 6, "--json").stdout)
     assert report["payload_kbps"] == pytest.approx(6, rel=0.001)
-    assert report["file_kbps"] < 1.03 * report["payload_kbps"]
+    assert report["file_kbps"] < 1.04 * report["payload_kbps"]
     facts = json.loads(run("info", "out.edgc", "--json").stdout)
     assert facts["frames_per_chunk"] == 255  # of 500 a second
     assert facts["samples"] == 80000
@@ -468,7 +468,7 @@ def test_a_file_that_breaks_is_said_of_the_file(run, sounds: Path, tiny: Path) -
 
 
 def test_a_reader_that_goes_away_ends_a_command_in_silence(sounds: Path, tiny: Path, voice) -> None:
-    soundfile.write(sounds / "long.wav", np.tile(voice(8000), 120), 8000)
+    soundfile.write(sounds / "long.wav", np.tile(voice(8000), 72), 8000)
     assert shell('"$EC" encode long.wav long.edgc --bundle "$TINY"', sounds, tiny).returncode == 0
     os.mkfifo(sounds / "fifo")
     for command in ("decode long.edgc -", "roundtrip long.wav -", "encode long.wav - -q 4", "decode long.edgc fifo"):
