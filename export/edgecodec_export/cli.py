@@ -80,7 +80,9 @@ def export(
 
     def score(codec: Codec) -> list[dict[str, object]]:
         assert valid is not None
-        rows = measure(codec, valid, usual_stages(codec), progress=progress).rows
+        stages = usual_stages(codec)
+        rates = [codec.bitrates[n - 1] for n in stages]
+        rows = measure(codec, valid, stages, variable=rates, progress=progress).rows
         return [row.means() for row in rows]
 
     with progress_display() as progress:

@@ -29,7 +29,7 @@ EMPTY = b"RIFF$\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\xc0\x5d\0\0\x80\xbb\0\0\x02\
 
 
 def invoke(*args: object) -> Any:
-    return CliRunner().invoke(app, ["evaluate", *(str(arg) for arg in args)])
+    return CliRunner().invoke(app, ["evaluate", "--fixed", *(str(arg) for arg in args)])
 
 
 def squeezed(line: str) -> str:
@@ -46,6 +46,15 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(folder / "song.wav", speech[-rate:], rate)
     (folder / "manifest.csv").write_text("file,kind\nes.wav,speech\nro.wav,speech\nsong.wav,music\n")
     return folder
+
+
+def test_files_are_scored_beside_fixed_stage_counts(tiny: Path, clips: Path) -> None:
+    """All bytes counted: the mean is what was asked for, but for what a short clip's heads weigh."""
+    result = invoke(tiny, "--data", clips, "-b", "4", "--limit", "1", "--json", "--variable")
+    fixed, variable = json.loads(result.stdout)["rows"]
+    assert (fixed["codec"], fixed["stages"], fixed["kbps"]) == ("tiny", 2, 4.0)
+    assert (variable["codec"], variable["stages"]) == ("tiny, files", None)
+    assert variable["kbps"] == pytest.approx(4.0, rel=0.1)
 
 
 def test_rows_by_stages_and_bitrate(tiny: Path, clips: Path) -> None:
@@ -195,7 +204,19 @@ def test_data_without_permission(codec: edgecodec.Codec, locked_out: Path, close
 
 def test_the_extra_eval_is_enough(clips: Path) -> None:
     code = "import sys; from edgecodec.commands.main import main\ntry: main()\nexcept SystemExit: print(*sys.modules)"
-    command = [sys.executable, "-c", code, "evaluate", "speech", "--data", str(clips), "-b", "6", "--classical"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "evaluate",
+        "speech",
+        "--data",
+        str(clips),
+        "-b",
+        "6",
+        "--classical",
+        "--fixed",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "Opus" in done.stdout, done.stderr
     assert not {"torch", "onnx", "onnxscript", "safetensors", "rich"} & set(done.stdout.splitlines()[-1].split())

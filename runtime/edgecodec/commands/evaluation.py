@@ -51,6 +51,9 @@ def evaluate(
     stages: Annotated[
         list[int] | None, typer.Option("-q", "--stages", help="Stage count instead of a bitrate; may be repeated.")
     ] = None,
+    variable: Annotated[
+        bool, typer.Option("--variable/--fixed", help="Also files of these bitrates, whose stage counts vary.")
+    ] = True,
     effort: Effort = EffortName.best,
     kind: Annotated[Kind, typer.Option(help="Kind of clips.")] = Kind.speech,
     limit: Annotated[int, typer.Option(min=0, help="At most so many clips of a kind (0: all).")] = 0,
@@ -71,7 +74,7 @@ def evaluate(
 ) -> None:
     """Score a bundle on audio, with 95 % intervals: 1.5, 3, 6 and 12 kbps if none is named.
 
-    Clips are encoded as files are, with the best search, unless --effort says otherwise.
+    Each at a fixed stage count, and as a file, all bytes counted. With the best search unless --effort says otherwise.
 
     PESQ-WB, ESTOI, SI-SDR, mel and multi-resolution STFT distance; DNSMOS and ViSQOL where installed; speed.
 
@@ -107,6 +110,7 @@ def evaluate(
             data,
             wanted,
             effort=effort.value,
+            variable=[codec.bitrates[n - 1] for n in wanted] if variable else [],
             beside=beside,
             kinds=KINDS if kind is Kind.all else (kind.value,),
             limit=limit,

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 from .. import Codec
 from ..errors import EdgecodecError
+from ..files.encoding import Rate
+from ..files.in_memory import decode_clip, encode_clip
 from ..manifest import Effort
 
 Audio = NDArray[np.float32]  # [samples]
@@ -95,6 +97,36 @@ class BundleCodec:
         decoded = self.codec.decode(codes, samples=len(audio))[0, 0]
         end = time.perf_counter()
         return Coded(decoded, 1000 * self.kbps * len(audio) / sample_rate, middle - begin, end - middle)
+
+
+@dataclass(frozen=True)
+class VariableBundleCodec:
+    """A bundle as files have it: stage counts that vary, all bytes of a file counted, and their mean in kbps."""
+
+    codec: Codec
+    kbps: float
+    effort: Effort = "best"
+    stages = None
+
+    @property
+    def name(self) -> str:
+        """Name of the bundle, and that it is variable."""
+        return f"{self.codec.manifest.name}, files"
+
+    @property
+    def label(self) -> str:
+        """For instance `speech, files, 6 kbps`."""
+        return f"{self.name}, {self.kbps:g} kbps"
+
+    def __call__(self, audio: Audio, sample_rate: int) -> Coded:
+        """Through a file in memory; both directions are timed."""
+        begin = time.perf_counter()
+        channels = np.tile(audio, (self.codec.channels, 1))
+        data = encode_clip(self.codec, channels, Rate(kbps=self.kbps), effort=self.effort)
+        middle = time.perf_counter()
+        decoded = decode_clip(self.codec, data)[0]
+        end = time.perf_counter()
+        return Coded(decoded, 8 * len(data), middle - begin, end - middle)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..manifest import Effort
 from ..progress import Progress, silent
 from .clips import Clip, validation_clips
 from .codebook_use import CodebookUse, codebook_use
-from .compared_codecs import Audio, BundleCodec, Coded, ComparedCodec
+from .compared_codecs import Audio, BundleCodec, Coded, ComparedCodec, VariableBundleCodec
 from .measures import MEASURES, Measure
 
 USUAL_BITRATES = (1.5, 3.0, 6.0, 12.0)  # kbps
@@ -55,8 +55,8 @@ class Estimate:
 class Row:
     """A codec at one bitrate, on the clips of one kind.
 
-    `kbps` counts code bits only. RTF is seconds of audio per second of compute, of one thread, on this machine as it
-    was loaded; None where processes and files around the codec would be measured.
+    `kbps` counts code bits only; of files all bytes. RTF is seconds of audio per second of compute, of one thread, on
+    this machine as it was loaded; None where processes and files around the codec would be measured.
     """
 
     codec: str
@@ -107,6 +107,7 @@ def measure(
     stages: Sequence[int],
     *,
     effort: Effort = "best",
+    variable: Sequence[float] = (),
     beside: Sequence[ComparedCodec] = (),
     kinds: Sequence[str] = ("speech",),
     limit: int = 0,
@@ -121,6 +122,7 @@ def measure(
         folder: with clips; its `manifest.csv` may say the kind of each.
         stages: stage counts of the bundle, a row each.
         effort: of encoding; by default as files are encoded.
+        variable: bitrates in kbps at which files of it are scored too, stage counts varying, a row each.
         beside: other codecs, a row each.
         kinds: of clips; each has its own rows.
         limit: at most so many clips of a kind (0: all).
@@ -131,7 +133,11 @@ def measure(
     Raises:
         DataError: no such clips, or a clip that is no audio. OSError: one that cannot be read.
     """
-    codecs: list[ComparedCodec] = [*(BundleCodec(codec, n, effort) for n in stages), *beside]
+    codecs: list[ComparedCodec] = [
+        *(BundleCodec(codec, n, effort) for n in stages),
+        *(VariableBundleCodec(codec, kbps, effort) for kbps in variable),
+        *beside,
+    ]
     rate = codec.sample_rate
     clips = _read(folder, rate, kinds, limit)
     everything = [clip for of_kind in clips.values() for clip in of_kind]

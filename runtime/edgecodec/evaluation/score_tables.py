@@ -57,7 +57,7 @@ def mean_cells(rows: Sequence[Mapping[str, Any]]) -> Cells:
     cells = [[*(["kind"] if kinds else []), "kbps", "stages", *(measure.heading for measure in measures.values())]]
     for row in rows:
         means = (_number(row.get(name), measure.digits) for name, measure in measures.items())
-        cells.append([*([row["kind"]] if kinds else []), f"{row['kbps']:g}", str(row["stages"]), *means])
+        cells.append([*([row["kind"]] if kinds else []), f"{row['kbps']:.3g}", str(row["stages"] or "vary"), *means])
     return cells
 
 

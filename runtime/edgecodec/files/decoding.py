@@ -23,7 +23,7 @@ from ..packets import SEQUENCE_MODULUS, Packet
 from .audio import Resampler
 
 WARMUP_SECONDS = 1.0  # before a part that is asked for
-_TOGETHER = 32  # chunks
+_TOGETHER = 64  # chunks
 
 
 @dataclass(frozen=True)
