@@ -35,6 +35,7 @@ from .audio import Audio
 from .entropy_network import EntropyConfig
 from .entropy_training import Lesson, code_vectors, codes_of, learn
 from .golden_vectors import GOLDEN, golden_vectors
+from .model_card import entropy_lines
 from .target_folder import bundle_folder
 
 FILE, FACTS = "entropy.npz", "entropy.json"
@@ -145,6 +146,9 @@ def put_in(folder: Path, lesson: Lesson) -> Manifest:
         shutil.copytree(folder, partial, dirs_exist_ok=True)
         for name, content in ((FILE, model), (GOLDEN, golden), ("manifest.json", manifest.to_json().encode())):
             (partial / name).write_bytes(content)
+        if m.entropy is None:
+            with (partial / "MODEL_CARD.md").open("a", encoding="utf-8") as card:
+                card.write("\n".join(entropy_lines(manifest)) + "\n")
         if not all(result.passed for result in verify_golden(edgecodec.load(partial))):
             raise ExportError("verification failed, the bundle stays as it was: the golden vectors do not repeat")
     return manifest

@@ -24,9 +24,9 @@ from .measures import Measure, stft
 from .quality import Row
 
 INK, GRID = "#010101", "#020202"
-LINES = ("#030303", "#040404", "#050505")  # the bundle, Opus, Speex
+LINES = ("#030303", "#040404", "#050505", "#060606")  # the bundle, its files, Opus, Speex
 VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)"} | {stand_in: f"var(--line{i})" for i, stand_in in enumerate(LINES)}
-MARKERS = ("o", "s", "D")
+MARKERS = ("o", "^", "s", "D")
 TICKS = (0.75, 1.5, 3, 6, 12, 24)  # kbps
 SPECTROGRAM_DB = 80  # below the loudest
 SPECTROGRAM_BANDS = 160  # rows of the picture

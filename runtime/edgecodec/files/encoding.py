@@ -28,6 +28,7 @@ _PRICES = 0.03, 0.0003  # of quality 0 and 10
 _SLACK = 0.02  # of a bitrate: people round
 _NEAR = 0.01  # of the bits wanted: near enough
 _TRIES = 3
+_HEAD_BITS = 100  # of a chunk, about
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class ChunkStream:
         self._ahead = np.zeros((header.streams, 0, m.latent_dim), np.float32)
         self._chunks = self._frames = 0
         self._bits = 8.0 * (len(header.to_bytes()) + END_SIZE)  # written
-        self._bias = 1.05  # of bits written to bits foreseen
+        self._bias = 1.0  # of bits written to bits foreseen
 
     def push(self, audio: NDArray[np.float32]) -> list[Chunk]:
         """The chunks of all windows that are full now."""
@@ -136,6 +137,12 @@ class ChunkStream:
         assert kbps is not None
         seconds = self._frames * header.frame_size / header.codec_rate
         wanted = max(1.0, 1000 * kbps * header.streams * seconds - self._bits)
+        if not self._chunks:
+            counts = costs.counts(costs.price(wanted))
+            cut = header.layout.cut(costs.codes, counts)
+            chunks_to_come = header.streams * counts.shape[1] / header.frames_per_packet
+            told = self._variable.bits(cut, header.frames_per_packet).sum() + _HEAD_BITS * chunks_to_come
+            self._bias = told / costs.bits_of(counts)
         for _ in range(_TRIES):
             counts = costs.counts(costs.price(wanted / self._bias))
             chunks = self._at(latents, counts)
