@@ -1,5 +1,9 @@
 """Codes to bytes and back: the range coder, models in whole numbers, frames of different stage counts."""
 
+import hashlib
+import os
+import subprocess
+import sys
 from array import array
 
 import numpy as np
@@ -192,3 +196,25 @@ def test_models_that_contradict_themselves_are_refused(change, message: str) -> 
         read_entropy_model(npz(random_arrays(3, 64, 0)), 3, 65)
     with pytest.raises(BundleError):
         read_entropy_model(npz(random_arrays(3, 64, 0))[:-30], 3, 64)
+
+
+SAME_BYTES = """
+import hashlib, importlib.util, sys
+spec = importlib.util.spec_from_file_location("here", sys.argv[1])
+here = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(here)
+coder = here.CodeCoder(here.PLAIN, here.EntropyModel(here.random_arrays(6, 100, 3)), 2)
+codes = here.random_codes(here.PLAIN, 2, 6, 40, 100, True, 5)
+print(hashlib.sha256(coder.encode(codes).data).hexdigest())
+"""
+
+
+def test_every_processor_writes_the_same_bytes() -> None:
+    """The kernels of old and new processors sum in other orders, and so do several threads."""
+    coder = CodeCoder(PLAIN, EntropyModel(random_arrays(6, 100, 3)), 2)
+    codes = random_codes(PLAIN, 2, 6, 40, 100, True, 5)
+    expected = hashlib.sha256(coder.encode(codes).data).hexdigest()
+    for changes in ({"OPENBLAS_CORETYPE": "Prescott"}, {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "2"}):
+        command = [sys.executable, "-c", SAME_BYTES, __file__]
+        found = subprocess.run(command, env=os.environ | changes, capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == expected
