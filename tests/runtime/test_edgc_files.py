@@ -330,3 +330,22 @@ def test_the_header_names_the_model(folder: Path) -> None:
     data = header.to_bytes()
     assert data[-12:-4] == header.model == model
     assert isinstance(header, Header) and data[4] == 2
+
+
+# --- bundles that look ahead, in stereo, with lines beside the stages
+
+
+def test_wide_files_lose_and_give_parts_in_place(run, tmp_path: Path, voice) -> None:
+    wide = HERE / "wide_bundle"
+    soundfile.write(tmp_path / "a.wav", np.stack([voice(SECONDS * 8000, i) for i in range(3)], axis=1), 8000)
+    assert run("encode", "a.wav", "a.edgc", "--bundle", wide, "-q", 4).exit_code == 0
+    whole = decoded(run, wide, "a.edgc", "whole.wav")
+    part = decoded(run, wide, "a.edgc", "part.wav", "--start", 2.7, "--duration", 1)
+    assert np.abs(part - whole[:, 21_600:29_600]).max() < 1e-3
+    data, starts = bytearray((tmp_path / "a.edgc").read_bytes()), borders(tmp_path / "a.edgc")
+    for i in (0, 4, len(starts) - 2):
+        data[starts[i] + 20] ^= 1
+    (tmp_path / "a.edgc").write_bytes(data)
+    sound = decoded(run, wide, "a.edgc", "bad.wav")
+    assert sound.shape == whole.shape
+    assert np.abs(sound - whole)[:, 6 * CHUNK : 9 * CHUNK].max() < 1e-3
