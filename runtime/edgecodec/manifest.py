@@ -22,6 +22,7 @@ GRAPHS = ("encoder", "quantizer_encode", "quantizer_decode", "decoder")
 DEFAULT_BITRATE = 6.0  # kbps
 
 Effort = Literal["live", "fast", "best"]
+EFFORTS: tuple[Effort, ...] = ("live", "fast", "best")
 _PATHS = {"live": 0, "fast": 4, "best": 8}  # that the search for codes follows after every stage
 
 _BITRATE_SLACK = 0.02  # of a bitrate: people round 3.01 and 1.98 kbps

@@ -128,12 +128,12 @@ class Sessions:
         if not (codes[:, -1] < 0).any():
             latents: NDArray[np.float32] = self._run("quantizer_decode", codes=codes)[0]
             return latents
-        counts, layout = self.manifest.layout.counts(codes), self.manifest.layout
+        layout = self.manifest.layout
+        counts = layout.counts(codes)
         latents = np.empty((*counts.shape, self.manifest.latent_dim), np.float32)
         for stages in np.unique(counts).tolist():
-            frames = counts == stages
-            lines = codes.swapaxes(1, 2)[frames][:, : layout.lines(stages)]  # [N, lines]
-            latents[frames] = self._run("quantizer_decode", codes=np.ascontiguousarray(lines.T[None]))[0][0]
+            lines = codes.swapaxes(1, 2)[counts == stages][:, : layout.lines(stages)]  # [N, lines]
+            latents[counts == stages] = self._run("quantizer_decode", codes=np.ascontiguousarray(lines.T[None]))[0][0]
         return latents
 
     def synthesize(

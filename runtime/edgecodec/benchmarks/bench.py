@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .paced import Pace, babble, measure_pace
@@ -67,6 +68,8 @@ class Costs:
     kbps: float
     encode_speed: float
     decode_speed: float
+    file_encode_speeds: dict[str, float]  # as files of that mean bitrate, with everything on, by effort
+    file_decode_speed: float
     frame_ms: float  # duration of a frame
     hot: Pace  # frame by frame
     paced: Pace
@@ -88,8 +91,13 @@ def measure(bundle: str, *, device: Device = "cpu", threads: int = 1, seconds: f
     Raises:
         BundleError: as `edgecodec.load`. DeviceError: likewise.
     """
+    import numpy as np
+
     from ..bundle import read_bundle
     from ..codec import Codec
+    from ..files.encoding import Rate
+    from ..files.in_memory import decode_clip, encode_clip
+    from ..manifest import EFFORTS
     from ..sessions import Sessions
 
     checked = read_bundle(bundle)
@@ -99,6 +107,9 @@ def measure(bundle: str, *, device: Device = "cpu", threads: int = 1, seconds: f
     audio = babble(round(seconds * m.frame_rate) * codec.frame_size, codec.sample_rate)
     stages = codec.stages()
     codes = codec.encode(audio, stages=stages)
+    rate = Rate(kbps=codec.bitrates[stages - 1])
+    channels = np.repeat(audio[None], codec.channels, axis=0)
+    file = encode_clip(codec, channels, rate)
     hot = max(1, min(_HOT_FRAMES, round(_HOT_SECONDS * m.frame_rate)))
     load_seconds, peak = _fresh_processes(bundle, sessions.device, threads, seconds)
     return Costs(
@@ -108,6 +119,10 @@ def measure(bundle: str, *, device: Device = "cpu", threads: int = 1, seconds: f
         kbps=codec.bitrates[stages - 1],
         encode_speed=seconds / _median(lambda: codec.encode(audio, stages=stages)),
         decode_speed=seconds / _median(lambda: codec.decode(codes)),
+        file_encode_speeds={
+            effort: seconds / _median(partial(encode_clip, codec, channels, rate, effort=effort)) for effort in EFFORTS
+        },
+        file_decode_speed=seconds / _median(lambda: decode_clip(codec, file)),
         frame_ms=1000 * codec.frame_size / codec.sample_rate,
         hot=measure_pace(codec, audio, stages, packets=hot, paced=False),
         paced=measure_pace(

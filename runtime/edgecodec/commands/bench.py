@@ -80,6 +80,9 @@ def _cost_lines(c: Costs) -> list[str]:
     return [
         f"{c.bundle} on {c.device}, {c.threads} thread{'s' * (c.threads > 1)}, {c.kbps:g} kbps",
         f"offline      encode {c.encode_speed:.0f} × real time, decode {c.decode_speed:.0f} × real time",
+        "files        encode "
+        + ", ".join(f"{speed:.0f} × ({effort})" for effort, speed in c.file_encode_speeds.items())
+        + f", decode {c.file_decode_speed:.0f} × real time",
         f"one frame    encode + decode, of {c.frame_ms:.1f} ms: "
         f"hot p50 {c.hot.p50:.2f} ms, p99 {c.hot.p99:.2f} ms; paced p50 {c.paced.p50:.2f} ms, p99 {c.paced.p99:.2f} ms",
         *(

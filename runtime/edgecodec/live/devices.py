@@ -25,7 +25,9 @@ Kind = Literal["input", "output"]
 LATENCY = 0.04  # seconds that each stream is asked to buffer
 _AHEAD = 2 / 75  # seconds of silence before the first sound, besides the block that is being filled
 _SHORTEST = 0.01  # seconds; shorter frames come several to a block
-_WARM_UP = 8  # blocks that a microphone is read before the first that counts: the first ones come in bursts
+# Blocks that a microphone is read before the first that counts, and the most that each lasts: the first ones come in
+# bursts. Of a codec whose frames last a second, whole blocks would look like a microphone that does not answer.
+_WARM_UP, _WARM_UP_SECONDS = 8, 0.02
 _CLOSING = 1.0  # seconds that a device may take to close
 _GONE = ", it or the sound server is gone"
 _HEADPHONES = ("headphone", "headset", "earphone", "earbud", "airpod", "buds", "handset")
@@ -146,7 +148,7 @@ class Microphone:
         with _refusals(f"the microphone {self.name!r} failed{_GONE}"):
             self._stream.start()
             for _ in range(_WARM_UP):
-                self._stream.read(self._block)
+                self._stream.read(min(self._block, round(_WARM_UP_SECONDS * self.rate)))
 
     def read(self) -> NDArray[np.float32]:
         """The next block [samples], as soon as it is there.
