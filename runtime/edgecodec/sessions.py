@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Device = Literal["cpu", "cuda", "auto"]
+_Floats = NDArray[np.float32]
 _Value = tuple[str, tuple[int | None, ...]]  # type and shape of an input or output, None for any length
 
 _OUTPUTS = {
@@ -65,14 +66,8 @@ class Sessions:
             self._start(bundle, threads)
 
     def encode(
-        self,
-        audio: NDArray[np.float32],
-        state: NDArray[np.float32],
-        n_stages: int,
-        *,
-        paths: int = 0,
-        last: bool = False,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        self, audio: _Floats, state: _Floats, n_stages: int, *, paths: int = 0, last: bool = False
+    ) -> tuple[NDArray[np.int64], _Floats]:
         """Audio [B, C, frame_size * T] after what `state` [B, Se] remembers, to codes [B, lines, T] and the next state.
 
         Where the encoder looks ahead, the first call holds that many frames of codes back, and the `last` one gives
@@ -85,9 +80,7 @@ class Sessions:
             codes.append(self.quantize(latents, n_stages, paths))
         return codes[0] if len(codes) == 1 else np.concatenate(codes, axis=2), state
 
-    def decode(
-        self, codes: NDArray[np.int64], state: NDArray[np.float32], *, last: bool = False
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def decode(self, codes: NDArray[np.int64], state: _Floats, *, last: bool = False) -> tuple[_Floats, _Floats]:
         """Codes [B, lines, T], already checked, to audio [B, C, frame_size * T] and the next state, as `encode`."""
         audio = []
         for first, end, is_last in self._blocks("decoder", len(codes), codes.shape[2], last):
@@ -95,9 +88,7 @@ class Sessions:
             audio.append(block)
         return audio[0] if len(audio) == 1 else np.concatenate(audio, axis=2), state
 
-    def analyze(
-        self, audio: NDArray[np.float32], state: NDArray[np.float32], *, last: bool = False
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def analyze(self, audio: _Floats, state: _Floats, *, last: bool = False) -> tuple[_Floats, _Floats]:
         """Audio [B, C, frame_size * T] to latents [B, T, D] and the next state, as `encode`."""
         size, latents = self.manifest.frame_size, []
         for first, end, is_last in self._blocks("encoder", len(audio), audio.shape[2] // size, last):
@@ -107,7 +98,7 @@ class Sessions:
             return np.zeros((len(audio), 0, self.manifest.latent_dim), np.float32), state
         return latents[0] if len(latents) == 1 else np.concatenate(latents, axis=1), state
 
-    def quantize(self, latents: NDArray[np.float32], n_stages: int, paths: int = 0) -> NDArray[np.int64]:
+    def quantize(self, latents: _Floats, n_stages: int, paths: int = 0) -> NDArray[np.int64]:
         """Codes [B, lines, T] of latents [B, T, D], in one call.
 
         The search follows `paths` after every stage, 1..max_paths; 0: those that the bundle was made for.
@@ -123,10 +114,10 @@ class Sessions:
             counts["paths"] = np.array(paths, np.int64)
         return counts
 
-    def latents(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    def latents(self, codes: NDArray[np.int64]) -> _Floats:
         """Latents [B, T, D] of codes [B, lines, T], already checked; frames of as many stages go together."""
         if not (codes[:, -1] < 0).any():
-            latents: NDArray[np.float32] = self._run("quantizer_decode", codes=codes)[0]
+            latents: _Floats = self._run("quantizer_decode", codes=codes)[0]
             return latents
         layout = self.manifest.layout
         counts = layout.counts(codes)
@@ -136,9 +127,7 @@ class Sessions:
             latents[counts == stages] = self._run("quantizer_decode", codes=np.ascontiguousarray(lines.T[None]))[0][0]
         return latents
 
-    def synthesize(
-        self, latents: NDArray[np.float32], state: NDArray[np.float32], *, last: bool = False
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def synthesize(self, latents: _Floats, state: _Floats, *, last: bool = False) -> tuple[_Floats, _Floats]:
         """Latents [B, T, D] to audio [B, C, frame_size * T] and the next state, as `encode`."""
         audio = []
         for first, end, is_last in self._blocks("decoder", len(latents), latents.shape[1], last):
@@ -148,7 +137,7 @@ class Sessions:
             return np.zeros((len(latents), self.manifest.channels, 0), np.float32), state
         return audio[0] if len(audio) == 1 else np.concatenate(audio, axis=2), state
 
-    def zero_state(self, graph: Literal["encoder", "decoder"], batch: int) -> NDArray[np.float32]:
+    def zero_state(self, graph: Literal["encoder", "decoder"], batch: int) -> _Floats:
         """The state before the first frame."""
         return np.zeros((batch, getattr(self.manifest.state, graph)), np.float32)
 
@@ -182,8 +171,8 @@ class Sessions:
         self,
         graph: Literal["encoder", "decoder"],
         source: str,
-        x: NDArray[np.float32],
-        state: NDArray[np.float32],
+        x: _Floats,
+        state: _Floats,
         last: bool,
     ) -> list[Any]:
         """One call of a graph with a state."""
@@ -229,7 +218,7 @@ class Sessions:
         _check_signature(session, name, bundle.manifest, str(where))
         return session
 
-    def _checked_run(self, bundle: Bundle) -> NDArray[np.float32]:
+    def _checked_run(self, bundle: Bundle) -> _Floats:
         """The least stream through the whole chain: shapes that no declaration shows, and codes in range.
 
         Returns the decoded latents [1, T, D] of silence.

@@ -128,7 +128,9 @@ def check_readme(ran: Ran) -> None:
 
 def check_evaluation(ran: Ran) -> None:
     table, beside = ran.said.values()
-    assert [line.split()[1] for line in table.splitlines()[2:]] == ["1.5", "3", "6", "12"]
+    rows = [line.strip("| ").split("|") for line in table.splitlines()[2:]]
+    assert [row[0].strip() for row in rows] == 4 * ["speech"] + 4 * ["speech, files"]
+    assert [row[1].strip() for row in rows[:4]] == ["1.5", "3", "6", "12"]
     assert {"speech", "Opus"} <= {line.split()[1] for line in beside.splitlines()[2:]}
     assert (ran.folder / "report.html").read_text().startswith("<!doctype html>")
     picture = ElementTree.parse(ran.folder / "rate_distortion.svg").getroot()

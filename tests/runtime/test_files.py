@@ -117,7 +117,7 @@ def test_a_pipe_of_unknown_length(run, tiny: Path, clip: Path) -> None:
 
 def test_overhead_is_small_and_a_chunk_is_a_second_at_most(run, tiny: Path, tmp_path: Path, voice) -> None:
     soundfile.write(tmp_path / "in.wav", voice(80000), 8000)
-    report = json.loads(encode(run, tiny, "in.wav", "out.edgc", "-b", 6, "--json").stdout)
+    report = json.loads(encode(run, tiny, "in.wav", "out.edgc", "-b", 6, "--cbr", "--json").stdout)
     assert report["payload_kbps"] == pytest.approx(6, rel=0.001)
     assert report["file_kbps"] < 1.04 * report["payload_kbps"]
     facts = json.loads(run("info", "out.edgc", "--json").stdout)
@@ -476,7 +476,8 @@ def test_a_reader_that_goes_away_ends_a_command_in_silence(sounds: Path, tiny: P
         pipe = "> /dev/null & head -c 100 < fifo > /dev/null" if "fifo" in command else "| head -c 100 > /dev/null"
         status = "wait $!; exit $?" if "fifo" in command else "exit ${PIPESTATUS[0]}"
         done = shell(f'"$EC" {command} --bundle "$TINY" {pipe}; {status}', sounds, tiny)
-        assert (done.returncode, done.stderr) == (141, ""), command
+        told = [line for line in done.stderr.splitlines() if not line.startswith("seconds ")]  # how far it is
+        assert (done.returncode, told) == (141, []), command
 
 
 # --- WAV of more than two gigabytes

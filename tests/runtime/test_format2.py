@@ -137,13 +137,13 @@ def test_calls_of_one_frame(altered: Callable[..., Path], codec, voice, monkeypa
 def test_files(altered: Callable[..., Path], run, voice, tmp_path: Path, seconds: float) -> None:
     folder, samples = altered(STARTING), round(8000 * seconds)
     soundfile.write(tmp_path / "a.wav", voice(samples), 8000, subtype="FLOAT")
-    assert run("encode", "a.wav", "a.edgc", "--bundle", folder).exit_code == 0
+    assert run("encode", "a.wav", "a.edgc", "-q", 3, "--effort", "live", "--bundle", folder).exit_code == 0
     result = run("decode", "a.edgc", "b.wav", "--bundle", folder)
     assert result.exit_code == 0, result.output
     held = edgecodec.load(folder)
     audio, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
     decoded, _ = soundfile.read(tmp_path / "b.wav", dtype="float32")
-    assert np.abs(decoded - held.decode(held.encode(audio), samples=samples)[0, 0]).max() < 1e-4
+    assert np.abs(decoded - held.decode(held.encode(audio, stages=3), samples=samples)[0, 0]).max() < 1e-4
 
 
 # The wide bundle: 2 channels a stream, lookahead of 1 frame and 5 samples, first calls of 2 and 3 frames, 1 + 9 lines.
