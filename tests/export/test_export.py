@@ -70,7 +70,9 @@ def test_whole_command(exported_fp16: tuple[Path, dict[str, Any]], checkpoint: P
     assert report["manifest"] == manifest
     assert (report["bundle"], report["bytes"]) == (str(target), sum(f.stat().st_size for f in target.iterdir()))
     assert (manifest["name"], manifest["precision"]) == ("er", "fp16-storage")
-    assert [(row["kind"], row["clips"], row["kbps"]) for row in manifest["quality"]] == [("speech", 1, 3.0)]
+    fixed, files = manifest["quality"]
+    assert (fixed["kind"], fixed["clips"], fixed["kbps"], fixed["stages"]) == ("speech", 1, 3.0, 3)
+    assert (files["clips"], files["stages"]) == (1, None) and files["kbps"] == pytest.approx(3.0, rel=0.05)
     card = (target / "MODEL_CARD.md").read_text()
     assert "- singing" in card and "- A. Singer (CC BY)" in card and "PESQ-WB" in card
     assert invoke("verify", target).exit_code == 0

@@ -145,7 +145,7 @@ def test_usage_errors_exit_2(run, tiny: Path, clip: Path, tmp_path: Path) -> Non
         assert run(*args).exit_code == 2
     result = run("encode", clip, "out.edgc", "--bundle", tiny, "-b", 50)
     assert result.exit_code == 2
-    assert result.stderr == "edgecodec: tiny cannot do 5 kbps; possible: 2, 4, 6, 8 kbps\n"
+    assert result.stderr == "edgecodec: tiny cannot do 50 kbps; possible: 2 to 8\n"
     assert run("encode", clip, "out.edgc", "--bundle", tiny, "-b", 6, "-q", 3).exit_code == 2
     assert run("encode", clip, "out.edgc", "--bundle", tiny, "-q", 5).exit_code == 2
     assert run("encode", clip, "out.edgc", "--bundle", tiny, "--device", "tpu").exit_code == 2
