@@ -32,7 +32,7 @@ def test_the_wheel_is_light_and_holds_the_bundle(wheel: Path) -> None:
     bundle = "edgecodec_models/speech/"
     for name in ("manifest.json", "encoder.onnx", "quantizer_encode.onnx", "quantizer_decode.onnx", "decoder.onnx"):
         assert bundle + name in names
-    for name in ("golden.npz", "MODEL_CARD.md", "LICENSE"):
+    for name in ("golden.npz", "entropy.npz", "MODEL_CARD.md", "LICENSE"):
         assert bundle + name in names
     assert "edgecodec/py.typed" in names
     assert not [name for name in names if "checkpoint" in name and name.endswith(".safetensors")]

@@ -140,5 +140,7 @@ def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
         "precision": m.precision,
         "opset": m.opset,
         "graph_bytes": sum(len(graph) for graph in bundle.graphs.values()),
+        "entropy_bytes": 0 if m.entropy is None else m.entropy.bytes,
+        "entropy_saving": m.training.get("entropy", {}).get("saved"),  # share of the bits, by stages
         "quality": m.quality,
     }
