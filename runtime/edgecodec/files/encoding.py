@@ -26,7 +26,7 @@ FILE_WINDOW, PIPE_WINDOW = 30.0, 2.0  # seconds
 
 _PRICES = 0.03, 0.0003  # of quality 0 and 10
 _SLACK = 0.02  # of a bitrate: people round
-_NEAR = 0.01  # of the bits wanted: near enough
+_NEAR = 0.015  # of the bits wanted: near enough
 _TRIES = 3
 _HEAD_BITS = 100  # of a chunk, about
 
