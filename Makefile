@@ -34,8 +34,9 @@ bench: .venv/base         ## speed, latency and memory of the shipped bundle
 published: .venv/published ## published weights against the numbers that transformers tests: downloads about 1.5 GB
 	$(BIN)/python tests/adapters/published.py
 
-adapters: .venv/test      ## speed of adapted codecs at their real sizes, beside the originals in torch
+adapters: .venv/test      ## speed of adapted codecs at their real sizes, beside the originals in torch; all kinds of them
 	OMP_NUM_THREADS=1 $(BIN)/python tests/adapters/speed.py
+	EVERY_KIND=1 $(BIN)/python -m pytest tests/export/test_adapted_bundles.py
 
 clean:
 	rm -rf .venv demo dist build
