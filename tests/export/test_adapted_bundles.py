@@ -153,10 +153,11 @@ def test_files_codes_and_pipes(case: Case, tmp_path: Path) -> None:
     rate = case.codec.sample_rate
     both = np.stack([case.voice(1.0), 0.5 * case.voice(1.0)[::-1]])
     soundfile.write(tmp_path / "a.wav", both.T, rate, subtype="FLOAT")
-    run("encode", tmp_path / "a.wav", tmp_path / "a.edgc", "--bundle", case.bundle)
+    stages = case.codec.max_stages
+    run("encode", tmp_path / "a.wav", tmp_path / "a.edgc", "--bundle", case.bundle, "-q", stages)
     run("decode", tmp_path / "a.edgc", tmp_path / "b.wav", "--bundle", case.bundle)
     decoded, _ = soundfile.read(tmp_path / "b.wav", dtype="float32")
-    expected = case.codec.decode(case.codec.encode(both), samples=rate).reshape(2, rate)
+    expected = case.codec.decode(case.codec.encode(both, stages=stages), samples=rate).reshape(2, rate)
     assert np.abs(decoded.T - np.clip(expected, -1, 1)).max() < 1e-4
     run("codes", tmp_path / "a.edgc", tmp_path / "a.safetensors")
     run("codes", tmp_path / "a.safetensors", tmp_path / "c.edgc", "--bundle", case.bundle)

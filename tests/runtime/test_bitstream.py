@@ -295,4 +295,4 @@ def test_a_file_of_the_first_release(codec: Codec) -> None:
 
 def test_only_packets_go_into_the_first_version() -> None:
     with pytest.raises(BitstreamError, match="version 1 hold packets"):
-        Writer(io.BytesIO(), HEADER).write(Chunk(0, 9, (1,), b"1", told=False, mixed=False))
+        Writer(io.BytesIO(), HEADER).write(Chunk(0, 9, 1, (1,), b"1", told=False, mixed=False))

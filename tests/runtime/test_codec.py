@@ -187,7 +187,9 @@ def test_subnormal_input_is_silence(codec: Codec) -> None:
         (np.zeros((1, 0, 3), np.int64), "shape"),
         (np.zeros((1, 2, 0), np.int64), "shape"),
         (np.full((1, 2, 3), 16), r"0\.\.15"),
-        (np.full((1, 2, 3), -1), r"0\.\.15"),
+        (np.full((1, 2, 3), -1), "not in all"),
+        (np.full((1, 2, 3), -2), r"0\.\.15"),
+        (np.array([[[0, -1], [0, 5]]]), "the last stages"),
         (np.full((1, 2, 3), 2**63, np.uint64), r"0\.\.15"),
     ],
 )
