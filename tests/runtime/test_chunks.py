@@ -96,7 +96,7 @@ BORDERS = START + np.cumsum([0, *SIZES])  # where chunks and the end record begi
 # --- chunks
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     widths=st.sampled_from([(), (1, 2, 4), (3, 3)]),
     side=st.integers(0, 2),
@@ -194,7 +194,7 @@ def test_chunks_that_contradict_the_header(change: dict) -> None:
         HEADER.chunk_format.to_bytes(replace(CHUNKS[0], **change))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=60), st.integers(0xA0, 0xA7))
 def test_bytes_that_are_no_chunk(data: bytes, kind: int) -> None:
     form = HEADER.chunk_format
@@ -352,7 +352,7 @@ def in_order(data: bytes, parts: list[bytes]) -> bool:
     return places == sorted(places) and all(data.count(part) <= 1 for part in parts)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_read_without_surprise(data: bytes, after_header: bool) -> None:
     try:

@@ -64,7 +64,7 @@ def random_codes(layout: Layout, streams: int, stages: int, frames: int, entries
     return layout.cut(codes, counts)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     widths=st.sampled_from([(), (1, 2, 4), (3, 3)]),
     side=st.integers(0, 2),
@@ -124,7 +124,7 @@ def test_any_bytes_give_codes_in_range(data: bytes, mixed: bool) -> None:
     assert coder.layout.counts(codes[0]).min() >= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), max_size=60), st.integers(0, 60))
 def test_the_range_coder_takes_what_the_symbols_weigh(symbols: list[tuple[int, int]], cut: int) -> None:
     """Alphabets of one to five symbols, from even to 1 in 32,768, and a cut anywhere."""
