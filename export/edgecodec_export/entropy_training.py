@@ -18,6 +18,7 @@ from edgecodec.evaluation.clips import Clip
 from edgecodec.layout import Layout
 from edgecodec.progress import Progress, silent
 from edgecodec.sessions import Sessions
+from edgecodec_training.stage_runs import runs_of_counts
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,7 +26,6 @@ from .entropy_network import EntropyConfig, EntropyNetwork
 
 HELD_OUT = 20  # of so many clips one is not learned from, and tells what is saved
 _PACKET_FRAMES = (2, 4, 8)
-_RUN_FRAMES = 6  # mean length of a run of frames with one stage count
 _MEASURED_FRAMES = 6000
 
 Codes = NDArray[np.uint16]  # [lines, T] of one stream
@@ -154,9 +154,7 @@ def _batch(
     windows = np.stack([codes[:, start : start + frames] for start in starts]).astype(np.int64)  # [B, lines, T]
     stages = layout.stages(codes.shape[0])
     middle = 2.0 ** random.uniform(0, np.log2(stages), (count, 1))
-    run = (random.random((count, frames)) < 1 / _RUN_FRAMES).cumsum(axis=1)
-    octaves = np.take_along_axis(random.uniform(-1, 1, (count, frames + 1)), run, axis=1)
-    mixed = np.rint(middle * 2.0**octaves).clip(1, stages)
+    mixed = runs_of_counts(middle, frames, stages, random)
     counts = np.where(random.random((count, 1)) < 0.5, stages, mixed)
     of_stage = [torch.from_numpy(np.ascontiguousarray(_of_stage(windows, layout, s))) for s in range(stages)]
     active = [torch.from_numpy(np.repeat(counts > s, layout.width(s), axis=1)) for s in range(stages)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -45,11 +44,10 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny bundle with an entropy model, which was never trained: sharp, and wrong."""
-    spec = importlib.util.spec_from_file_location("test_code_coder", HERE / "test_code_coder.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    from test_code_coder import npz, random_arrays
+
     folder = Path(shutil.copytree(TINY, tmp_path_factory.mktemp("told") / "bundle"))
-    data = module.npz(module.random_arrays(4, 16, 0))
+    data = npz(random_arrays(4, 16, 0))
     (folder / "entropy.npz").write_bytes(data)
     path = folder / "manifest.json"
     entry = {"file": "entropy.npz", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}

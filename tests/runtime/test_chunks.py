@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,29 +20,11 @@ from edgecodec.layout import Layout
 from edgecodec.packets import SEQUENCE_MODULUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_bitstream import HEADER as FIRST
+from test_bitstream import written as written_file
+from test_code_coder import random_arrays, random_codes
 
-
-def _neighbour(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-random_arrays, random_codes = (getattr(_neighbour("test_code_coder"), f"random_{what}") for what in ("arrays", "codes"))
-
-HEADER = Header(
-    fingerprint=b"12345678",
-    bundle="tiny",
-    codec_rate=8000,
-    frame_size=16,
-    sample_rate=8000,
-    channels=2,
-    stages=3,
-    code_bits=4,
-    frames_per_packet=6,
-    model=b"abcdefgh",
-)
+HEADER = replace(FIRST, stages=3, code_bits=4, frames_per_packet=6, model=b"abcdefgh", version=2)
 MODEL = EntropyModel(random_arrays(3, 16, 0))
 CODER = ChunkCoder(HEADER, MODEL)
 COUNT = 6
@@ -57,13 +37,7 @@ def some_packets(count: int = COUNT, last_frames: int = 4) -> list[Packet]:
 
 
 def written(chunks: list[Chunk], samples: int = 500, header: Header = HEADER) -> bytes:
-    file = io.BytesIO()
-    with Writer(file, header) as writer:
-        for chunk in chunks:
-            writer.write(chunk)
-        writer.samples = samples
-    assert writer.bytes == len(file.getvalue())
-    return file.getvalue()
+    return written_file(chunks, samples, header)
 
 
 class Pipe:

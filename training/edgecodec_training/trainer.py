@@ -26,9 +26,8 @@ from .distributed import Ranks, launch
 from .ledger import LegEntry
 from .losses import ReconstructionLoss
 from .model import CodecModel
+from .stage_runs import runs_of_counts
 from .streamed_data import open_batches
-
-_RUN_FRAMES = 6  # mean length of a run of frames with one stage count, as variable rate makes them
 
 TRAINING_STATE = ("model.", "discriminators.", "balancer.", "adam.codec.", "adam.discriminators.", "updates")
 
@@ -48,9 +47,7 @@ def stage_counts(config: Config, step: int, frames: int) -> Tensor:
     quantizer, batch = config.model.quantizer, config.run.batch_size
     random = np.random.default_rng([config.run.seed, step, 1])
     counts = np.repeat(random.choice(quantizer.dropout_stages, size=(batch, 1)), frames, axis=1)
-    run = (random.random((batch, frames)) < 1 / _RUN_FRAMES).cumsum(axis=1)  # the number of each frame's run
-    octaves = np.take_along_axis(random.uniform(-1, 1, (batch, frames + 1)), run, axis=1)
-    mixed = np.rint(counts * 2.0**octaves).clip(1, quantizer.max_stages).astype(np.int64)
+    mixed = runs_of_counts(counts[:, :1], frames, quantizer.max_stages, random)
     is_mixed = random.random((batch, 1)) < quantizer.dropout_mixed
     return torch.from_numpy(np.where(is_mixed, mixed, counts))
 
