@@ -52,7 +52,7 @@ class Rate:
         """What options ask for: with none of them 6 kbps, or all stages where that is too much.
 
         `bitrate`: kbps of each stream, the mean of what is written, or with `constant` that of fixed-width codes of as
-        many stages in every frame. `quality`: 0 to 10, from one price to another; each step costs a third more.
+        many stages in every frame. `quality`: 0 to 10, from one price to another; each step costs a quarter more.
 
         Raises:
             BitrateError: contradictions, or what this codec does not offer.
