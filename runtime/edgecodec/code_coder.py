@@ -55,14 +55,23 @@ class CodeCoder:
     def encode_all(self, codes: _Ints, most: int = 0) -> list[Coded]:
         """The same of several, [N, streams, lines, T], in one go; each has as many stages as one of its frames."""
         items, streams, lines, frames = codes.shape
+        counts = self.layout.counts(codes.reshape(items * streams, lines, frames)).reshape(items, streams, frames)
+        coders = [RangeEncoder() for _ in range(items)]
+        for coder, each in zip(coders, counts, strict=True):
+            n = int(each.max())
+            if (each < n).any():
+                encode_counts(coder, each, most or n)
+        self.tell(coders, codes)
+        return [Coded(data, tuple(marks)) for data, marks in (coder.finish() for coder in coders)]
+
+    def tell(self, coders: Sequence[RangeEncoder], codes: _Ints) -> None:
+        """Codes [N, streams, lines, T], each item to its coder, without the counts; ends of its stages are marked."""
+        items, streams, lines, frames = codes.shape
         rows, layout = codes.reshape(items * streams, lines, frames), self.layout
         counts = layout.counts(rows)
         stages = counts.reshape(items, -1).max(axis=1)
-        coders = [RangeEncoder() for _ in range(items)]
-        for coder, own, each, n in zip(coders, codes, counts.reshape(items, streams, frames), stages, strict=True):
-            if (each < n).any():
-                _encode(coder, *_intervals(_count_tables(each, most or int(n)), each.ravel() - 1))
-            if layout.side:
+        if layout.side:
+            for coder, own in zip(coders, codes, strict=True):
                 side = own[:, : layout.side].ravel()
                 _encode(coder, *_intervals(_even(len(side), 1 << SIDE_BITS), side))
         for told in self._told(rows, counts):
@@ -78,7 +87,6 @@ class CodeCoder:
                     own_part = slice(ends[i - 1] if i else 0, ends[i])
                     _encode(coder, starts[own_part], frequencies[own_part])
                     coder.mark()
-        return [Coded(data, tuple(marks)) for data, marks in (coder.finish() for coder in coders)]
 
     def intervals(self, codes: _Ints) -> _Ints:
         """How each code is told, [N, 4], stage by stage, stream by stream: start and frequency of group and member."""
@@ -103,16 +111,21 @@ class CodeCoder:
         Any bytes give codes in range.
         """
         coders = [RangeDecoder(body) for body in bodies]
-        rows, layout = len(bodies) * self.streams, self.layout
-        codes = np.full((len(bodies), self.streams, layout.lines(stages), frames), -1, np.int64)
-        counts = np.full((rows, frames), stages)
+        counts = np.full((len(bodies) * self.streams, frames), stages)
         if mixed:
-            told = [_decode_counts(coder, self.streams, frames, most or stages) for coder in coders]
+            told = [decode_counts(coder, self.streams, frames, most or stages) for coder in coders]
             counts = np.minimum(np.concatenate(told), stages)
+        return self.read(coders, counts, stages)
+
+    def read(self, coders: Sequence[RangeDecoder], counts: _Ints, stages: int) -> _Ints:
+        """The codes [N, streams, lines, T] that `tell` told N coders, of known counts [N * streams, T]."""
+        rows, frames = counts.shape
+        layout = self.layout
+        codes = np.full((len(coders), self.streams, layout.lines(stages), frames), -1, np.int64)
         if layout.side:
             numbers = self.streams * layout.side * frames
             side = _decode_each(coders, [numbers] * len(coders), _even(numbers * len(coders), 1 << SIDE_BITS))
-            codes[:, :, : layout.side] = side.reshape(len(bodies), self.streams, layout.side, frames)
+            codes[:, :, : layout.side] = side.reshape(len(coders), self.streams, layout.side, frames)
         context = _Context(self.model, rows)
         for stage in range(stages):
             width = layout.width(stage)
@@ -125,13 +138,13 @@ class CodeCoder:
                     self._decode_steps(stage, context, (row, np.full(len(row), step)), coders, found)
             else:
                 self._decode_steps(stage, context, np.nonzero(active), coders, found)
-            lines = found.reshape(len(bodies), self.streams, frames, width).swapaxes(2, 3)
+            lines = found.reshape(len(coders), self.streams, frames, width).swapaxes(2, 3)
             codes[:, :, layout.lines(stage) : layout.lines(stage + 1)] = lines
         return codes
 
     def counts(self, body: bytes, frames: int, most: int) -> _Ints:
         """Only the stage counts [streams, frames] of a body in which they differ."""
-        return _decode_counts(RangeDecoder(body), self.streams, frames, most)
+        return decode_counts(RangeDecoder(body), self.streams, frames, most)
 
     def _decode_steps(
         self, stage: int, context: _Context, where: _Where, coders: Sequence[RangeDecoder], found: _Ints
@@ -216,6 +229,21 @@ class _Context:
         return within
 
 
+def encode_counts(coder: RangeEncoder, counts: _Ints, most: int) -> None:
+    """Stage counts [streams, T] of 1 to `most`."""
+    _encode(coder, *_intervals(_count_tables(counts, most), counts.ravel() - 1))
+
+
+def decode_counts(coder: RangeDecoder, streams: int, frames: int, most: int) -> _Ints:
+    """The counts [streams, frames] that `encode_counts` told."""
+    flat, counts = _flat(_count_table(most)), np.empty((streams, frames), np.int64)
+    for row in counts:
+        last = most
+        for t in range(frames):
+            row[t] = last = coder.decode(flat, most + 1, last - 1, 1)[0] + 1
+    return counts
+
+
 def _count_tables(counts: _Ints, most: int) -> _Ints:
     """Tables [streams * T, most + 1] of the counts, each likelier the nearer it is to the one before."""
     before = np.concatenate([np.full((len(counts), 1), most), counts[:, :-1]], axis=1).ravel()
@@ -227,16 +255,6 @@ def _count_table(most: int) -> _Ints:
     """Tables [most, most + 1] of the count of a frame, after each count of the frame before."""
     apart = np.abs(np.arange(most)[:, None] - np.arange(most))
     return tables((-_COUNT_FALL * apart).astype(np.float32))
-
-
-def _decode_counts(coder: RangeDecoder, streams: int, frames: int, most: int) -> _Ints:
-    """Counts [streams, frames]."""
-    flat, counts = _flat(_count_table(most)), np.empty((streams, frames), np.int64)
-    for row in counts:
-        last = most
-        for t in range(frames):
-            row[t] = last = coder.decode(flat, most + 1, last - 1, 1)[0] + 1
-    return counts
 
 
 def _even(rows: int, symbols: int) -> _Ints:
