@@ -12,7 +12,7 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from .entropy_model import Predictor, read_entropy_model
+from .entropy_model import NO_MODEL, Predictor, read_entropy_model
 from .errors import BundleError
 from .manifest import FORMAT_VERSION, GRAPHS, FileEntry, Manifest
 
@@ -47,6 +47,12 @@ class Bundle:
         """8 bytes that name this codec in files: of SHA-256 over the four graphs' digests."""
         digests = (getattr(self.manifest.graphs, name).sha256 for name in GRAPHS)
         return hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in digests)).digest()[:8]
+
+    @property
+    def model_fingerprint(self) -> bytes:
+        """8 bytes that name the entropy model, zeros where there is none."""
+        entropy = self.manifest.entropy
+        return NO_MODEL if entropy is None else bytes.fromhex(entropy.sha256)[:8]
 
     def golden(self) -> bytes:
         """The checked bytes of the golden vectors."""

@@ -229,6 +229,16 @@ class _Context:
         return within
 
 
+def tell_one(coder: RangeEncoder, symbol: int, alphabet: int) -> None:
+    """One of so many symbols, all about as likely."""
+    _encode(coder, *_intervals(_even_table(alphabet), np.array([symbol])))
+
+
+def read_one(coder: RangeDecoder, alphabet: int) -> int:
+    """The symbol that `tell_one` told."""
+    return coder.decode(_flat(_even_table(alphabet)), alphabet + 1, 0, 1)[0]
+
+
 def encode_counts(coder: RangeEncoder, counts: _Ints, most: int) -> None:
     """Stage counts [streams, T] of 1 to `most`."""
     _encode(coder, *_intervals(_count_tables(counts, most), counts.ravel() - 1))
@@ -271,6 +281,11 @@ def _intervals(tables: _Ints, symbols: _Ints) -> tuple[_Ints, _Ints]:
     rows = np.arange(len(symbols))
     starts = tables[rows, symbols]
     return starts, tables[rows, symbols + 1] - starts
+
+
+def _even_table(symbols: int) -> _Ints:
+    """One table [1, symbols + 1] of symbols that are equally likely, as nearly as whole numbers can."""
+    return tables(np.zeros((1, symbols), np.float32))
 
 
 def _flat(tables: _Ints) -> array[int]:

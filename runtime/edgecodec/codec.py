@@ -14,6 +14,7 @@ from .encoder_stream import EncoderStream
 from .errors import AudioError
 from .latent_stream import LatentStream
 from .manifest import Effort, Manifest
+from .packet_coder import PacketCoder
 from .packets import PacketFormat
 from .samples import as_audio, grouped
 from .sessions import Device, Sessions
@@ -186,8 +187,12 @@ class Codec:
         frames_per_packet: int = 1,
         redundancy: int = 0,
         after_silence: bool = False,
+        variable: bool = False,
     ) -> EncoderStream:
-        """A stream that turns audio blocks of any length into packets; see `EncoderStream`, and `encode` of effort."""
+        """A stream that turns audio blocks of any length into packets; see `EncoderStream`, and `encode` of effort.
+
+        `variable`: frames get as many stages as their sound needs; the mean of the packets' codes is the bitrate.
+        """
         n = self.stages(bitrate=bitrate, stages=stages)
         return EncoderStream(
             self._sessions,
@@ -197,6 +202,7 @@ class Codec:
             frames_per_packet=frames_per_packet,
             redundancy=redundancy,
             after_silence=after_silence,
+            variable=self.variable_rate(channels=channels, effort=effort) if variable else None,
         )
 
     def decoder_stream(self, *, channels: int = 1, after_silence: bool = False) -> DecoderStream:
@@ -214,7 +220,8 @@ class Codec:
     def packet_format(self, *, channels: int = 1) -> PacketFormat:
         """How this codec's packets look as bytes."""
         m = self.manifest
-        return PacketFormat(m.streams(channels), m.quantizer.code_bits, m.layout)
+        coder = PacketCoder(self.code_coder(channels=channels), self.max_stages)
+        return PacketFormat(m.streams(channels), m.quantizer.code_bits, m.layout, coder)
 
     def code_coder(self, *, channels: int = 1) -> CodeCoder:
         """How this codec's codes become few bytes: led by the bundle's entropy model, where it has one."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .chunks import Chunk, ChunkFormat
+from .entropy_model import NO_MODEL
 from .errors import BitstreamError
 from .layout import PLAIN, Layout
 from .packets import Packet, PacketFormat
@@ -23,7 +24,6 @@ MAGIC = b"EDGC"
 VERSION = 2
 MAX_PACKET = 1 << 20  # bytes of payload
 MAX_NAME = 64  # bytes of UTF-8
-NO_MODEL = bytes(8)  # in place of an entropy model's fingerprint
 
 _FOREIGN = {  # first bytes of other codecs' files
     b"ECDC": "an .ecdc file of encodec, whose entropy coder needs that package: decode it there, then encode the audio",

@@ -21,6 +21,8 @@ from .errors import AudioError, BitrateError
 from .packets import MAX_FRAMES, SEQUENCE_MODULUS, Packet
 from .samples import as_audio, check_channels, grouped
 from .sessions import Sessions
+from .variable_encoder import VariableEncoder
+from .variable_rate import VariableRate
 
 
 class EncoderStream:
@@ -32,6 +34,9 @@ class EncoderStream:
     With `after_silence`, the first packets are of the silence that an encoder that looks ahead saw before.
 
     `paths` are those of the search for codes, see `Sessions.quantize`.
+
+    With a `variable` rate, frames get as many stages as their sound needs; the mean of what packets take, once coded,
+    is held at the bitrate of `stages`.
 
     `stages` and `redundancy` may be set at any time and hold from the next packet on.
     """
@@ -46,13 +51,14 @@ class EncoderStream:
         frames_per_packet: int = 1,
         redundancy: int = 0,
         after_silence: bool = False,
+        variable: VariableRate | None = None,
     ) -> None:
         check_channels(channels)
         if not 1 <= frames_per_packet <= MAX_FRAMES:
             raise BitrateError(f"frames_per_packet must be 1 to {MAX_FRAMES}, not {frames_per_packet}")
         self._sessions, self._manifest = sessions, sessions.manifest
         self._channels, self._frames_per_packet = channels, frames_per_packet
-        self._after_silence = after_silence
+        self._after_silence, self._variable = after_silence, variable
         self._nothing = np.zeros((channels, 0), np.float32)
         self._stages, self._paths = stages, paths
         self.redundancy = redundancy
@@ -61,7 +67,12 @@ class EncoderStream:
     def reset(self) -> None:
         """Forget all audio: the next block begins a new stream."""
         m = self._manifest
-        self._encoder = BoundEncoder(self._sessions, m.streams(self._channels), self._frames_per_packet, self._paths)
+        self._encoder: BoundEncoder | VariableEncoder
+        if self._variable is None:
+            frames = self._frames_per_packet
+            self._encoder = BoundEncoder(self._sessions, m.streams(self._channels), frames, self._paths)
+        else:
+            self._encoder = VariableEncoder(self._variable, m.streams(self._channels), self._frames_per_packet)
         self._rest = self._nothing  # samples short of a packet
         self._samples = self._frames = self._sequence = 0  # frames: those that went in
         self._silent_frames = 0
@@ -154,7 +165,8 @@ class EncoderStream:
         for own in cut:
             repeated = None
             if self._redundancy and self._previous is not None:
-                repeated = self._previous[:, : layout.lines(self._redundancy)]
+                repeated = layout.trimmed(self._previous[:, : layout.lines(self._redundancy)])
+            own = own if self._variable is None else layout.trimmed(own)
             packets.append(Packet(self._sequence, own, repeated, layout))
             self._previous = own
             self._sequence = (self._sequence + 1) % SEQUENCE_MODULUS

@@ -29,6 +29,7 @@ from .errors import BitstreamError, BundleError
 from .npz import read_npz
 from .range_coder import TOTAL
 
+NO_MODEL = bytes(8)  # in place of an entropy model's fingerprint
 MAX_BYTES = 64 << 20
 MAX_REACH = 8  # steps before or after
 MAX_SHIFT = 24

@@ -64,5 +64,11 @@ class Layout:
         kept = np.concatenate([np.full(self.side, -1), stage_of_line])[:, None] < counts[:, None]
         return np.where(kept, codes, MISSING)
 
+    def trimmed(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Codes [B, lines, T] without the lines of stages that no frame has."""
+        if (codes[:, -1] >= 0).any():
+            return codes
+        return codes[:, : self.lines(int(self.counts(codes).max()))]
+
 
 PLAIN = Layout()

@@ -68,6 +68,11 @@ class RangeDecoder:
         self._data, self._next = data, 4
         self._code, self._range = int.from_bytes(data[:4].ljust(4, b"\0"), "big"), _TOP
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether no byte is left; the symbols of whole bytes take all of them."""
+        return self._next >= len(self._data)
+
     def decode(self, tables: array[int], size: int, first: int, count: int) -> list[int]:
         """The next symbols, one for each of `count` tables of `size` numbers that lie side by side, from `first` on.
 

@@ -70,15 +70,25 @@ class VariableRate:
 
     def costs(self, latents: NDArray[np.float32], chunk_frames: int) -> Costs:
         """The costs of latents [B, T, D], whose codes are told in chunks of so many frames."""
+        codes, errors = self._searched(latents)
+        return Costs(errors, self.bits(codes, chunk_frames).cumsum(axis=1), codes)
+
+    def even_costs(self, latents: NDArray[np.float32]) -> Costs:
+        """The costs of latents [B, T, D] where all codes take their bits: less work, and almost the same choice."""
+        m = self.sessions.manifest
+        codes, errors = self._searched(latents)
+        bits = [float(m.layout.codes(n) * m.quantizer.code_bits) for n in range(1, m.quantizer.max_stages + 1)]
+        return Costs(errors, np.array(bits)[:, None], codes)
+
+    def _searched(self, latents: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Codes of all stages, and the error after each, [B, stages, T]."""
         layout, stages = self.sessions.manifest.layout, self.sessions.manifest.quantizer.max_stages
         codes = self._quantized(latents, stages, 0)
         errors = [
             np.square(self.sessions.latents(codes[:, : layout.lines(n)]) - latents).sum(axis=2)
             for n in range(1, stages + 1)
         ]
-        bits = self.bits(codes, chunk_frames)
-        relative = np.stack(errors, axis=1, dtype=np.float64) / self.spread
-        return Costs(relative, bits.cumsum(axis=1), codes)
+        return codes, np.stack(errors, axis=1, dtype=np.float64) / self.spread
 
     def bits(self, codes: NDArray[np.int64], chunk_frames: int) -> NDArray[np.float64]:
         """Bits [B, stages, T] of codes [B, lines, T], all whole chunks in one go."""

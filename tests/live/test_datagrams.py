@@ -6,11 +6,13 @@ import contextlib
 import socket
 import struct
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import edgecodec
 import numpy as np
 import pytest
+import soundfile
 from edgecodec import BitstreamError, Packet
 from edgecodec.errors import NetworkError
 from edgecodec.live.endpoints import FileSink
@@ -45,9 +47,7 @@ def test_a_receiver_survives_any_datagram(codec: edgecodec.Codec, data: st.DataO
     """Whole ones, spoiled ones and noise, in any order, from the right sender and from another."""
     m = codec.manifest
     frames = -(-8 // m.quantizer.code_bits)
-    stream = Announcement(
-        9, codec.fingerprint, m.name, m.sample_rate, m.frame_size, frames, m.quantizer.code_bits, codec.max_stages
-    )
+    stream = Announcement.of(codec, 9, frames)
     codes = np.zeros((1, 1, frames), np.int64)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         receiver = Receiver(codec, sock, FileSink("/dev/null", codec.sample_rate))
@@ -77,9 +77,7 @@ def test_reports_go_on_counting_losses_after_a_jump(codec: edgecodec.Codec) -> N
     """Three seconds in which nothing came through, and a network that loses every fifth packet before and after."""
     m = codec.manifest
     frames = -(-8 // m.quantizer.code_bits)
-    stream = Announcement(
-        9, codec.fingerprint, m.name, m.sample_rate, m.frame_size, frames, m.quantizer.code_bits, codec.max_stages
-    )
+    stream = Announcement.of(codec, 9, frames)
     codes = np.zeros((1, 1, frames), np.int64)
     second = round(1 / stream.packet_seconds)
     numbers = [n for n in range(12 * second) if not 4 * second <= n < 7 * second]
@@ -119,6 +117,43 @@ def test_audio_packets_say_all_in_twelve_bytes(stages: int, redundancy: int) -> 
     back = FACTS.packet(found)
     assert np.array_equal(back.codes, codes)
     assert previous is None if back.previous is None else np.array_equal(back.previous, previous)
+
+
+@pytest.mark.parametrize("redundancy", [0, 2])
+def test_coded_packets_say_their_stages_themselves(codec: edgecodec.Codec, redundancy: int) -> None:
+    stream = Announcement.of(codec, 7, 4)
+    audio = soundfile.read(Path(__file__).parents[1] / "audio" / "speech_es.flac", dtype="float32")[0]
+    encoder = codec.encoder_stream(stages=4, frames_per_packet=4, redundancy=redundancy, variable=True)
+    for number, packet in enumerate(encoder.push(audio[:24000])):
+        found = parse(stream.datagram(packet, number))
+        assert found.coded
+        assert found.redundancy == packet.repeated_stages
+        back = stream.packet(found)
+        assert np.array_equal(back.codes, packet.codes)
+        assert packet.previous is None if back.previous is None else np.array_equal(back.previous, packet.previous)
+        with pytest.raises(BitstreamError, match="coded"):
+            FACTS.packet(found)
+
+
+def test_another_entropy_model_is_refused_by_name(codec: edgecodec.Codec) -> None:
+    stream = replace(Announcement.of(codec, 7, 4), model=b"another1")
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        receiving_socket("127.0.0.1", free_port(), 5.0) as sender,
+    ):
+        receiver = Receiver(codec, sock, FileSink("/dev/null", codec.sample_rate))
+        receiver._take_in(stream.to_bytes(), sender.getsockname(), 0.0)
+        answer = parse(sender.recv(2048))
+    assert isinstance(answer, Goodbye)
+    assert f"entropy model {b'another1'.hex()}" in answer.reason
+    assert receiver.snapshot().datagrams.refused == 1
+
+
+def test_announcements_of_versions_without_an_entropy_model() -> None:
+    data = FACTS.to_bytes()
+    body = data[8 : 30 + len(FACTS.bundle)]  # what follows is the model, and padding
+    body += bytes(-len(body) % 4)
+    assert parse(data[:2] + struct.pack(">H", 1 + len(body) // 4) + data[4:8] + body) == FACTS
 
 
 class Silence:

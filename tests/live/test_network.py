@@ -16,7 +16,7 @@ import soundfile
 from edgecodec.live.endpoints import FileSink, FileSource
 from edgecodec.live.priority import realtime_priority
 from edgecodec.network.receiver import Receiver
-from edgecodec.network.rtp import MAX_DATAGRAM, Goodbye
+from edgecodec.network.rtp import MAX_DATAGRAM, Announcement, Goodbye, parse
 from edgecodec.network.sender import Sender
 from edgecodec.network.sockets import receiving_socket, sending_socket
 from rig import free_port, is_audio, matched, speech
@@ -182,11 +182,12 @@ def test_garbage_in_between_changes_nothing(codec: edgecodec.Codec, tmp_path: Pa
 
 
 def test_the_bitrate_changes_on_the_run(codec: edgecodec.Codec, tmp_path: Path) -> None:
-    sizes: set[int] = set()
+    counts: set[int] = set()
+    stream = Announcement.of(codec, 0, 2)
 
     def network(data: bytes, index: int) -> list[bytes]:
         if is_audio(data):
-            sizes.add(len(data))
+            counts.add(stream.packet(parse(data)).stages)
         return [data]
 
     def cue(sender: Sender) -> None:
@@ -196,10 +197,33 @@ def test_the_bitrate_changes_on_the_run(codec: edgecodec.Codec, tmp_path: Path) 
         assert sender.stages == 1
 
     found, _ = Pair(codec, tmp_path, 3).run(network, cue)
-    assert len(sizes) == 3
+    assert counts == {1, 2, codec.max_stages}
     assert found["received"].stages == 1
     assert found["received"].datagrams.garbage == 0
     assert found["received"].packets.received == found["sent"].packets
+
+
+def test_a_variable_rate_that_repeats(codec: edgecodec.Codec, tmp_path: Path) -> None:
+    """Coded packets of frames of unequal stage counts, one in eight lost."""
+    coded: list[bool] = []
+
+    def lossy(data: bytes, index: int) -> list[bytes]:
+        if not is_audio(data):
+            return [data]
+        coded.append(parse(data).coded)
+        return [] if len(coded) % 8 == 3 else [data]
+
+    pair = Pair(codec, tmp_path, 6, stages=4, frames_per_packet=4, redundancy=2, variable=True)
+    found, played = pair.run(lossy)
+    sent, received = found["sent"], found["received"]
+    assert all(coded)
+    assert received.datagrams.garbage == received.datagrams.foreign == 0
+    assert received.recovered >= 0.8 * len(coded) / 8 - 1
+    assert received.redundancy in (1, 2)
+    assert 2.7 <= sent.kbps <= 4.4  # 3 of its own, and what repeats; 4.5 at fixed width
+    assert received.kbps == pytest.approx(sent.kbps, rel=0.1)
+    offline = codec.decode(codec.encode(pair.audio, stages=4), samples=len(pair.audio))[0, 0]
+    assert matched(offline, played, codec.sample_rate) >= 0.6  # other codes, and losses
 
 
 def test_a_codec_that_looks_ahead(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ..bitstream import Header, Reader
 from ..bundle import Bundle, read_bundle
 from ..chunk_coder import ChunkCoder
 from ..chunks import Chunk
-from ..edgc_header import NO_MODEL
+from ..entropy_model import NO_MODEL
 from ..errors import BitstreamError
 from ..packets import Packet
 

@@ -22,6 +22,7 @@ from .options import (
     SpeakerName,
     Stages,
     Threads,
+    Variable,
     load_codec,
     say,
 )
@@ -56,6 +57,7 @@ def devices(as_json: AsJson = False) -> None:
 
 def live(
     bitrate: Bitrate = None,
+    variable: Variable = False,
     stages: Stages = None,
     microphone: MicrophoneName = None,
     speaker: SpeakerName = None,
@@ -92,11 +94,11 @@ def live(
     codec = load_codec(bundle, device, threads)
     n = codec.stages(bitrate=bitrate, stages=stages)
     if source is None or target is None:
-        check_fitness(codec, n, anyway=anyway)
+        check_fitness(codec, n, variable=variable, anyway=anyway)
     with quiet_libraries(), contextlib.ExitStack() as stack:
         heard = open_source(codec, source, microphone, device_rate, stack)
         played = open_sink(codec, target, speaker, device_rate, stack, force=force)
-        pump = LivePump(codec, heard, played, stages=n, seconds=duration)
+        pump = LivePump(codec, heard, played, stages=n, variable=variable, seconds=duration)
         stack.callback(_end_recording, pump)
         if record is not None:
             pump.recorder = Recorder(record, codec.sample_rate, force=force)
@@ -144,7 +146,9 @@ def _end_recording(pump: LivePump) -> None:
         recorder.close()
 
 
-def check_fitness(codec: Codec, stages: int, *, anyway: bool, encoding: bool = True, decoding: bool = True) -> None:
+def check_fitness(
+    codec: Codec, stages: int, *, anyway: bool, variable: bool = False, encoding: bool = True, decoding: bool = True
+) -> None:
     """Refuse a bundle that is too late or too slow for live sound, or say so and go on.
 
     Raises:
@@ -154,7 +158,8 @@ def check_fitness(codec: Codec, stages: int, *, anyway: bool, encoding: bool = T
     from ..live.priority import realtime_priority
 
     with realtime_priority():  # as live sound has; else other programs make a codec look slow
-        complaint = measure_fitness(codec, stages, encoding=encoding, decoding=decoding).complaint()
+        fitness = measure_fitness(codec, stages, variable=variable, encoding=encoding, decoding=decoding)
+    complaint = fitness.complaint()
     if complaint is None:
         return
     if not anyway:

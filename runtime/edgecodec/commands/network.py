@@ -22,6 +22,7 @@ from .options import (
     SpeakerName,
     Stages,
     Threads,
+    Variable,
     load_codec,
 )
 
@@ -32,6 +33,7 @@ def send(
         str, typer.Option("--input", metavar="mic|FILE", help="Microphone, or audio file in real time; - for stdin.")
     ] = "mic",
     bitrate: Bitrate = None,
+    variable: Variable = False,
     stages: Stages = None,
     redundancy: Annotated[
         int, typer.Option(min=0, help="Stages of the packet before that each packet repeats, against loss.")
@@ -66,12 +68,20 @@ def send(
     host, port = parse_address(address)
     codec = load_codec(bundle, device, threads)
     n = codec.stages(bitrate=bitrate, stages=stages)
-    check_fitness(codec, n, anyway=anyway, decoding=False)
+    check_fitness(codec, n, variable=variable, anyway=anyway, decoding=False)
     with quiet_libraries(), contextlib.ExitStack() as stack:
         sock = stack.enter_context(sending_socket(host, port))
         heard = open_source(codec, None if source == "mic" else source, microphone, device_rate, stack)
         sender = Sender(
-            codec, heard, sock, address, stages=n, frames_per_packet=frames, redundancy=redundancy, seconds=duration
+            codec,
+            heard,
+            sock,
+            address,
+            stages=n,
+            frames_per_packet=frames,
+            redundancy=redundancy,
+            variable=variable,
+            seconds=duration,
         )
 
         def press(key: str) -> None:

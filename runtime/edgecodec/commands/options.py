@@ -33,6 +33,12 @@ MeanBitrate = Annotated[
 Constant = Annotated[
     bool, typer.Option("--cbr/--vbr", help="As many stages in every frame, or (default) as its sound needs.")
 ]
+Variable = Annotated[
+    bool,
+    typer.Option(
+        "--vbr/--cbr", help="In each frame the stages its sound needs, or (default) in all the same; one mean bitrate."
+    ),
+]
 Quality = Annotated[
     float | None, typer.Option("--quality", metavar="0..10", help="Quality, whatever the bitrate, instead of one.")
 ]

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..bitstream import Reader, Writer
 from ..chunk_coder import ChunkCoder
 from ..codec import Codec
-from ..edgc_header import NO_MODEL
+from ..entropy_model import NO_MODEL
 from ..errors import BitstreamError
 from ..layout import MISSING
 from ..npz import read_npz

@@ -14,7 +14,7 @@ from ..bitstream import MAX_PACKET, Header, Reader
 from ..bundle import shipped_bundles
 from ..chunk_coder import ChunkCoder
 from ..codec import Codec, load
-from ..edgc_header import NO_MODEL
+from ..entropy_model import NO_MODEL
 from ..errors import BitstreamError
 from ..sessions import Device
 from .output import OutputFile
@@ -40,14 +40,8 @@ def make_header(codec: Codec, sample_rate: int, channels: int, stages: int) -> H
         frames_per_packet=frames,
         stream_channels=m.channels,
         layout=m.layout,
-        model=model_fingerprint(codec),
+        model=codec.bundle.model_fingerprint,
     )
-
-
-def model_fingerprint(codec: Codec) -> bytes:
-    """8 bytes that name the bundle's entropy model, zeros where it has none."""
-    entropy = codec.manifest.entropy
-    return NO_MODEL if entropy is None else bytes.fromhex(entropy.sha256)[:8]
 
 
 def chunk_coder(codec: Codec, header: Header) -> ChunkCoder:
@@ -67,7 +61,7 @@ def check_header(codec: Codec, header: Header) -> None:
     theirs = (header.codec_rate, header.frame_size, header.code_bits, header.stream_channels, header.layout)
     if theirs != ours or header.stages > codec.max_stages:
         raise BitstreamError(f"the header contradicts bundle {m.name!r}")
-    if header.model not in (NO_MODEL, model_fingerprint(codec)):
+    if header.model not in (NO_MODEL, codec.bundle.model_fingerprint):
         raise BitstreamError(
             f"its codes are told by an entropy model ({header.model.hex()}) that bundle {m.name!r} does not have; "
             "give the bundle that made it with --bundle"

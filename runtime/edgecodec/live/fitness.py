@@ -39,17 +39,20 @@ class Fitness:
         return f"{self.bundle} is not fit for live sound: {' and '.join(wrong)}" if wrong else None
 
 
-def measure_fitness(codec: Codec, stages: int, *, encoding: bool = True, decoding: bool = True) -> Fitness:
+def measure_fitness(
+    codec: Codec, stages: int, *, variable: bool = False, encoding: bool = True, decoding: bool = True
+) -> Fitness:
     """Code a few frames of noise as live sound does; takes about a second at most.
 
     Args:
         codec: whose bundle it is.
         stages: to code with.
+        variable: whether the rate is.
         encoding: whether the command encodes; if not, one frame is encoded, to have one to decode.
         decoding: whether the command decodes.
     """
     m = codec.manifest
-    encoder = codec.encoder_stream(stages=stages, after_silence=True)
+    encoder = codec.encoder_stream(stages=stages, after_silence=True, variable=variable)
     decoder = codec.decoder_stream(after_silence=True) if decoding else None
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, (_FRAMES + 1, codec.frame_size))
     packets: list[Packet] = []

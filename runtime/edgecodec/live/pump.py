@@ -66,16 +66,26 @@ class LivePump(EncodingWorker):
         source: mono sound at the codec's rate.
         sink: likewise.
         stages: at the start.
+        variable: frames get as many stages as their sound needs; their mean bitrate is that of `stages`.
         seconds: of sound, after which it ends; None for no end.
     """
 
-    def __init__(self, codec: Codec, source: Source, sink: Sink, *, stages: int, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        source: Source,
+        sink: Sink,
+        *,
+        stages: int,
+        variable: bool = False,
+        seconds: float | None = None,
+    ) -> None:
         super().__init__(codec, seconds, stages, codec.max_stages)
         self._source, self._sink = source, sink
         self.bypass = False
         self.recorder: Recorder | None = None
         self._encoder, self._decoder = (
-            codec.encoder_stream(stages=stages, after_silence=True),
+            codec.encoder_stream(stages=stages, after_silence=True, variable=variable),
             codec.decoder_stream(after_silence=True),
         )
         self._dry = np.zeros(self._decoder.delay, np.float32)  # the input, as late as the codec's output

@@ -52,7 +52,7 @@ class ReceiveSnapshot:
     seconds: float  # of sound
     stages: int
     redundancy: int
-    kbps: float
+    kbps: float  # codes alone, as received so far
     played_db: float
     packets: JitterStatistics
     recovered: int  # lost packets that their successor repeated
@@ -90,6 +90,7 @@ class Receiver(LiveWorker):
         self._blend: NDArray[np.float32] | None = None
         self._level, self._decode = Level(), Timings()
         self._stages = self._redundancy = 0
+        self._datagrams = self._payload = 0  # of sound, and the bytes of their codes
 
     def run(self, stop: threading.Event) -> None:
         """Until the sender says goodbye, has been silent for 5 s, the time is over, or `stop` is set.
@@ -124,7 +125,7 @@ class Receiver(LiveWorker):
             seconds=self._samples / self._codec.sample_rate,
             stages=self._stages,
             redundancy=self._redundancy,
-            kbps=self._codec.manifest.bitrate(self._stages + self._redundancy),
+            kbps=self._kbps,
             played_db=self._level.db,
             packets=statistics,
             recovered=self._decoder.statistics.recovered,
@@ -134,6 +135,12 @@ class Receiver(LiveWorker):
             underruns=self._sink.underruns,
             notice=self.notice,
         )
+
+    @property
+    def _kbps(self) -> float:
+        if self._stream is None or not self._datagrams:
+            return 0.0
+        return self._payload * 8 / (self._datagrams * self._stream.packet_seconds) / 1000
 
     def _play(self, stop: threading.Event, failures: list[BaseException]) -> None:
         assert self._stream is not None
@@ -218,6 +225,8 @@ class Receiver(LiveWorker):
                 self._codec.check_codes(packet.codes, 1)
                 if packet.previous is not None:
                     self._codec.check_codes(packet.previous, 1)
+                self._datagrams += 1
+                self._payload += len(what.payload)
                 self._put(packet, now)
             elif isinstance(what, Goodbye):
                 self._ended = True
@@ -237,18 +246,18 @@ class Receiver(LiveWorker):
     def _announced(self, stream: Announcement, sender: Address, now: float) -> None:
         m = self._codec.manifest
         if stream.fingerprint != self._codec.fingerprint:
-            self._counters = replace(self._counters, refused=self._counters.refused + 1)
-            theirs = f"{stream.bundle!r} ({stream.fingerprint.hex()})"
+            theirs = f"bundle {stream.bundle!r} ({stream.fingerprint.hex()})"
             ours = f"{m.name!r} ({self._codec.fingerprint.hex()})"
-            self.notice = f"refused {text_of(sender)}: it sends with bundle {theirs}, this is {ours}"
-            if now - self._refused >= _REFUSE:
-                self._refused = now
-                self._reply(Goodbye(stream.stream, f"you send with bundle {theirs}, here is {ours}").to_bytes(), sender)
+            self._refuse(stream, sender, now, theirs, ours)
+            return
+        if stream.model != self._codec.bundle.model_fingerprint:
+            theirs = f"the entropy model {stream.model.hex()}"
+            self._refuse(stream, sender, now, theirs, self._codec.bundle.model_fingerprint.hex())
             return
         facts = (stream.sample_rate, stream.frame_size, stream.code_bits, stream.max_stages)
         if facts != (m.sample_rate, m.frame_size, m.quantizer.code_bits, self._codec.max_stages):
             raise BitstreamError("an announcement that contradicts its bundle")
-        stream = replace(stream, layout=m.layout)
+        stream = replace(stream, layout=m.layout, coder=self._codec.packet_format().coder)
         if self._stream is not None:
             if (stream, sender) != (self._stream, self._sender):
                 self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
@@ -257,6 +266,13 @@ class Receiver(LiveWorker):
             self._sender, self._last, self._reported = sender, now, now
             self._buffer = JitterBuffer(stream.packet_seconds)
             self._stream = stream
+
+    def _refuse(self, stream: Announcement, sender: Address, now: float, theirs: str, ours: str) -> None:
+        self._counters = replace(self._counters, refused=self._counters.refused + 1)
+        self.notice = f"refused {text_of(sender)}: it sends with {theirs}, this is {ours}"
+        if now - self._refused >= _REFUSE:
+            self._refused = now
+            self._reply(Goodbye(stream.stream, f"you send with {theirs}, here is {ours}").to_bytes(), sender)
 
     def _report(self, now: float) -> None:
         assert self._buffer is not None

@@ -1,14 +1,16 @@
 """What two machines send each other: RTP and RTCP datagrams (RFC 3550) on one port (RFC 5761). Numbers are big-endian.
 
     audio         V=2 PT  sequence u16  timestamp u32  stream u32   codes   repeated codes of the packet before
+                  or, with the marker bit, both coded by the entropy model (packet_coder.py)
     announcement  RTCP APP "EDGC"  fingerprint 8  rate u32  frame size u16  frames per packet u8  code bits u8
-                  max stages u8  name length u8  name   (padded to a multiple of 4)
+                  max stages u8  name length u8  name  entropy model 8   (padded to a multiple of 4)
     report        RTCP RR with one block: share and number of packets lost, highest sequence, jitter
     goodbye       RTCP BYE, with a reason where the receiver refuses a stream
 
 RTP's 12 bytes are what a header of our own would need for magic, version, stream, sequence, stage counts and check (UDP
 has a checksum of its own), so RTP costs nothing. An audio packet says no more than it must: payload type 96 + k means
-that k stages of the packet before are repeated, its length gives the stages, and the rest was announced.
+that k stages of the packet before are repeated, its length gives the stages, and the rest was announced. A coded one
+tells its stages itself.
 
 Every number read is checked before it is used; anything else is a BitstreamError.
 """
@@ -19,14 +21,18 @@ import struct
 from dataclasses import dataclass
 
 from ..bitstream import MAX_NAME
+from ..codec import Codec
+from ..entropy_model import NO_MODEL
 from ..errors import BitrateError, BitstreamError
 from ..layout import PLAIN, Layout
+from ..packet_coder import PacketCoder
 from ..packets import Packet, PacketFormat
 
 MAX_DATAGRAM = 1200  # bytes, which no path on the internet fragments
 HEADER_BYTES = 12
 MAX_REDUNDANCY = 31
 _VERSION = 0x80
+_MARKER = 0x80  # of the second byte: the payload is coded
 _FIRST_TYPE = 96  # of RTP's dynamic payload types
 _REPORT, _GOODBYE, _APP = 201, 203, 204
 _AUDIO = struct.Struct(">BBHII")
@@ -39,7 +45,7 @@ _BLOCK = struct.Struct(">IIIIII")
 class Announcement:
     """What a sender says of its stream before and between its packets.
 
-    `layout` is not among the bytes: both ends have it from the bundle, which must be the same.
+    `layout` and `coder` are not among the bytes: both ends have them from the bundle, which must be the same.
     """
 
     stream: int
@@ -50,7 +56,31 @@ class Announcement:
     frames_per_packet: int
     code_bits: int
     max_stages: int
+    model: bytes = NO_MODEL  # fingerprint of the entropy model
     layout: Layout = PLAIN
+    coder: PacketCoder | None = None
+
+    @classmethod
+    def of(cls, codec: Codec, stream: int, frames_per_packet: int) -> Announcement:
+        """Of a stream that a codec makes.
+
+        Raises:
+            BitrateError: packets so short that their length would not tell their stages.
+        """
+        m = codec.manifest
+        return cls(
+            stream,
+            codec.fingerprint,
+            m.name,
+            m.sample_rate,
+            m.frame_size,
+            frames_per_packet,
+            m.quantizer.code_bits,
+            codec.max_stages,
+            codec.bundle.model_fingerprint,
+            m.layout,
+            codec.packet_format().coder,
+        )
 
     def __post_init__(self) -> None:
         if not (
@@ -79,10 +109,10 @@ class Announcement:
     @property
     def format(self) -> PacketFormat:
         """The form of the codes, of one stream."""
-        return PacketFormat(1, self.code_bits, self.layout)
+        return PacketFormat(1, self.code_bits, self.layout, self.coder)
 
     def size(self, stages: int, redundancy: int) -> int:
-        """Bytes of an audio datagram."""
+        """Bytes of an audio datagram, the most: coded ones take fewer, where all frames have as many stages."""
         sizes = (self.format.payload_size(n, self.frames_per_packet) for n in (stages, redundancy) if n)
         return HEADER_BYTES + sum(sizes)
 
@@ -99,7 +129,7 @@ class Announcement:
             self.max_stages,
             len(name),
         )
-        return _control(_APP, 1, self.stream, body + name)
+        return _control(_APP, 1, self.stream, body + name + self.model)
 
     def datagram(self, packet: Packet, number: int) -> bytes:
         """The datagram of a packet of one channel; `number` counts packets from 0, and on where sequences go round.
@@ -107,16 +137,18 @@ class Announcement:
         Raises:
             BitrateError: more than `MAX_DATAGRAM` bytes.
         """
-        repeated = packet.repeated_stages
-        size = self.size(packet.stages, repeated)
-        if size > MAX_DATAGRAM or repeated > MAX_REDUNDANCY:
+        repeated, form = packet.repeated_stages, self.format
+        payload = coded = form.coded(packet)
+        if payload is None:
+            payload = form.pack(packet.codes) + (b"" if packet.previous is None else form.pack(packet.previous))
+        if HEADER_BYTES + len(payload) > MAX_DATAGRAM or repeated > MAX_REDUNDANCY:
             raise BitrateError(
-                f"packets of {size} bytes with {repeated} repeated stages; at most {MAX_DATAGRAM} and {MAX_REDUNDANCY}"
+                f"packets of {HEADER_BYTES + len(payload)} bytes with {repeated} repeated stages; "
+                f"at most {MAX_DATAGRAM} and {MAX_REDUNDANCY}"
             )
+        kind = _FIRST_TYPE + repeated | (_MARKER if coded is not None else 0)
         timestamp = number * self.packet_samples & 0xFFFFFFFF  # of its first sample, from 0
-        head = _AUDIO.pack(_VERSION, _FIRST_TYPE + repeated, packet.sequence, timestamp, self.stream)
-        data = head + self.format.pack(packet.codes)
-        return data if packet.previous is None else data + self.format.pack(packet.previous)
+        return _AUDIO.pack(_VERSION, kind, packet.sequence, timestamp, self.stream) + payload
 
     def packet(self, datagram: AudioDatagram) -> Packet:
         """The packet in an audio datagram of this stream.
@@ -127,6 +159,11 @@ class Announcement:
         form, frames, repeated = self.format, self.frames_per_packet, datagram.redundancy
         if repeated > self.max_stages:
             raise BitstreamError("an audio packet repeats more stages than there are")
+        if datagram.coded:
+            if self.coder is None:
+                raise BitstreamError("an audio packet is coded")
+            own, before = self.coder.decode(datagram.payload, frames, repeated, frames)
+            return Packet(datagram.sequence, own, before, self.layout)
         left = len(datagram.payload) - (form.payload_size(repeated, frames) if repeated else 0)
         stages = next((n for n in range(1, self.max_stages + 1) if form.payload_size(n, frames) == left), 0)
         if not stages:
@@ -144,6 +181,7 @@ class AudioDatagram:
     sequence: int
     timestamp: int
     redundancy: int  # stages of the packet before
+    coded: bool  # by the entropy model
     payload: bytes
 
 
@@ -192,7 +230,7 @@ def parse(data: bytes) -> AudioDatagram | Announcement | Report | Goodbye:
     if len(data) <= HEADER_BYTES or data[0] != _VERSION or repeated < 0:
         raise BitstreamError("not an audio packet")
     _, _, sequence, timestamp, stream = _AUDIO.unpack_from(data)
-    return AudioDatagram(stream, sequence, timestamp, repeated, data[HEADER_BYTES:])
+    return AudioDatagram(stream, sequence, timestamp, repeated, bool(data[1] & _MARKER), data[HEADER_BYTES:])
 
 
 def _parse_control(data: bytes) -> Announcement | Report | Goodbye:
@@ -209,11 +247,13 @@ def _parse_control(data: bytes) -> Announcement | Report | Goodbye:
         return Report(about, (loss >> 24) / 256, loss & 0xFFFFFF, highest, jitter)
     if kind == _APP and len(body) >= _FACTS.size:
         magic, fingerprint, rate, frame_size, frames, bits, stages, length = _FACTS.unpack_from(body)
-        name = body[_FACTS.size : _FACTS.size + length]
+        name, model = body[_FACTS.size : _FACTS.size + length], body[_FACTS.size + length :][: len(NO_MODEL)]
+        if len(model) < len(NO_MODEL):  # of a version that knew of none
+            model = NO_MODEL
         if magic != b"EDGC" or len(name) != length:
             raise BitstreamError("not an announcement")
         try:
-            return Announcement(stream, fingerprint, name.decode(), rate, frame_size, frames, bits, stages)
+            return Announcement(stream, fingerprint, name.decode(), rate, frame_size, frames, bits, stages, model)
         except (UnicodeDecodeError, BitrateError):
             raise BitstreamError("a damaged announcement") from None
     raise BitstreamError("an unknown control packet")

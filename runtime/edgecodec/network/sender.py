@@ -64,6 +64,7 @@ class Sender(EncodingWorker):
         stages: at the start.
         frames_per_packet: more cost fewer header bytes, and buffer longer; None for 20 ms or a little more.
         redundancy: stages of the packet before that each packet repeats.
+        variable: frames get as many stages as their sound needs; their mean bitrate is that of `stages`.
         seconds: of sound, after which it ends.
 
     Raises:
@@ -80,28 +81,20 @@ class Sender(EncodingWorker):
         stages: int,
         frames_per_packet: int | None = None,
         redundancy: int = 0,
+        variable: bool = False,
         seconds: float | None = None,
     ) -> None:
         m = codec.manifest
         frames = frames_per_packet or max(math.ceil(_PACKET * m.frame_rate), math.ceil(8 / m.quantizer.code_bits))
         self._source, self._sock, self._target = source, sock, target
-        self._announcement = Announcement(
-            secrets.randbits(32),
-            codec.fingerprint,
-            m.name,
-            m.sample_rate,
-            m.frame_size,
-            frames,
-            m.quantizer.code_bits,
-            codec.max_stages,
-            m.layout,
-        )
-        if self._announcement.size(stages, redundancy) > MAX_DATAGRAM or redundancy > MAX_REDUNDANCY:
+        self._announcement = Announcement.of(codec, secrets.randbits(32), frames)
+        most = codec.max_stages if variable else stages
+        if self._announcement.size(most, redundancy) > MAX_DATAGRAM or redundancy > MAX_REDUNDANCY:
             raise BitrateError(
-                f"{frames} frames of {stages} + {redundancy} stages make no packet of {MAX_DATAGRAM} bytes"
+                f"{frames} frames of {most} + {redundancy} stages make no packet of {MAX_DATAGRAM} bytes"
             )
         self._encoder = codec.encoder_stream(
-            stages=stages, frames_per_packet=frames, redundancy=redundancy, after_silence=True
+            stages=stages, frames_per_packet=frames, redundancy=redundancy, after_silence=True, variable=variable
         )
         fitting = [n for n in range(1, codec.max_stages + 1) if self._announcement.size(n, redundancy) <= MAX_DATAGRAM]
         super().__init__(codec, seconds, stages, fitting[-1])
