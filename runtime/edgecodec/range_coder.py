@@ -74,16 +74,32 @@ class RangeDecoder:
         A table of n symbols has n + 1 rising numbers: before each symbol the sum of the frequencies so far, and
         `TOTAL` at the end.
         """
-        data, at, code, width = self._data, self._next, self._code, self._range
-        symbols = []
-        for base in range(first * size, (first + count) * size, size):
+        bases = range(first * size, (first + count) * size, size)
+        return self._decode(tables, size, bases, count, [])
+
+    def decode_chain(self, tables: array[int], size: int, first: int, count: int) -> list[int]:
+        """The next symbols, each by the table whose number is the symbol before: at the start, `first`."""
+        symbols: list[int] = []
+        bases = (size * (symbols[-1] if symbols else first) for _ in range(count))
+        return self._decode(tables, size, bases, count, symbols)
+
+    def _decode(self, tables: array[int], size: int, bases: Iterable[int], count: int, symbols: list[int]) -> list[int]:
+        """The next `count` symbols, appended to `symbols`, by the tables that begin at `bases`."""
+        at, code, width = self._next, self._code, self._range
+        if len(self._data) < at + 2 * count:  # no symbol takes more than two bytes
+            self._data += bytes(at + 2 * count)
+        data = self._data
+        for base in bases:
             unit = width >> FREQUENCY_BITS
-            place = bisect_right(tables, min(code // unit, TOTAL - 1), base, base + size) - 1
+            value = code // unit
+            if value >= TOTAL:
+                value = TOTAL - 1
+            place = bisect_right(tables, value, base, base + size) - 1
             start = tables[place]
             code -= unit * start
             width = unit * (tables[place + 1] - start)
             while width < _LEAST:
-                code = code << 8 | (data[at] if at < len(data) else 0)
+                code = code << 8 | data[at]
                 width <<= 8
                 at += 1
             symbols.append(place - base)
