@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from .entropy_model import CONTEXT_LIMIT, Predictor, Tables, tables
 from .layout import SIDE_BITS, Layout
-from .range_coder import FREQUENCY_BITS, TOTAL, RangeDecoder, RangeEncoder
+from .range_coder import FREQUENCY_BITS, TOTAL, RangeDecoder, RangeEncoder, decode_in_turn
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
@@ -309,10 +309,6 @@ def _flat(parts: Sequence[Tables]) -> array[int]:
 
 def _decode_each(coders: Sequence[RangeDecoder], each: Sequence[int], parts: Sequence[Tables]) -> _Ints:
     """Symbols [N]: of the tables [N, n + 1], in parts, each coder takes its number in turn."""
-    symbols: list[int] = []
-    if parts:
-        flat, size = _flat(parts), parts[0].shape[1]
-        for coder, count in zip(coders, each, strict=True):
-            if count:
-                symbols += coder.decode(flat, size, len(symbols), count)
-    return np.array(symbols, np.int64)
+    if not parts:
+        return np.zeros(0, np.int64)
+    return np.array(decode_in_turn(coders, each, _flat(parts), parts[0].shape[1]), np.int64)

@@ -64,6 +64,8 @@ class RangeEncoder:
 class RangeDecoder:
     """Turns the bytes of a `RangeEncoder` into its symbols. Any bytes give symbols: a checksum must vouch for them."""
 
+    __slots__ = "_code", "_data", "_next", "_range"
+
     def __init__(self, data: bytes) -> None:
         self._data, self._next = data, 4
         self._code, self._range = int.from_bytes(data[:4].ljust(4, b"\0"), "big"), _TOP
@@ -74,17 +76,19 @@ class RangeDecoder:
         A table of n symbols has n + 1 rising numbers: before each symbol the sum of the frequencies so far, and
         `TOTAL` at the end.
         """
-        bases = range(first * size, (first + count) * size, size)
-        return self._decode(tables, size, bases, count, [])
+        symbols: list[int] = []
+        self._decode(tables, size, range(first * size, (first + count) * size, size), count, symbols)
+        return symbols
 
     def decode_chain(self, tables: array[int], size: int, first: int, count: int) -> list[int]:
         """The next symbols, each by the table whose number is the symbol before: at the start, `first`."""
         symbols: list[int] = []
         bases = (size * (symbols[-1] if symbols else first) for _ in range(count))
-        return self._decode(tables, size, bases, count, symbols)
+        self._decode(tables, size, bases, count, symbols)
+        return symbols
 
-    def _decode(self, tables: array[int], size: int, bases: Iterable[int], count: int, symbols: list[int]) -> list[int]:
-        """The next `count` symbols, appended to `symbols`, by the tables that begin at `bases`."""
+    def _decode(self, tables: array[int], size: int, bases: Iterable[int], count: int, symbols: list[int]) -> None:
+        """Append the next `count` symbols, by the tables that begin at `bases`."""
         at, code, width = self._next, self._code, self._range
         if len(self._data) < at + 2 * count:  # no symbol takes more than two bytes
             self._data += bytes(at + 2 * count)
@@ -104,7 +108,18 @@ class RangeDecoder:
                 at += 1
             symbols.append(place - base)
         self._next, self._code, self._range = at, code, width
-        return symbols
+
+
+def decode_in_turn(decoders: Iterable[RangeDecoder], counts: Iterable[int], tables: array[int], size: int) -> list[int]:
+    """The next symbols of several decoders, one after the other: each takes its count of the tables."""
+    symbols: list[int] = []
+    base = 0
+    for decoder, count in zip(decoders, counts, strict=True):
+        if count:
+            end = base + count * size
+            decoder._decode(tables, size, range(base, end, size), count, symbols)
+            base = end
+    return symbols
 
 
 def _carry(settled: bytearray) -> None:
