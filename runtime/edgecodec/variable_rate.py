@@ -71,7 +71,7 @@ class VariableRate:
     def costs(self, latents: NDArray[np.float32], chunk_frames: int) -> Costs:
         """The costs of latents [B, T, D], whose codes are told in chunks of so many frames."""
         layout, stages = self.sessions.manifest.layout, self.sessions.manifest.quantizer.max_stages
-        codes = self._quantized(latents, stages, 0)
+        codes = self.sessions.quantize(latents, stages, 0)
         errors = [
             np.square(self.sessions.latents(codes[:, : layout.lines(n)]) - latents).sum(axis=2)
             for n in range(1, stages + 1)
@@ -99,12 +99,6 @@ class VariableRate:
         codes = np.full((*counts.shape, layout.lines(int(counts.max()))), -1, np.int64)  # [B, T, lines]
         for n in np.unique(counts).tolist():
             frames = counts == n
-            codes[frames, : layout.lines(n)] = self._quantized(latents[frames][None], n, self.paths)[0].T
+            codes[frames, : layout.lines(n)] = self.sessions.quantize(latents[frames][None], n, self.paths)[0].T
         by_line: NDArray[np.int64] = codes.swapaxes(1, 2)
         return by_line
-
-    def _quantized(self, latents: NDArray[np.float32], stages: int, paths: int) -> NDArray[np.int64]:
-        """Codes [B, lines, T], found block by block: memory stays bounded, and caches warm."""
-        size = self.sessions.block_frames(len(latents))
-        starts = range(0, latents.shape[1], size)
-        return np.concatenate([self.sessions.quantize(latents[:, i : i + size], stages, paths) for i in starts], axis=2)
