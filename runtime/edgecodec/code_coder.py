@@ -69,14 +69,23 @@ class CodeCoder:
     def encode_all(self, codes: _Ints, most: int = 0) -> list[Coded]:
         """The same of several, [N, streams, lines, T], in one go; each has as many stages as one of its frames."""
         items, streams, lines, frames = codes.shape
+        counts = self.layout.counts(codes.reshape(items * streams, lines, frames)).reshape(items, streams, frames)
+        coders = [RangeEncoder() for _ in range(items)]
+        for coder, each in zip(coders, counts, strict=True):
+            n = int(each.max())
+            if (each < n).any():
+                encode_counts(coder, each, most or n)
+        self.tell(coders, codes)
+        return [Coded(data, tuple(marks)) for data, marks in (coder.finish() for coder in coders)]
+
+    def tell(self, coders: Sequence[RangeEncoder], codes: _Ints) -> None:
+        """Codes [N, streams, lines, T], each item to its coder, without the counts; ends of its stages are marked."""
+        items, streams, lines, frames = codes.shape
         rows, layout = codes.reshape(items * streams, lines, frames), self.layout
         counts = layout.counts(rows)
         stages = counts.reshape(items, -1).max(axis=1)
-        coders = [RangeEncoder() for _ in range(items)]
-        for coder, own, each, n in zip(coders, codes, counts.reshape(items, streams, frames), stages, strict=True):
-            if (each < n).any():
-                _encode(coder, *_intervals(_count_tables(each, most or int(n)), each.ravel() - 1))
-            if layout.side:
+        if layout.side:
+            for coder, own in zip(coders, codes, strict=True):
                 side = own[:, : layout.side].ravel()
                 _encode(coder, *_intervals(_even(len(side), 1 << SIDE_BITS), side))
         for told in self._told(rows, counts):
@@ -86,7 +95,6 @@ class CodeCoder:
                     for starts, frequencies in part:
                         _encode(coder, starts, frequencies)
                     coder.mark()
-        return [Coded(data, tuple(marks)) for data, marks in (coder.finish() for coder in coders)]
 
     def intervals(self, codes: _Ints) -> _Ints:
         """How each code is told, [N, 4], stage by stage, stream by stream: start and frequency of group and member."""
@@ -116,33 +124,42 @@ class CodeCoder:
         """The codes [streams, lines, frames] of each of several bodies of any shape, all in one go."""
         coders = [RangeDecoder(body.data) for body in bodies]
         stages, frames = max(body.stages for body in bodies), max(body.frames for body in bodies)
-        layout, shape = self.layout, (len(bodies), self.streams)
-        codes = np.full((*shape, layout.lines(stages), frames), -1, np.int64)
-        counts = np.zeros((*shape, frames), np.int64)  # none behind the end of a body: as if there were only zeros
+        counts = np.zeros((len(bodies), self.streams, frames), np.int64)
         for own, body, coder in zip(counts, bodies, coders, strict=True):
-            told = _decode_counts(coder, self.streams, body.frames, most) if body.mixed else body.stages
+            told = decode_counts(coder, self.streams, body.frames, most) if body.mixed else body.stages
             own[:, : body.frames] = np.minimum(told, body.stages)
+        codes = self.read(coders, counts.reshape(-1, frames), stages)
+        return [own[:, : self.layout.lines(b.stages), : b.frames] for own, b in zip(codes, bodies, strict=True)]
+
+    def read(self, coders: Sequence[RangeDecoder], counts: _Ints, stages: int) -> _Ints:
+        """The codes [N, streams, lines, T] that `tell` told N coders, of known counts [N * streams, T].
+
+        Items may have fewer frames: their counts are 0 behind the last one, as if nothing but zeros came there.
+        """
+        rows, frames = counts.shape
+        layout, shape = self.layout, (len(coders), self.streams)
+        codes = np.full((*shape, layout.lines(stages), frames), -1, np.int64)
         if layout.side:
-            for own, body, coder in zip(codes, bodies, coders, strict=True):
-                numbers = self.streams * layout.side * body.frames
+            each = [(own > 0).sum() for own in counts.reshape(*shape, frames)[:, 0]]
+            for own, coder, n in zip(codes, coders, each, strict=True):
+                numbers = self.streams * layout.side * n
                 side = _decode_each([coder], [numbers], [_even(numbers, 1 << SIDE_BITS)])
-                own[:, : layout.side, : body.frames] = side.reshape(self.streams, layout.side, body.frames)
-        rows = counts.reshape(-1, frames)
-        context = _Context(self.model, len(rows))
+                own[:, : layout.side, :n] = side.reshape(self.streams, layout.side, n)
+        context = _Context(self.model, rows)
         for stage in range(stages):
             width = layout.width(stage)
             context.begin(width * frames)
-            active = np.repeat(rows > stage, width, axis=1)
+            active = np.repeat(counts > stage, width, axis=1)
             found = np.full(active.shape, -1, np.int64)
             for where in _steps_of(active, step_by_step=stage < self.model.following):
                 self._decode_steps(stage, context, where, coders, found)
             lines = found.reshape(*shape, frames, width).swapaxes(2, 3)
             codes[:, :, layout.lines(stage) : layout.lines(stage + 1)] = lines
-        return [own[:, : layout.lines(b.stages), : b.frames] for own, b in zip(codes, bodies, strict=True)]
+        return codes
 
     def counts(self, body: bytes, frames: int, most: int) -> _Ints:
         """Only the stage counts [streams, frames] of a body in which they differ."""
-        return _decode_counts(RangeDecoder(body), self.streams, frames, most)
+        return decode_counts(RangeDecoder(body), self.streams, frames, most)
 
     def _decode_steps(
         self, stage: int, context: _Context, where: _Where, coders: Sequence[RangeDecoder], found: _Ints
@@ -261,6 +278,18 @@ def _blocks(steps: int) -> list[slice]:
     return [slice(first, first + _TOGETHER) for first in range(0, steps, _TOGETHER)]
 
 
+def encode_counts(coder: RangeEncoder, counts: _Ints, most: int) -> None:
+    """Stage counts [streams, T] of 1 to `most`."""
+    _encode(coder, *_intervals(_count_tables(counts, most), counts.ravel() - 1))
+
+
+def decode_counts(coder: RangeDecoder, streams: int, frames: int, most: int) -> _Ints:
+    """The counts [streams, frames] that `encode_counts` told."""
+    flat = _flat(_count_table(most))
+    rows = [coder.decode_chain(flat, most + 1, most - 1, frames) for _ in range(streams)]
+    return np.array(rows, np.int64) + 1
+
+
 def _count_tables(counts: _Ints, most: int) -> Tables:
     """Tables [streams * T, most + 1] of the counts, each likelier the nearer it is to the one before."""
     before = np.concatenate([np.full((len(counts), 1), most), counts[:, :-1]], axis=1).ravel()
@@ -273,13 +302,6 @@ def _count_table(most: int) -> Tables:
     """Tables [most, most + 1] of the count of a frame, after each count of the frame before."""
     apart = np.abs(np.arange(most)[:, None] - np.arange(most))
     return tables((-_COUNT_FALL * apart).astype(np.float32))
-
-
-def _decode_counts(coder: RangeDecoder, streams: int, frames: int, most: int) -> _Ints:
-    """Counts [streams, frames]."""
-    flat = _flat([_count_table(most)])
-    rows = [coder.decode_chain(flat, most + 1, most - 1, frames) for _ in range(streams)]
-    return np.array(rows, np.int64) + 1
 
 
 def _even(rows: int, symbols: int) -> Tables:
@@ -299,7 +321,7 @@ def _intervals(tables: Tables, symbols: _Ints) -> tuple[Tables, Tables]:
     return starts, tables[rows, symbols + 1] - starts
 
 
-def _flat(parts: Sequence[Tables]) -> array[int]:
+def _flat(*parts: Tables) -> array[int]:
     """Tables [N, n + 1], in parts, as a `RangeDecoder` takes them."""
     flat = array("i")
     for part in parts:
@@ -311,4 +333,4 @@ def _decode_each(coders: Sequence[RangeDecoder], each: Sequence[int], parts: Seq
     """Symbols [N]: of the tables [N, n + 1], in parts, each coder takes its number in turn."""
     if not parts:
         return np.zeros(0, np.int64)
-    return np.array(decode_in_turn(coders, each, _flat(parts), parts[0].shape[1]), np.int64)
+    return np.array(decode_in_turn(coders, each, _flat(*parts), parts[0].shape[1]), np.int64)

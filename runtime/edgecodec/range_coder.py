@@ -64,10 +64,11 @@ class RangeEncoder:
 class RangeDecoder:
     """Turns the bytes of a `RangeEncoder` into its symbols. Any bytes give symbols: a checksum must vouch for them."""
 
-    __slots__ = "_code", "_data", "_next", "_range"
+    __slots__ = "_code", "_data", "_next", "_padded", "_range"
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._next = data, 4
+        self._data = self._padded = data
+        self._next = 4
         self._code, self._range = int.from_bytes(data[:4].ljust(4, b"\0"), "big"), _TOP
 
     def decode(self, tables: array[int], size: int, first: int, count: int) -> list[int]:
@@ -90,9 +91,9 @@ class RangeDecoder:
     def _decode(self, tables: array[int], size: int, bases: Iterable[int], count: int, symbols: list[int]) -> None:
         """Append the next `count` symbols, by the tables that begin at `bases`."""
         at, code, width = self._next, self._code, self._range
-        if len(self._data) < at + 2 * count:  # no symbol takes more than two bytes
-            self._data += bytes(at + 2 * count)
-        data = self._data
+        if len(self._padded) < at + 2 * count:  # no symbol takes more than two bytes
+            self._padded += bytes(at + 2 * count)
+        data = self._padded
         for base in bases:
             unit = width >> FREQUENCY_BITS
             value = code // unit

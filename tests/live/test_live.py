@@ -211,7 +211,7 @@ def test_the_sound_server_dies_or_hangs(fragile: Rig, bundle: str, tmp_path: Pat
     fragile.daemon.send_signal(number)
     _, errors = process.communicate(timeout=60)
     fragile.daemon.send_signal(signal.SIGCONT)
-    assert process.returncode == 1
+    assert process.returncode == 1, errors
     complaints = [line for line in errors.splitlines() if " kbps " not in line and "howl" not in line]
     assert len(complaints) == 1
     assert complaints[0].startswith("edgecodec: ")

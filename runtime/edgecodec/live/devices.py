@@ -133,6 +133,7 @@ class Microphone:
         self._block = round(block * self.rate / codec_rate)
         self._resampler = LiveResampler(self.rate, codec_rate)
         self.overruns = 0
+        self._busy = threading.Lock()
         with _refusals(f"cannot open the microphone {self.name!r}"):
             self._stream = _sounddevice().RawInputStream(
                 self.rate, self._block, device.index, self._channels, "float32", LATENCY
@@ -145,7 +146,7 @@ class Microphone:
 
     def start(self) -> None:
         """Begin to listen; what comes at first is thrown away."""
-        with _refusals(f"the microphone {self.name!r} failed{_GONE}"):
+        with self._busy, _refusals(f"the microphone {self.name!r} failed{_GONE}"):
             self._stream.start()
             for _ in range(_WARM_UP):
                 self._stream.read(min(self._block, round(_WARM_UP_SECONDS * self.rate)))
@@ -156,7 +157,7 @@ class Microphone:
         Raises:
             DeviceError: a device that is gone.
         """
-        with _refusals(f"the microphone {self.name!r} failed{_GONE}"):
+        with self._busy, _refusals(f"the microphone {self.name!r} failed{_GONE}"):
             data, overflowed = self._stream.read(self._block)
         self.overruns += bool(overflowed)
         samples = np.frombuffer(data, np.float32).reshape(-1, self._channels)
@@ -165,12 +166,12 @@ class Microphone:
 
     def waiting(self) -> float:
         """Seconds of sound that wait to be read."""
-        with _refusals(f"the microphone {self.name!r} failed{_GONE}"):
+        with self._busy, _refusals(f"the microphone {self.name!r} failed{_GONE}"):
             return max(0, int(self._stream.read_available)) / self.rate
 
     def close(self) -> None:
         """Let go of the device."""
-        _close(self._stream)
+        _close(self._stream, self._busy)
 
 
 class Loudspeaker:
@@ -187,6 +188,7 @@ class Loudspeaker:
         self.ahead = _AHEAD + block / codec_rate
         self.underruns = 0
         self._capacity = 0
+        self._busy = threading.Lock()
         with _refusals(f"cannot open the loudspeaker {self.name!r}"):
             self._stream = _sounddevice().RawOutputStream(
                 self.rate, self._block, device.index, self._channels, "float32", LATENCY
@@ -199,7 +201,7 @@ class Loudspeaker:
 
     def start(self) -> None:
         """Begin to play: a few blocks of silence, which cover for blocks that come late."""
-        with _refusals(f"the loudspeaker {self.name!r} failed{_GONE}"):
+        with self._busy, _refusals(f"the loudspeaker {self.name!r} failed{_GONE}"):
             self._stream.start()
             self._capacity = int(self._stream.write_available)
             self._stream.write(bytes(4 * self._channels * round(self.ahead * self.rate)))
@@ -213,12 +215,12 @@ class Loudspeaker:
         samples = np.clip(self._resampler.push(audio), -1, 1)
         if self._channels > 1:
             samples = np.repeat(samples, self._channels)
-        with _refusals(f"the loudspeaker {self.name!r} failed{_GONE}"):
+        with self._busy, _refusals(f"the loudspeaker {self.name!r} failed{_GONE}"):
             self.underruns += bool(self._stream.write(samples.tobytes()))
 
     def waiting(self) -> float:
         """Seconds of sound that wait to be played."""
-        with _refusals(f"the loudspeaker {self.name!r} failed{_GONE}"):
+        with self._busy, _refusals(f"the loudspeaker {self.name!r} failed{_GONE}"):
             return min(max(0, self._capacity - int(self._stream.write_available)), self._capacity) / self.rate
 
     def drain(self) -> None:
@@ -227,7 +229,7 @@ class Loudspeaker:
 
     def close(self) -> None:
         """Let go of the device."""
-        _close(self._stream)
+        _close(self._stream, self._busy)
 
 
 def _settings(device: DeviceInfo, kind: Kind, codec_rate: int, rate: int | None) -> tuple[int, int]:
@@ -248,8 +250,13 @@ def _settings(device: DeviceInfo, kind: Kind, codec_rate: int, rate: int | None)
     raise DeviceError(f"{device.name!r} refuses {kind} at {listed} Hz ({problem})")
 
 
-def _close(stream: Any) -> None:
-    """Abort and close; a device that hangs or is gone is left behind."""
+def _close(stream: Any, busy: threading.Lock) -> None:
+    """Abort and close; a device that hangs or is gone is left behind.
+
+    So is one that a call still waits for: what two threads do to one stream of ALSA's may end the whole process.
+    """
+    if not busy.acquire(timeout=_CLOSING):
+        return
 
     def close() -> None:
         for call in (stream.abort, stream.close):
