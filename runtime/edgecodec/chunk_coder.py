@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .chunks import Chunk, sizes_of
-from .code_coder import CodeCoder, Coded
+from .code_coder import Body, CodeCoder, Coded
 from .edgc_header import Header
 from .entropy_model import Predictor
 from .errors import BitstreamError
@@ -58,23 +58,21 @@ class ChunkCoder:
         return Chunk(packet.sequence % SEQUENCE_MODULUS, packet.frames, stages, sizes, coded.data, told, mixed)
 
     def decode(self, chunks: Sequence[Chunk]) -> list[Packet]:
-        """The packets of chunks; those of equal shape are decoded together, which costs less than one by one.
+        """The packets of chunks, decoded together, which costs less than one by one.
 
         Raises:
             BitstreamError: a chunk that was told by the model, where that is not there.
         """
-        alike: dict[tuple[bool, bool, int, int], list[int]] = {}
-        for i, chunk in enumerate(chunks):
-            alike.setdefault((chunk.told, chunk.mixed, chunk.stages, chunk.frames), []).append(i)
         packets: dict[int, Packet] = {}
-        for (told, mixed, stages, frames), places in alike.items():
+        for told in (True, False):
+            places = [i for i, chunk in enumerate(chunks) if chunk.told == told]
             coder = self._told if told else self._even
-            if coder is None:
+            if coder is None and places:
                 raise BitstreamError("its codes are told by the bundle's entropy model: give the bundle with --bundle")
-            bodies = [chunks[i].body for i in places]
-            codes = coder.decode(bodies, stages, frames, mixed=mixed, most=self._header.stages)
-            for i, own in zip(places, codes, strict=True):
-                packets[i] = Packet(chunks[i].sequence, own, layout=self._header.layout)
+            if coder is not None and places:
+                bodies = [Body(c.body, c.stages, c.frames, c.mixed) for c in (chunks[i] for i in places)]
+                for i, own in zip(places, coder.decode_all(bodies, self._header.stages), strict=True):
+                    packets[i] = Packet(chunks[i].sequence, own, layout=self._header.layout)
         return [packets[i] for i in range(len(chunks))]
 
     def counts(self, chunk: Chunk) -> NDArray[np.int64]:

@@ -13,19 +13,23 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from .entropy_model import CONTEXT_LIMIT, Predictor, tables
+from .entropy_model import CONTEXT_LIMIT, Predictor, Tables, tables
 from .layout import SIDE_BITS, Layout
-from .range_coder import FREQUENCY_BITS, TOTAL, RangeDecoder, RangeEncoder
+from .range_coder import FREQUENCY_BITS, TOTAL, RangeDecoder, RangeEncoder, decode_in_turn
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
 _Where = tuple[NDArray[Any], ...]  # rows and steps, each [N]
 
+_TOGETHER = 1024  # steps that the model is asked about in one go: what it computes stays in the caches
 _COUNT_FALL = 16  # sixteenths of an octave that a count is less likely for each stage that it is away
 
 
@@ -35,6 +39,16 @@ class Coded:
 
     data: bytes
     ends: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Body:
+    """Bytes of codes, and what they hold: the most stages of a frame, frames, and whether stage counts differ."""
+
+    data: bytes
+    stages: int
+    frames: int
+    mixed: bool
 
 
 @dataclass(frozen=True)
@@ -75,17 +89,11 @@ class CodeCoder:
                 side = own[:, : layout.side].ravel()
                 _encode(coder, *_intervals(_even(len(side), 1 << SIDE_BITS), side))
         for told in self._told(rows, counts):
-            item, step = told.where[0] // streams, told.where[1]
-            order = np.tile(item, 2)  # groups, then members, of each item
-            if told.stage < self.model.following:  # of each of its steps
-                order = order * told.steps + np.tile(step, 2)
-            order = np.argsort(order, kind="stable")
-            starts, frequencies = (np.concatenate(parts)[order] for parts in (told.starts, told.frequencies))
-            ends = 2 * np.bincount(item, minlength=items).cumsum()
-            for i, coder in enumerate(coders):
-                if told.stage < stages[i]:
-                    own_part = slice(ends[i - 1] if i else 0, ends[i])
-                    _encode(coder, starts[own_part], frequencies[own_part])
+            parts = told.of_items(streams, items, step_by_step=told.stage < self.model.following)
+            for coder, part, n in zip(coders, parts, stages, strict=True):
+                if told.stage < n:
+                    for starts, frequencies in part:
+                        _encode(coder, starts, frequencies)
                     coder.mark()
 
     def intervals(self, codes: _Ints) -> _Ints:
@@ -110,35 +118,42 @@ class CodeCoder:
         `mixed` where the counts of their frames differ, of 1 to `most` as in `encode`; what a cut took of them is gone.
         Any bytes give codes in range.
         """
-        coders = [RangeDecoder(body) for body in bodies]
-        counts = np.full((len(bodies) * self.streams, frames), stages)
-        if mixed:
-            told = [decode_counts(coder, self.streams, frames, most or stages) for coder in coders]
-            counts = np.minimum(np.concatenate(told), stages)
-        return self.read(coders, counts, stages)
+        return np.stack(self.decode_all([Body(body, stages, frames, mixed) for body in bodies], most or stages))
+
+    def decode_all(self, bodies: Sequence[Body], most: int) -> list[_Ints]:
+        """The codes [streams, lines, frames] of each of several bodies of any shape, all in one go."""
+        coders = [RangeDecoder(body.data) for body in bodies]
+        stages, frames = max(body.stages for body in bodies), max(body.frames for body in bodies)
+        counts = np.zeros((len(bodies), self.streams, frames), np.int64)
+        for own, body, coder in zip(counts, bodies, coders, strict=True):
+            told = decode_counts(coder, self.streams, body.frames, most) if body.mixed else body.stages
+            own[:, : body.frames] = np.minimum(told, body.stages)
+        codes = self.read(coders, counts.reshape(-1, frames), stages)
+        return [own[:, : self.layout.lines(b.stages), : b.frames] for own, b in zip(codes, bodies, strict=True)]
 
     def read(self, coders: Sequence[RangeDecoder], counts: _Ints, stages: int) -> _Ints:
-        """The codes [N, streams, lines, T] that `tell` told N coders, of known counts [N * streams, T]."""
+        """The codes [N, streams, lines, T] that `tell` told N coders, of known counts [N * streams, T].
+
+        Items may have fewer frames: their counts are 0 behind the last one, as if nothing but zeros came there.
+        """
         rows, frames = counts.shape
-        layout = self.layout
-        codes = np.full((len(coders), self.streams, layout.lines(stages), frames), -1, np.int64)
+        layout, shape = self.layout, (len(coders), self.streams)
+        codes = np.full((*shape, layout.lines(stages), frames), -1, np.int64)
         if layout.side:
-            numbers = self.streams * layout.side * frames
-            side = _decode_each(coders, [numbers] * len(coders), _even(numbers * len(coders), 1 << SIDE_BITS))
-            codes[:, :, : layout.side] = side.reshape(len(coders), self.streams, layout.side, frames)
+            each = [(own > 0).sum() for own in counts.reshape(*shape, frames)[:, 0]]
+            for own, coder, n in zip(codes, coders, each, strict=True):
+                numbers = self.streams * layout.side * n
+                side = _decode_each([coder], [numbers], [_even(numbers, 1 << SIDE_BITS)])
+                own[:, : layout.side, :n] = side.reshape(self.streams, layout.side, n)
         context = _Context(self.model, rows)
         for stage in range(stages):
             width = layout.width(stage)
             context.begin(width * frames)
             active = np.repeat(counts > stage, width, axis=1)
             found = np.full(active.shape, -1, np.int64)
-            if stage < self.model.following:
-                for step, rows_of_step in enumerate(active.T):
-                    row = np.flatnonzero(rows_of_step)
-                    self._decode_steps(stage, context, (row, np.full(len(row), step)), coders, found)
-            else:
-                self._decode_steps(stage, context, np.nonzero(active), coders, found)
-            lines = found.reshape(len(coders), self.streams, frames, width).swapaxes(2, 3)
+            for where in _steps_of(active, step_by_step=stage < self.model.following):
+                self._decode_steps(stage, context, where, coders, found)
+            lines = found.reshape(*shape, frames, width).swapaxes(2, 3)
             codes[:, :, layout.lines(stage) : layout.lines(stage + 1)] = lines
         return codes
 
@@ -151,9 +166,11 @@ class CodeCoder:
     ) -> None:
         """Decode the codes of one stage at some steps into `found` [rows, steps]."""
         each = np.bincount(where[0] // self.streams, minlength=len(coders)).tolist()
-        hidden = self.model.hidden(stage, context.at(stage, where))
-        groups = _decode_each(coders, each, self.model.groups(stage, hidden))
-        members = _decode_each(coders, each, self.model.members(stage, hidden, groups))
+        blocks = _blocks(len(where[0]))
+        hidden = [self.model.hidden(stage, context.at(stage, where, block)) for block in blocks]
+        groups = _decode_each(coders, each, [self.model.groups(stage, part) for part in hidden])
+        of_groups = [self.model.members(stage, part, groups[b]) for part, b in zip(hidden, blocks, strict=True)]
+        members = _decode_each(coders, each, of_groups)
         entries = found[where] = self.model.entries_at(stage, groups, members)
         context.add(stage, where, entries)
 
@@ -168,30 +185,44 @@ class CodeCoder:
             active = np.repeat(counts > stage, width, axis=1)
             where, entries = np.nonzero(active), steps[active]
             context.add(stage, where, entries)
-            hidden = self.model.hidden(stage, context.at(stage, where))
             groups, members = self.model.places_of(stage, entries)
-            told = [
-                _intervals(self.model.groups(stage, hidden), groups),
-                _intervals(self.model.members(stage, hidden, groups), members),
-            ]
-            yield _Told(stage, active.shape[1], where, [starts for starts, _ in told], [own for _, own in told])
+            found = np.empty((4, len(entries)), np.int64)
+            for block in _blocks(len(entries)):
+                hidden, own = self.model.hidden(stage, context.at(stage, where, block)), groups[block]
+                found[:2, block] = _intervals(self.model.groups(stage, hidden), own)
+                found[2:, block] = _intervals(self.model.members(stage, hidden, own), members[block])
+            yield _Told(stage, active.shape[1], where, found[::2], found[1::2])
 
 
 @dataclass(frozen=True)
 class _Told:
-    """How one stage's codes are told at its steps: starts and frequencies of the groups, and of the members."""
+    """How one stage's codes are told at its N steps: starts and frequencies [2, N], of groups and of members."""
 
     stage: int
     steps: int  # of each row
     where: _Where
-    starts: list[_Ints]
-    frequencies: list[_Ints]
+    starts: _Ints
+    frequencies: _Ints
+
+    def of_items(self, rows: int, items: int, *, step_by_step: bool) -> list[list[tuple[_Ints, _Ints]]]:
+        """Starts and frequencies as each item's bytes tell them; an item is so many rows."""
+        item, step = self.where[0] // rows, self.where[1]
+        ends = [0, *np.bincount(item, minlength=items).cumsum().tolist()]
+        places = [slice(first, end) for first, end in pairwise(ends)]
+        if not step_by_step:  # all groups, then all members
+            both = list(zip(self.starts, self.frequencies, strict=True))
+            return [[(starts[own], frequencies[own]) for starts, frequencies in both] for own in places]
+        order = np.argsort(np.tile(item * self.steps + step, 2), kind="stable")
+        starts, frequencies = self.starts.ravel()[order], self.frequencies.ravel()[order]
+        doubled = [slice(2 * own.start, 2 * own.stop) for own in places]
+        return [[(starts[own], frequencies[own])] for own in doubled]
 
 
 class _Context:
     """The sums of the vectors of all codes so far, and what the model sees of them at a step.
 
-    Sums [rows, before + steps + after, E], zeros past the ends: of the stages before the one at hand, and with it.
+    Sums [rows, before + steps + after, E], zeros past the ends: of the stages before the one at hand, within
+    `CONTEXT_LIMIT`, and with it.
     """
 
     def __init__(self, model: Predictor, rows: int) -> None:
@@ -206,7 +237,7 @@ class _Context:
         if self._with is not None:
             last = self._with[:, m.before : self._with.shape[1] - m.after]
             sums[:, m.before : m.before + steps] = np.repeat(last, steps // last.shape[1], axis=1)
-        self._before, self._with = sums, sums.copy()
+        self._with, self._before = sums, np.clip(sums, -CONTEXT_LIMIT, CONTEXT_LIMIT)
 
     def add(self, stage: int, where: _Where, entries: _Ints) -> None:
         """The codes of the stage at hand at some steps."""
@@ -214,19 +245,37 @@ class _Context:
         row, step = where
         self._with[row, step + self._model.before] += self._model.vectors_of(stage, entries)
 
-    def at(self, stage: int, where: _Where) -> _Floats:
-        """What the model sees at N steps: [N, (before + 1 + after) * E]."""
+    def at(self, stage: int, where: _Where, block: slice) -> _Floats:
+        """What the model sees at a block of N of the steps: [N, (before + 1 + after) * E]."""
         m = self._model
         assert self._before is not None and self._with is not None
-        row, step = where[0][:, None], where[1][:, None]
-        past = self._with if stage < m.following else self._before
-        seen = [
-            past[row, step + np.arange(m.before)],
-            self._before[row, step + np.arange(m.before, m.before + 1 + m.after)],
-        ]
-        context = np.concatenate(seen, axis=1).reshape(len(row), (m.before + 1 + m.after) * m.width)
-        within: _Floats = np.clip(context, -CONTEXT_LIMIT, CONTEXT_LIMIT)
-        return within
+        own = where[0][block], where[1][block]
+        seen: _Floats = _windows(self._before, m.before + 1 + m.after)[own]
+        if stage < m.following and m.before:
+            past = seen[:, : m.before * m.width]
+            np.clip(_windows(self._with, m.before)[own], -CONTEXT_LIMIT, CONTEXT_LIMIT, out=past)
+        return seen
+
+
+def _windows(sums: _Floats, steps: int) -> _Floats:
+    """So many steps side by side, from each on: a view [rows, T - steps + 1, steps * E] of sums [rows, T, E]."""
+    rows, length, width = sums.shape
+    shape, strides = (rows, length - steps + 1, steps * width), sums.strides
+    return as_strided(sums, shape, strides, writeable=False)
+
+
+def _steps_of(active: NDArray[np.bool_], *, step_by_step: bool) -> Iterator[_Where]:
+    """Where codes are decoded in one go: all that are [rows, steps], or those of one step after the other."""
+    if not step_by_step:
+        yield np.nonzero(active)
+        return
+    for step, rows in enumerate(active.T):
+        row = np.flatnonzero(rows)
+        yield row, np.full(len(row), step)
+
+
+def _blocks(steps: int) -> list[slice]:
+    return [slice(first, first + _TOGETHER) for first in range(0, steps, _TOGETHER)]
 
 
 def tell_one(coder: RangeEncoder, symbol: int, alphabet: int) -> None:
@@ -246,58 +295,58 @@ def encode_counts(coder: RangeEncoder, counts: _Ints, most: int) -> None:
 
 def decode_counts(coder: RangeDecoder, streams: int, frames: int, most: int) -> _Ints:
     """The counts [streams, frames] that `encode_counts` told."""
-    flat, counts = _flat(_count_table(most)), np.empty((streams, frames), np.int64)
-    for row in counts:
-        last = most
-        for t in range(frames):
-            row[t] = last = coder.decode(flat, most + 1, last - 1, 1)[0] + 1
-    return counts
+    flat = _flat(_count_table(most))
+    rows = [coder.decode_chain(flat, most + 1, most - 1, frames) for _ in range(streams)]
+    return np.array(rows, np.int64) + 1
 
 
-def _count_tables(counts: _Ints, most: int) -> _Ints:
+def _count_tables(counts: _Ints, most: int) -> Tables:
     """Tables [streams * T, most + 1] of the counts, each likelier the nearer it is to the one before."""
     before = np.concatenate([np.full((len(counts), 1), most), counts[:, :-1]], axis=1).ravel()
-    wanted: _Ints = _count_table(most)[before - 1]
+    wanted: Tables = _count_table(most)[before - 1]
     return wanted
 
 
-def _count_table(most: int) -> _Ints:
+@lru_cache
+def _count_table(most: int) -> Tables:
     """Tables [most, most + 1] of the count of a frame, after each count of the frame before."""
     apart = np.abs(np.arange(most)[:, None] - np.arange(most))
     return tables((-_COUNT_FALL * apart).astype(np.float32))
 
 
-def _even(rows: int, symbols: int) -> _Ints:
+def _even(rows: int, symbols: int) -> Tables:
     """Tables [rows, symbols + 1] of symbols that are equally likely; their number divides `TOTAL`."""
-    return np.broadcast_to(np.arange(symbols + 1) * (TOTAL // symbols), (rows, symbols + 1))
+    row = np.arange(symbols + 1, dtype=np.int32) * (TOTAL // symbols)
+    return np.broadcast_to(row, (rows, symbols + 1))
 
 
-def _encode(coder: RangeEncoder, starts: _Ints, frequencies: _Ints) -> None:
+def _encode(coder: RangeEncoder, starts: NDArray[Any], frequencies: NDArray[Any]) -> None:
     coder.encode(starts.tolist(), frequencies.tolist())
 
 
-def _intervals(tables: _Ints, symbols: _Ints) -> tuple[_Ints, _Ints]:
+def _intervals(tables: Tables, symbols: _Ints) -> tuple[Tables, Tables]:
     """Of each row's symbol [N]: the sum of the frequencies before it, and its own."""
     rows = np.arange(len(symbols))
     starts = tables[rows, symbols]
     return starts, tables[rows, symbols + 1] - starts
 
 
-def _even_table(symbols: int) -> _Ints:
+@lru_cache
+def _even_table(symbols: int) -> Tables:
     """One table [1, symbols + 1] of symbols that are equally likely, as nearly as whole numbers can."""
     return tables(np.zeros((1, symbols), np.float32))
 
 
-def _flat(tables: _Ints) -> array[int]:
-    """Tables [N, n + 1] as a `RangeDecoder` takes them."""
-    return array("i", tables.astype(np.int32).tobytes())
+def _flat(*parts: Tables) -> array[int]:
+    """Tables [N, n + 1], in parts, as a `RangeDecoder` takes them."""
+    flat = array("i")
+    for part in parts:
+        flat.frombytes(part.tobytes())
+    return flat
 
 
-def _decode_each(coders: Sequence[RangeDecoder], each: Sequence[int], tables: _Ints) -> _Ints:
-    """Symbols [N]: of the tables [N, n + 1], each coder takes its number in turn."""
-    flat, size = _flat(tables), tables.shape[1]
-    symbols: list[int] = []
-    for coder, count in zip(coders, each, strict=True):
-        if count:
-            symbols += coder.decode(flat, size, len(symbols), count)
-    return np.array(symbols, np.int64)
+def _decode_each(coders: Sequence[RangeDecoder], each: Sequence[int], parts: Sequence[Tables]) -> _Ints:
+    """Symbols [N]: of the tables [N, n + 1], in parts, each coder takes its number in turn."""
+    if not parts:
+        return np.zeros(0, np.int64)
+    return np.array(decode_in_turn(coders, each, _flat(*parts), parts[0].shape[1]), np.int64)

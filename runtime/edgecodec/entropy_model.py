@@ -61,6 +61,7 @@ _WEIGHTS = np.array([_OCTAVE[i % 16] >> i // 16 for i in range(256)], np.float64
 
 _Floats = NDArray[np.float32]
 _Ints = NDArray[np.int64]
+Tables = NDArray[np.int32]  # [N, n + 1], see `tables`
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +74,10 @@ class _Layer:
 
     def __call__(self, stage: int, x: _Floats) -> _Floats:
         """Whole numbers [N, in] to whole numbers [N, out]."""
-        total = x @ self.weight[stage] + self.bias[stage]
-        scaled: _Floats = np.floor(total * self.scale[stage])
-        return scaled
+        total: _Floats = x @ self.weight[stage]
+        total += self.bias[stage]
+        total *= self.scale[stage]
+        return np.floor(total, out=total)
 
 
 class Predictor:
@@ -94,6 +96,8 @@ class Predictor:
         self._groups_used = -(-entries // self._members_each)
         self._sizes = np.full(self._groups_used, self._members_each)  # of each group: the last one may hold fewer
         self._sizes[-1] = entries - (self._groups_used - 1) * self._members_each
+        self._even_groups = tables(np.zeros((1, self._groups_used), np.float32))
+        self._even_members = tables(np.zeros((self._groups_used, self._members_each), np.float32), self._sizes)
 
     def vectors_of(self, stage: int, entries: _Ints) -> _Floats:
         """The vectors [N, E] of a stage's entries [N]."""
@@ -111,13 +115,14 @@ class Predictor:
         """What both predictions begin with, [N, H], from sums [N, (before + 1 + after) * E] within `CONTEXT_LIMIT`."""
         return context
 
-    def groups(self, stage: int, hidden: _Floats) -> _Ints:
+    def groups(self, stage: int, hidden: _Floats) -> Tables:
         """The `tables` [N, G + 1] of the groups."""
-        return tables(np.zeros((len(hidden), self._groups_used), np.float32))
+        return np.broadcast_to(self._even_groups, (len(hidden), self._groups_used + 1))
 
-    def members(self, stage: int, hidden: _Floats, groups: _Ints) -> _Ints:
+    def members(self, stage: int, hidden: _Floats, groups: _Ints) -> Tables:
         """The `tables` [N, M + 1] of the members of groups [N]."""
-        return tables(np.zeros((len(hidden), self._members_each), np.float32), self._sizes[groups])
+        of_groups: Tables = self._even_members[groups]
+        return of_groups
 
 
 class EntropyModel(Predictor):
@@ -149,40 +154,50 @@ class EntropyModel(Predictor):
 
     def hidden(self, stage: int, context: _Floats) -> _Floats:
         """See `Predictor`."""
-        hidden: _Floats = np.clip(self._hidden(stage, context), 0, HIDDEN_LIMIT)
-        return hidden
+        hidden = self._hidden(stage, context)
+        return np.clip(hidden, 0, HIDDEN_LIMIT, out=hidden)
 
-    def groups(self, stage: int, hidden: _Floats) -> _Ints:
+    def groups(self, stage: int, hidden: _Floats) -> Tables:
         """See `Predictor`."""
         return tables(self._groups(stage, hidden))
 
-    def members(self, stage: int, hidden: _Floats, groups: _Ints) -> _Ints:
+    def members(self, stage: int, hidden: _Floats, groups: _Ints) -> Tables:
         """See `Predictor`."""
-        query = np.clip(self._query(stage, hidden), -QUERY_LIMIT, QUERY_LIMIT)
+        query = self._query(stage, hidden)
+        np.clip(query, -QUERY_LIMIT, QUERY_LIMIT, out=query)
         shape = (self._groups_used, self._members_each)
         weight = self._members.weight[stage].reshape(*shape, -1)[groups]  # [N, M, R]
-        total = np.matmul(weight, query[:, :, None])[:, :, 0] + self._members.bias[stage].reshape(shape)[groups]
-        return tables(np.floor(total * self._members.scale[stage]), self._sizes[groups])
+        total = np.matmul(weight, query[:, :, None])[:, :, 0]
+        total += self._members.bias[stage].reshape(shape)[groups]
+        total *= self._members.scale[stage]
+        return tables(np.floor(total, out=total), self._sizes[groups])
 
 
-def tables(logits: _Floats, alphabet: _Ints | None = None) -> _Ints:
+def tables(logits: _Floats, alphabet: _Ints | None = None) -> Tables:
     """Rising sums [N, n + 1] from 0 to `TOTAL` of the frequencies, at least 1 each, of whole logits [N, n].
 
     Logits are in sixteenths of an octave. `alphabet` [N], where it is given: how many symbols each row has; those
     behind them get 0. All numbers are whole and below 2**53, where division and floor of float64 are exact.
     """
+    rows, real = np.arange(len(logits)), None
     size: Any = logits.shape[1]
-    real: Any = 1.0
     if alphabet is not None and alphabet.min(initial=size) < size:
         size = alphabet[:, None]
-        real = (np.arange(logits.shape[1]) < size).astype(np.float64)
-        logits = np.where(real > 0, logits, -np.inf)
-    below = np.minimum(logits.max(axis=1, keepdims=True) - logits, len(_WEIGHTS) - 1)
-    weights = _WEIGHTS[below.astype(np.intp)] * real
-    shares = np.floor(weights * (TOTAL - size) / weights.sum(axis=1, keepdims=True)) + real
-    shares[np.arange(len(logits)), weights.argmax(axis=1)] += TOTAL - shares.sum(axis=1)
-    sums = np.zeros((len(logits), logits.shape[1] + 1), np.int64)
-    sums[:, 1:] = shares.cumsum(axis=1)
+        real = np.arange(logits.shape[1]) < size
+        logits = np.where(real, logits, -np.inf)
+    best = logits.argmax(axis=1)
+    below = np.minimum(logits[rows, best][:, None] - logits, len(_WEIGHTS) - 1)
+    weights = _WEIGHTS.take(below.astype(np.intp), mode="clip")  # the fastest mode
+    if real is not None:
+        weights *= real
+    total = weights @ np.ones(logits.shape[1])
+    weights *= TOTAL - size
+    weights /= total[:, None]
+    shares = weights.astype(np.int32)
+    shares += 1 if real is None else real
+    shares[rows, best] += TOTAL - shares.sum(axis=1, dtype=np.int32)
+    sums = np.zeros((len(logits), logits.shape[1] + 1), np.int32)
+    np.cumsum(shares, axis=1, out=sums[:, 1:])
     return sums
 
 

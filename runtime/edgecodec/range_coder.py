@@ -64,8 +64,11 @@ class RangeEncoder:
 class RangeDecoder:
     """Turns the bytes of a `RangeEncoder` into its symbols. Any bytes give symbols: a checksum must vouch for them."""
 
+    __slots__ = "_code", "_data", "_next", "_padded", "_range"
+
     def __init__(self, data: bytes) -> None:
-        self._data, self._next = data, 4
+        self._data = self._padded = data
+        self._next = 4
         self._code, self._range = int.from_bytes(data[:4].ljust(4, b"\0"), "big"), _TOP
 
     @property
@@ -79,21 +82,50 @@ class RangeDecoder:
         A table of n symbols has n + 1 rising numbers: before each symbol the sum of the frequencies so far, and
         `TOTAL` at the end.
         """
-        data, at, code, width = self._data, self._next, self._code, self._range
-        symbols = []
-        for base in range(first * size, (first + count) * size, size):
+        symbols: list[int] = []
+        self._decode(tables, size, range(first * size, (first + count) * size, size), count, symbols)
+        return symbols
+
+    def decode_chain(self, tables: array[int], size: int, first: int, count: int) -> list[int]:
+        """The next symbols, each by the table whose number is the symbol before: at the start, `first`."""
+        symbols: list[int] = []
+        bases = (size * (symbols[-1] if symbols else first) for _ in range(count))
+        self._decode(tables, size, bases, count, symbols)
+        return symbols
+
+    def _decode(self, tables: array[int], size: int, bases: Iterable[int], count: int, symbols: list[int]) -> None:
+        """Append the next `count` symbols, by the tables that begin at `bases`."""
+        at, code, width = self._next, self._code, self._range
+        if len(self._padded) < at + 2 * count:  # no symbol takes more than two bytes
+            self._padded += bytes(at + 2 * count)
+        data = self._padded
+        for base in bases:
             unit = width >> FREQUENCY_BITS
-            place = bisect_right(tables, min(code // unit, TOTAL - 1), base, base + size) - 1
+            value = code // unit
+            if value >= TOTAL:
+                value = TOTAL - 1
+            place = bisect_right(tables, value, base, base + size) - 1
             start = tables[place]
             code -= unit * start
             width = unit * (tables[place + 1] - start)
             while width < _LEAST:
-                code = code << 8 | (data[at] if at < len(data) else 0)
+                code = code << 8 | data[at]
                 width <<= 8
                 at += 1
             symbols.append(place - base)
         self._next, self._code, self._range = at, code, width
-        return symbols
+
+
+def decode_in_turn(decoders: Iterable[RangeDecoder], counts: Iterable[int], tables: array[int], size: int) -> list[int]:
+    """The next symbols of several decoders, one after the other: each takes its count of the tables."""
+    symbols: list[int] = []
+    base = 0
+    for decoder, count in zip(decoders, counts, strict=True):
+        if count:
+            end = base + count * size
+            decoder._decode(tables, size, range(base, end, size), count, symbols)
+            base = end
+    return symbols
 
 
 def _carry(settled: bytearray) -> None:

@@ -36,7 +36,9 @@ _OUTPUTS = {
     "decoder": ["audio", "next_state"],
 }
 # Frames times streams, and samples of each, in one call: bounds memory, and is long enough to be fast.
-_BLOCK_FRAMES, _BLOCK_SAMPLES = 64, 1 << 16
+_BLOCK_FRAMES, _BLOCK_SAMPLES = 256, 1 << 16
+_SEARCH_PATHS = 512  # frames times paths in one call of the search: all scores of them stay in the caches
+_USUAL_PATHS = 2  # of the search that a bundle was made for
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # An exhaustive search would time every new length; TF32 would change codes.
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
@@ -99,13 +101,15 @@ class Sessions:
         return latents[0] if len(latents) == 1 else np.concatenate(latents, axis=1), state
 
     def quantize(self, latents: _Floats, n_stages: int, paths: int = 0) -> NDArray[np.int64]:
-        """Codes [B, lines, T] of latents [B, T, D], in one call.
+        """Codes [B, lines, T] of latents [B, T, D].
 
         The search follows `paths` after every stage, 1..max_paths; 0: those that the bundle was made for.
         """
         counts = self.search_inputs(n_stages, paths)
-        codes: NDArray[np.int64] = self._run("quantizer_encode", latents=latents, **counts)[0]
-        return codes
+        size = max(1, _SEARCH_PATHS // (len(latents) * (paths or _USUAL_PATHS)))
+        starts = range(0, latents.shape[1], size) or (0,)
+        codes = [self._run("quantizer_encode", latents=latents[:, i : i + size], **counts)[0] for i in starts]
+        return codes[0] if len(codes) == 1 else np.concatenate(codes, axis=2)
 
     def search_inputs(self, n_stages: int, paths: int) -> dict[str, NDArray[np.int64]]:
         """What the search for codes takes besides latents."""

@@ -68,6 +68,6 @@ class VariableEncoder:
         seconds = m.frame_size / m.sample_rate
         wanted = 1000 * m.bitrate(n_stages) * seconds
         counts = self._rate.even_costs(latents).counts(self._control.price(wanted))
-        codes, frames = self._rate.codes(latents, counts), latents.shape[1]
+        codes, frames = self._rate.search(latents).codes(counts), latents.shape[1]
         self._control.take(8.0 * len(self._coder.encode(codes)), wanted * len(latents) * frames, seconds * frames)
         return codes

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .code_coder import CodeCoder
+from .layout import MISSING
 from .sessions import Sessions
 
 LOWEST_PRICE, HIGHEST_PRICE = 1e-6, 10.0
 
 _COUNT_BITS = 1.4  # that saying a frame's count takes, in the mean
 _ROUNDS = 40  # of bisection
+_ERROR_FRAMES = 256  # whose errors are found in one go: their latents stay in the caches
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +37,11 @@ class Costs:
         counts: NDArray[np.int64] = (self.errors + price * self.bits).argmin(axis=1) + 1
         return counts
 
-    def bits_of(self, counts: NDArray[np.int64]) -> float:
-        """What all frames take with these stage counts [B, T]."""
+    def bits_of(self, counts: NDArray[np.int64], frames: NDArray[np.int64] | None = None) -> float:
+        """What frames, or those named, take with these stage counts [B, T]."""
         chosen = np.take_along_axis(self.bits, counts[:, None] - 1, axis=1)
+        if frames is not None:
+            chosen = chosen[:, :, frames]
         return float(chosen.sum()) + _COUNT_BITS * chosen.size
 
     def price(self, bits: float) -> float:
@@ -69,26 +73,35 @@ class VariableRate:
         return cls(sessions, coder, paths, float(sessions.latents(codes)[0].var(axis=0).sum()))
 
     def costs(self, latents: NDArray[np.float32], chunk_frames: int) -> Costs:
-        """The costs of latents [B, T, D], whose codes are told in chunks of so many frames."""
-        codes, errors = self._searched(latents)
-        return Costs(errors, self.bits(codes, chunk_frames).cumsum(axis=1), codes)
+        """The costs of latents [B, T, D], whose codes are told in chunks of so many frames.
+
+        They are those of the codes that one path finds, where the search can be told so: what more paths find costs
+        about as much more everywhere.
+        """
+        codes = self._codes_of_all(latents)
+        bits = self.bits(codes, chunk_frames)
+        return Costs(self._errors(latents, codes), bits.cumsum(axis=1), codes)
 
     def even_costs(self, latents: NDArray[np.float32]) -> Costs:
         """The costs of latents [B, T, D] where all codes take their bits: less work, and almost the same choice."""
-        m = self.sessions.manifest
-        codes, errors = self._searched(latents)
+        m, codes = self.sessions.manifest, self._codes_of_all(latents)
         bits = [float(m.layout.codes(n) * m.quantizer.code_bits) for n in range(1, m.quantizer.max_stages + 1)]
-        return Costs(errors, np.array(bits)[:, None], codes)
+        return Costs(self._errors(latents, codes), np.array(bits)[:, None], codes)
 
-    def _searched(self, latents: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Codes of all stages, and the error after each, [B, stages, T]."""
+    def _codes_of_all(self, latents: NDArray[np.float32]) -> NDArray[np.int64]:
+        m = self.sessions.manifest
+        return self.sessions.quantize(latents, m.quantizer.max_stages, min(1, m.max_paths))
+
+    def _errors(self, latents: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The error after each stage, [B, stages, T]."""
         layout, stages = self.sessions.manifest.layout, self.sessions.manifest.quantizer.max_stages
-        codes = self._quantized(latents, stages, 0)
-        errors = [
-            np.square(self.sessions.latents(codes[:, : layout.lines(n)]) - latents).sum(axis=2)
-            for n in range(1, stages + 1)
-        ]
-        return codes, np.stack(errors, axis=1, dtype=np.float64) / self.spread
+        errors = np.empty((len(codes), stages, codes.shape[2]))
+        for first in range(0, codes.shape[2], _ERROR_FRAMES):
+            part = slice(first, first + _ERROR_FRAMES)
+            for n in range(1, stages + 1):
+                apart = self.sessions.latents(codes[:, : layout.lines(n), part]) - latents[:, part]
+                errors[:, n - 1, part] = np.einsum("btd,btd->bt", apart, apart)
+        return errors / self.spread
 
     def bits(self, codes: NDArray[np.int64], chunk_frames: int) -> NDArray[np.float64]:
         """Bits [B, stages, T] of codes [B, lines, T], all whole chunks in one go."""
@@ -103,18 +116,28 @@ class VariableRate:
             parts.append(self.coder.bits(codes[:, :, whole:]))
         return np.concatenate(parts, axis=2)
 
-    def codes(self, latents: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Codes [B, lines, T] of latents [B, T, D], searched anew for each frame's count [B, T]; -1 below it."""
-        layout = self.sessions.manifest.layout
-        codes = np.full((*counts.shape, layout.lines(int(counts.max()))), -1, np.int64)  # [B, T, lines]
-        for n in np.unique(counts).tolist():
-            frames = counts == n
-            codes[frames, : layout.lines(n)] = self._quantized(latents[frames][None], n, self.paths)[0].T
-        by_line: NDArray[np.int64] = codes.swapaxes(1, 2)
-        return by_line
+    def search(self, latents: NDArray[np.float32]) -> Search:
+        """The search for codes of latents [B, T, D] at the stage counts that each call asks for."""
+        return Search(self.sessions, self.paths, latents)
 
-    def _quantized(self, latents: NDArray[np.float32], stages: int, paths: int) -> NDArray[np.int64]:
-        """Codes [B, lines, T], found block by block: memory stays bounded, and caches warm."""
-        size = self.sessions.block_frames(len(latents))
-        starts = range(0, latents.shape[1], size)
-        return np.concatenate([self.sessions.quantize(latents[:, i : i + size], stages, paths) for i in starts], axis=2)
+
+class Search:
+    """Codes of latents [B, T, D] at stage counts. What was found once is kept for the next counts."""
+
+    def __init__(self, sessions: Sessions, paths: int, latents: NDArray[np.float32]) -> None:
+        self._sessions, self._paths, self._latents = sessions, paths, latents
+        self._layout, stages = sessions.manifest.layout, sessions.manifest.quantizer.max_stages
+        self._counts = np.zeros(latents.shape[:2], np.int64)
+        self._codes = np.full((*latents.shape[:2], self._layout.lines(stages)), MISSING, np.int64)  # [B, T, lines]
+
+    def codes(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Codes [B, lines, T], each frame searched for its count [B, T]; -1 below it, and where the count is 0."""
+        changed = (counts != self._counts) & (counts > 0)
+        for n in np.unique(counts[changed]).tolist():
+            frames = changed & (counts == n)
+            found = self._sessions.quantize(self._latents[frames][None], n, self._paths)[0].T
+            self._codes[frames, : self._layout.lines(n)] = found
+            self._codes[frames, self._layout.lines(n) :] = MISSING
+        self._counts[changed] = counts[changed]
+        by_line = self._codes[:, :, : self._layout.lines(int(counts.max()))].swapaxes(1, 2)
+        return np.where(counts[:, None] > 0, by_line, MISSING)

@@ -8,8 +8,8 @@ decoded       | 5 | 6 | 7 |          the decoder's memory fills in what comes be
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from math import gcd
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..bitstream import Header, Reader
 from ..chunk_coder import ChunkCoder
 from ..chunks import Chunk
 from ..codec import Codec
+from ..layout import MISSING
 from ..packets import SEQUENCE_MODULUS, Packet
 from .audio import Resampler
 
@@ -38,20 +39,41 @@ WHOLE = Part()
 
 
 def packets_of(reader: Reader, coder: ChunkCoder, most: int | None = None) -> Iterator[Packet]:
-    """The packets of a file, or so many of them.
+    """The packets of a file, or so many of them."""
+    return chain.from_iterable(_batches_of(reader, coder, most))
 
-    Many chunks are decoded together, as many as can be read without waiting for a pipe.
-    """
+
+def _batches_of(reader: Reader, coder: ChunkCoder, most: int | None) -> Iterator[list[Packet]]:
+    """Packets that are decoded together, as many as can be read without waiting for a pipe."""
     chunks: list[Chunk] = []
     for item in islice(reader, most):
         if isinstance(item, Packet):
-            yield item
+            yield [item]
             continue
         chunks.append(item)
         if len(chunks) == _TOGETHER or reader.waits():
-            yield from coder.decode(chunks)
+            yield coder.decode(chunks)
             chunks = []
-    yield from coder.decode(chunks)
+    yield coder.decode(chunks)
+
+
+def _joined(packets: list[Packet]) -> Iterator[tuple[Packet, int]]:
+    """Packets that follow one another as one, which the decoder's graphs do faster, and how many they are."""
+    run: list[Packet] = []
+    for packet in packets:
+        if run and packet.sequence != (run[-1].sequence + 1) % SEQUENCE_MODULUS:
+            yield _as_one(run), len(run)
+            run = []
+        run.append(packet)
+    if run:
+        yield _as_one(run), len(run)
+
+
+def _as_one(run: list[Packet]) -> Packet:
+    lines = max(packet.codes.shape[1] for packet in run)
+    lacking = [((0, 0), (0, lines - packet.codes.shape[1]), (0, 0)) for packet in run]
+    codes = [np.pad(p.codes, more, constant_values=MISSING) for p, more in zip(run, lacking, strict=True)]
+    return replace(run[0], codes=np.concatenate(codes, axis=2))
 
 
 def decoded(codec: Codec, reader: Reader, coder: ChunkCoder, part: Part) -> Iterator[NDArray[np.float32]]:
@@ -67,8 +89,8 @@ def decoded(codec: Codec, reader: Reader, coder: ChunkCoder, part: Part) -> Iter
     if part.end is not None:
         chunks = 1 + _chunk_of(header, part.end, codec.delay) - place.chunk
         samples = part.end - part.first
-    packets = packets_of(reader, coder, chunks)
-    blocks = _cut(_synthesized(codec, reader, packets, place.chunk), place.skip, None)
+    batches = _batches_of(reader, coder, chunks)
+    blocks = _cut(_synthesized(codec, reader, batches, place.chunk), place.skip, None)
     yield from _cut(_resampled(blocks, resampler), part.first - place.begin, samples)
 
 
@@ -100,18 +122,25 @@ def _chunk_of(header: Header, sample: int, delay: int) -> int:
     return at // (header.frames_per_packet * header.frame_size)
 
 
-def _synthesized(codec: Codec, reader: Reader, packets: Iterator[Packet], due: int) -> Iterator[NDArray[np.float32]]:
-    """What the decoder makes of the packets from number `due` on, [channels, samples]."""
+def _synthesized(
+    codec: Codec, reader: Reader, batches: Iterator[list[Packet]], due: int
+) -> Iterator[NDArray[np.float32]]:
+    """What the decoder makes of the packets from number `due` on, [channels, samples].
+
+    The decoder's stream counts on its own: packets that are joined are one of its.
+    """
     header = reader.header
     stream = codec.decoder_stream(channels=header.channels)
-    due, begun = due % SEQUENCE_MODULUS, False
-    for packet in packets:
+    due, begun, turn = due % SEQUENCE_MODULUS, False, 0
+    for packet, packets in ((joined, n) for batch in batches for joined, n in _joined(batch)):
         missing = (packet.sequence - due) % SEQUENCE_MODULUS
         for left in range(missing, 0, -1):
-            following = packet if left == 1 else None
+            turn += 1
+            following = replace(packet, sequence=turn % SEQUENCE_MODULUS) if left == 1 else None
             yield stream.conceal(following, frames=header.frames_per_packet).reshape(header.channels, -1)
-        yield stream.push(packet).reshape(header.channels, -1)
-        due, begun = (packet.sequence + 1) % SEQUENCE_MODULUS, True
+        audio = stream.push(replace(packet, sequence=turn % SEQUENCE_MODULUS)).reshape(header.channels, -1)
+        yield from np.array_split(audio, packets, axis=1)  # what comes after may hold the last block back
+        due, begun, turn = (packet.sequence + packets) % SEQUENCE_MODULUS, True, turn + 1
     for _ in range(reader.lost_at_end):
         yield stream.conceal(frames=header.frames_per_packet).reshape(header.channels, -1)
     if begun:

@@ -20,7 +20,7 @@ from ..codec import Codec
 from ..errors import BitrateError
 from ..manifest import DEFAULT_BITRATE, Effort
 from ..packets import SEQUENCE_MODULUS, Packet
-from ..variable_rate import Costs
+from ..variable_rate import Costs, Search
 
 FILE_WINDOW, PIPE_WINDOW = 30.0, 2.0  # seconds
 
@@ -28,7 +28,7 @@ _PRICES = 0.03, 0.0003  # of quality 0 and 10
 _SLACK = 0.02  # of a bitrate: people round
 _NEAR = 0.015  # of the bits wanted: near enough
 _TRIES = 3
-_HEAD_BITS = 100  # of a chunk, about
+_PROBES = 4  # chunks of the first window
 
 
 @dataclass(frozen=True)
@@ -113,50 +113,65 @@ class ChunkStream:
 
     def _encode(self, latents: NDArray[np.float32]) -> list[Chunk]:
         """The chunks of one window [streams, T, D]."""
-        rate, header = self._rate, self._header
+        rate = self._rate
         self._frames += latents.shape[1]
+        search = self._variable.search(latents)
         if rate.stages is not None:
-            chunks = self._at(latents, np.full(latents.shape[:2], rate.stages))
+            chunks = self._at(search, np.full(latents.shape[:2], rate.stages))
         else:
-            costs = self._variable.costs(latents, header.frames_per_packet)
+            costs = self._variable.costs(latents, self._header.frames_per_packet)
             if rate.price is not None:
-                chunks = self._at(latents, costs.counts(rate.price))
+                chunks = self._at(search, costs.counts(rate.price))
             else:
-                chunks = self._within(latents, costs)
+                chunks = self._within(search, costs)
         self._chunks += len(chunks)
         self._bits += self._size(chunks)
         return chunks
 
-    def _within(self, latents: NDArray[np.float32], costs: Costs) -> list[Chunk]:
+    def _within(self, search: Search, costs: Costs) -> list[Chunk]:
         """Chunks that bring the mean of all so far to what is wanted, as near as stage counts can.
 
         What the stages of a cut frame take depends on the frames beside it, which were cut too, and another search
-        finds other codes: the bits foreseen are told again, and the price is found anew, until they hold.
+        finds other codes: some chunks tell how much more than foreseen all will take, and the price is found anew
+        until that holds.
         """
         header, kbps = self._header, self._rate.kbps
         assert kbps is not None
         seconds = self._frames * header.frame_size / header.codec_rate
         wanted = max(1.0, 1000 * kbps * header.streams * seconds - self._bits)
         if not self._chunks:
-            counts = costs.counts(costs.price(wanted))
-            cut = header.layout.cut(costs.codes, counts)
-            chunks_to_come = header.streams * counts.shape[1] / header.frames_per_packet
-            told = self._variable.bits(cut, header.frames_per_packet).sum() + _HEAD_BITS * chunks_to_come
-            self._bias = told / costs.bits_of(counts)
+            self._bias = self._tried(search, costs, costs.counts(costs.price(wanted)))
+        before = None
         for _ in range(_TRIES):
             counts = costs.counts(costs.price(wanted / self._bias))
-            chunks = self._at(latents, counts)
+            if before is not None and np.array_equal(counts, before):
+                break
+            chunks, before = self._at(search, counts), counts
             size = self._size(chunks)
             if abs(size / wanted - 1) < _NEAR:
                 break
             self._bias = size / costs.bits_of(counts)
         return chunks
 
-    def _at(self, latents: NDArray[np.float32], counts: NDArray[np.int64]) -> list[Chunk]:
-        """Chunks of latents with these stage counts [streams, T]."""
-        codes, size = self._variable.codes(latents, counts), self._header.frames_per_packet
+    def _tried(self, search: Search, costs: Costs, counts: NDArray[np.int64]) -> float:
+        """The bits of some chunks, spread over all, to those foreseen for these counts [streams, T]."""
+        size = self._header.frames_per_packet
+        whole = counts.shape[1] // size
+        if whole < _PROBES:
+            return 1.0
+        frames = ((np.arange(_PROBES) * whole // _PROBES)[:, None] * size + np.arange(size)).ravel()
+        probed = np.zeros_like(counts)
+        probed[:, frames] = counts[:, frames]
+        codes = search.codes(probed)[:, :, frames]
+        return self._size(self._chunks_of(codes)) / costs.bits_of(counts, frames)
+
+    def _at(self, search: Search, counts: NDArray[np.int64]) -> list[Chunk]:
+        """Chunks with these stage counts [streams, T]."""
+        return self._chunks_of(search.codes(counts))
+
+    def _chunks_of(self, codes: NDArray[np.int64]) -> list[Chunk]:
+        size, layout = self._header.frames_per_packet, self._header.layout
         parts = [codes[:, :, start : start + size] for start in range(0, codes.shape[2], size)]
-        layout = self._header.layout
         numbers = range(self._chunks, self._chunks + len(parts))
         return self._coder.encode(
             [Packet(i % SEQUENCE_MODULUS, part, layout=layout) for i, part in zip(numbers, parts, strict=True)]
