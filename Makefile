@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CLIP := tests/audio/speech_es.flac
-DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins tmux
+DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins tmux strace
 
 .PHONY: demo test debs check bench published adapters clean
 

@@ -10,6 +10,7 @@ All but errors are imported when they are first used: the command line passes th
 without numpy.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,10 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+# onnxruntime 1.32 writes files below the home folder when it is imported, and asks for a host of Microsoft's after a
+# while. What is said of a program's own microphone stays here; whoever wants it has set the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
     "codec": ("Codec", "load"),
