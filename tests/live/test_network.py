@@ -216,7 +216,7 @@ def test_a_variable_rate_that_repeats(codec: edgecodec.Codec, tmp_path: Path) ->
     pair = Pair(codec, tmp_path, 6, stages=4, frames_per_packet=4, redundancy=2, variable=True)
     found, played = pair.run(lossy)
     sent, received = found["sent"], found["received"]
-    assert all(coded)
+    assert sum(coded) > 0.8 * len(coded)
     assert received.datagrams.garbage == received.datagrams.foreign == 0
     assert received.recovered >= 0.8 * len(coded) / 8 - 1
     assert received.redundancy in (1, 2)

@@ -117,6 +117,8 @@ def receive(
 
     Example: edgecodec receive 5004
     """
+    from ..errors import NetworkError
+    from ..live.endpoints import FileSink
     from ..live.stderr import quiet_libraries
     from ..network.receiver import Receiver
     from ..network.sockets import receiving_socket
@@ -130,5 +132,10 @@ def receive(
         played = open_sink(codec, None if target == "speaker" else target, speaker, device_rate, stack, force=force)
         receiver = Receiver(codec, sock, played, seconds=duration)
         run(receiver, lambda: receive_view(receiver.snapshot()), lambda _: None)
+        if not receiver.snapshot().packets.received:
+            error = NetworkError(f"nothing was heard on port {port}")
+            if isinstance(played, FileSink):
+                played.discard(error)
+            raise error
     snapshot = receiver.snapshot()
     say_end(receive_view(snapshot), asdict(snapshot), as_json, beside=target)

@@ -140,9 +140,14 @@ class FileSink:
         try:
             self._writer.write(audio.reshape(self._channels, -1))
         except BaseException as error:
+            self.discard(error)
+            raise
+
+    def discard(self, error: BaseException) -> None:
+        """Leave no file, because of an error."""
+        if self._writer is not None:
             self._writer = None
             self._stack.__exit__(type(error), error, error.__traceback__)
-            raise
 
     def waiting(self) -> float:
         """None: a file takes all at once."""

@@ -2,8 +2,8 @@
 
     socket -> thread: parse, check -> jitter buffer -> thread: decoder -> sink
 
-One stream at a time: the first whose announcement names this bundle, from the address that sent it, until it says
-goodbye or falls silent. All else is counted and dropped.
+One stream at a time: the first that names this bundle and sends sound in sequence (`admission.py`), from the address
+that sent it, until it says goodbye or falls silent. All else is counted and dropped.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..live.endpoints import Sink
 from ..live.meters import Level, Percentiles, Timings
 from ..live.worker import LiveWorker, crossfade
 from ..packets import SEQUENCE_MODULUS, Packet
+from .admission import STALE, Candidates
 from .jitter import JitterBuffer, JitterStatistics, Turn
 from .rtp import MAX_DATAGRAM, Announcement, AudioDatagram, Goodbye, Report, parse
 from .sockets import Address, text_of
@@ -31,6 +32,23 @@ _REPORT = 1.0  # seconds between reports to the sender
 _REFUSE = 0.25  # seconds between refusals: forged announcements must not make this a source of datagrams
 _TICK = 0.005
 _QUEUED = 2 / 75  # seconds of sound in the device's buffer below which the next packet is played
+
+
+@dataclass
+class _Heard:
+    """The stream that is played."""
+
+    announcement: Announcement
+    sender: Address
+    buffer: JitterBuffer
+    last: float  # when a packet came
+    reported: float  # when that was last said
+    expected: int = 0  # at the last report
+    received: int = 0
+    ended: bool = False  # by a goodbye
+
+    def is_from(self, stream: int, sender: Address) -> bool:
+        return (stream, sender) == (self.announcement.stream, self.sender)
 
 
 @dataclass(frozen=True)
@@ -77,12 +95,8 @@ class Receiver(LiveWorker):
         super().__init__(codec, seconds)
         self._sock, self._sink = sock, sink
         self._lock = threading.Lock()  # of the stream and its buffer
-        self._stream: Announcement | None = None
-        self._sender: Address | None = None
-        self._buffer: JitterBuffer | None = None
-        self._ended = False
-        self._last = self._reported = 0.0  # when a packet came, and when that was last said
-        self._expected = self._received = 0  # at the last report
+        self._heard: _Heard | None = None
+        self._candidates = Candidates()
         self._counters = Counters()
         self._refused = -np.inf  # when a sender was last told so
         self._decoder = codec.decoder_stream(after_silence=True)
@@ -103,10 +117,10 @@ class Receiver(LiveWorker):
         thread = threading.Thread(target=self._listen, args=(done, failures), name="edgecodec receive", daemon=True)
         thread.start()
         try:
-            while not stop.wait(_TICK) and self._stream is None:
+            while not stop.wait(_TICK) and self._heard is None:
                 if failures:
                     raise failures[0]
-            if self._stream is not None and not stop.is_set():
+            if self._heard is not None and not stop.is_set():
                 self._play(stop, failures)
         finally:
             done.set()
@@ -115,12 +129,11 @@ class Receiver(LiveWorker):
     def snapshot(self) -> ReceiveSnapshot:
         """How it stands; from any thread."""
         with self._lock:
-            stream, sender = self._stream, self._sender
-            buffer = self._buffer if self._buffer is not None else JitterBuffer(1.0)  # not `or`: an empty one is false
-            statistics = buffer.statistics
+            heard = self._heard
+            statistics = JitterBuffer(1.0).statistics if heard is None else heard.buffer.statistics
         return ReceiveSnapshot(
             sink=self._sink.name,
-            sender=None if sender is None else text_of(sender),
+            sender=None if heard is None else text_of(heard.sender),
             bundle=self._codec.manifest.name,
             seconds=self._samples / self._codec.sample_rate,
             stages=self._stages,
@@ -131,36 +144,35 @@ class Receiver(LiveWorker):
             recovered=self._decoder.statistics.recovered,
             datagrams=self._counters,
             decode=self._decode.percentiles(),
-            packet_ms=0.0 if stream is None else 1000 * stream.packet_seconds,
+            packet_ms=0.0 if heard is None else 1000 * heard.announcement.packet_seconds,
             underruns=self._sink.underruns,
             notice=self.notice,
         )
 
     @property
     def _kbps(self) -> float:
-        if self._stream is None or not self._datagrams:
+        if self._heard is None or not self._datagrams:
             return 0.0
-        return self._payload * 8 / (self._datagrams * self._stream.packet_seconds) / 1000
+        return self._payload * 8 / (self._datagrams * self._heard.announcement.packet_seconds) / 1000
 
     def _play(self, stop: threading.Event, failures: list[BaseException]) -> None:
-        assert self._stream is not None
-        assert self._buffer is not None
-        size, duration = self._stream.packet_samples, self._stream.packet_seconds
         self._call(self._sink, self._sink.start)
         due = time.monotonic()
         while not (stop.is_set() or failures or self._time_is_over):
+            heard = self._heard  # another one, where this one fell silent and that one has sound
+            assert heard is not None
             if self._sink.is_device:  # its clock is the pace
                 self._call(self._sink, self._wait_for_room, stop)
             else:
-                due += duration
+                due += heard.announcement.packet_seconds
                 stop.wait(max(0.0, due - time.monotonic()))
             with self._lock:
-                turn = self._buffer.take(time.monotonic())
-                over = self._ended or time.monotonic() - self._last > _SILENT
-                left = len(self._buffer)
-            if over and not left and turn.kind in ("wait", "hold", "lost"):
+                turn = heard.buffer.take(time.monotonic())
+                over = heard.ended or time.monotonic() - heard.last > _SILENT
+                left = len(heard.buffer)
+            if over and not left and turn.kind in ("wait", "hold", "lost") and heard is self._heard:
                 break
-            audio = self._count(self._audio(turn, size))
+            audio = self._count(self._audio(turn, heard.announcement.packet_samples))
             self._level.add(audio)
             self._call(self._sink, self._sink.write, audio)
         if failures:
@@ -218,30 +230,50 @@ class Receiver(LiveWorker):
             what = parse(data)
             if isinstance(what, Announcement):
                 self._announced(what, sender, now)
-            elif self._stream is None or sender != self._sender or what.stream != self._stream.stream:
-                self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
             elif isinstance(what, AudioDatagram):
-                packet = self._stream.packet(what)
-                self._codec.check_codes(packet.codes, 1)
-                if packet.previous is not None:
-                    self._codec.check_codes(packet.previous, 1)
-                self._datagrams += 1
-                self._payload += len(what.payload)
-                self._put(packet, now)
-            elif isinstance(what, Goodbye):
-                self._ended = True
+                self._sound(what, sender, now)
+            elif isinstance(what, Goodbye) and self._heard is not None and self._heard.is_from(what.stream, sender):
+                self._heard.ended = True
             else:
                 self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
         except BitstreamError:
             self._counters = replace(self._counters, garbage=self._counters.garbage + 1)
 
-    def _put(self, packet: Packet, now: float) -> None:
-        assert self._buffer is not None
+    def _sound(self, datagram: AudioDatagram, sender: Address, now: float) -> None:
+        """A packet of the stream that is heard, or of one on probation."""
+        heard = self._heard
+        if heard is not None and heard.is_from(datagram.stream, sender):
+            self._put(heard, self._packet(heard.announcement, datagram), now)
+            return
+        candidate = self._candidates.of(datagram, sender)
+        if candidate is None or (heard is not None and now - heard.last < STALE and not heard.ended):
+            self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
+            return
+        if candidate.take(self._packet(candidate.announcement, datagram), now):
+            self._candidates.drop(sender, datagram.stream)
+            buffer = JitterBuffer(candidate.announcement.packet_seconds)
+            for packet, arrived in candidate.packets:
+                buffer.put(packet, arrived)
+            with self._lock:
+                self._heard = _Heard(candidate.announcement, sender, buffer, now, now)
+            self.notice = None
+
+    def _packet(self, announcement: Announcement, datagram: AudioDatagram) -> Packet:
+        """The packet in a datagram; a BitstreamError where the codec cannot have made it."""
+        packet = announcement.packet(datagram)
+        self._codec.check_codes(packet.codes, 1)
+        if packet.previous is not None:
+            self._codec.check_codes(packet.previous, 1)
+        self._datagrams += 1
+        self._payload += len(datagram.payload)
+        return packet
+
+    def _put(self, heard: _Heard, packet: Packet, now: float) -> None:
         with self._lock:
-            self._buffer.put(packet, now)
-            self._last = now
-        if now - self._reported >= _REPORT:
-            self._report(now)
+            heard.buffer.put(packet, now)
+            heard.last = now
+        if now - heard.reported >= _REPORT:
+            self._report(heard, now)
 
     def _announced(self, stream: Announcement, sender: Address, now: float) -> None:
         m = self._codec.manifest
@@ -258,14 +290,10 @@ class Receiver(LiveWorker):
         if facts != (m.sample_rate, m.frame_size, m.quantizer.code_bits, self._codec.max_stages):
             raise BitstreamError("an announcement that contradicts its bundle")
         stream = replace(stream, layout=m.layout, coder=self._codec.packet_format().coder)
-        if self._stream is not None:
-            if (stream, sender) != (self._stream, self._sender):
-                self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
-            return
-        with self._lock:
-            self._sender, self._last, self._reported = sender, now, now
-            self._buffer = JitterBuffer(stream.packet_seconds)
-            self._stream = stream
+        if self._heard is None or not self._heard.is_from(stream.stream, sender):
+            self._candidates.announce(stream, sender)
+        elif stream != self._heard.announcement:
+            self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
 
     def _refuse(self, stream: Announcement, sender: Address, now: float, theirs: str, ours: str) -> None:
         self._counters = replace(self._counters, refused=self._counters.refused + 1)
@@ -274,18 +302,15 @@ class Receiver(LiveWorker):
             self._refused = now
             self._reply(Goodbye(stream.stream, f"you send with {theirs}, here is {ours}").to_bytes(), sender)
 
-    def _report(self, now: float) -> None:
-        assert self._buffer is not None
-        assert self._stream is not None
-        assert self._sender is not None
+    def _report(self, heard: _Heard, now: float) -> None:
         with self._lock:
-            expected, statistics, highest = self._buffer.expected, self._buffer.statistics, self._buffer.highest
-        new, got = expected - self._expected, statistics.received - self._received
+            expected, statistics, highest = heard.buffer.expected, heard.buffer.statistics, heard.buffer.highest
+        new, got = expected - heard.expected, statistics.received - heard.received
         lost = max(0, expected - statistics.received)
-        self._expected, self._received, self._reported = expected, statistics.received, now
+        heard.expected, heard.received, heard.reported = expected, statistics.received, now
         share = max(0.0, 1 - got / new) if new > 0 else 0.0
         jitter = round(statistics.jitter_ms * self._codec.sample_rate / 1000)
-        self._reply(Report(self._stream.stream, share, lost, highest, jitter).to_bytes(), self._sender)
+        self._reply(Report(heard.announcement.stream, share, lost, highest, jitter).to_bytes(), heard.sender)
 
     def _reply(self, data: bytes, sender: Address) -> None:
         try:
