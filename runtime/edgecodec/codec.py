@@ -15,7 +15,7 @@ from .errors import AudioError
 from .latent_stream import LatentStream
 from .manifest import Effort, Manifest
 from .packets import PacketFormat
-from .samples import as_audio, grouped
+from .samples import as_audio, check_channels, grouped
 from .sessions import Device, Sessions
 from .variable_rate import VariableRate
 
@@ -142,6 +142,8 @@ class Codec:
         x = np.asarray(audio)
         if x.ndim not in (1, 2, 3) or x.size == 0:
             raise AudioError(f"audio must be [T], [C, T] or [B, C, T] and not empty, not of shape {list(x.shape)}")
+        if x.ndim > 1:
+            check_channels(x.shape[-2])
         x = grouped(as_audio(np.atleast_2d(x)), self.channels)
         x = x.reshape(-1, *x.shape[-2:])
         padding = self.frames(x.shape[2]) * self.frame_size - x.shape[2]
