@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,19 @@ from .slices import size_of
 from .wav import Bits, WavWriter
 from .wav_stream import WavStream
 
+if TYPE_CHECKING:
+    from .sndfile_writer import SndfileWriter
+
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz
 _BLOCK_VALUES = 1 << 16  # samples times channels per block
 _WRITTEN = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".aiff": "AIFF", ".aif": "AIFF",
             ".au": "AU", ".caf": "CAF", ".w64": "W64", ".rf64": "RF64", ".mp3": "MP3"}  # fmt: skip
+_MP3_RATES = 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000
+_LIMITS: dict[str, tuple[int, Callable[[int], bool], str]] = {  # channels, rates, in words
+    "OGG": (255, lambda rate: rate <= 200_000, "up to 200000"),
+    "FLAC": (8, lambda rate: rate <= 0xFFFF or (rate % 10 == 0 and rate <= 655_350), "up to 65535, tens up to 655350"),
+    "MP3": (2, lambda rate: rate in _MP3_RATES, f"one of {', '.join(map(str, _MP3_RATES))}"),
+}
 AUDIO_SUFFIXES = tuple(_WRITTEN)  # of files that `AudioWriter` writes
 
 
@@ -205,11 +214,15 @@ class AudioWriter:
 
     def __init__(self, output: Output, sample_rate: int, channels: int, bits: Bits = 16) -> None:
         name = "WAV" if output.in_place else _WRITTEN[Path(output.path).suffix.lower()]
-        self._writer: WavWriter | _LibsndfileWriter = (
-            WavWriter(output, sample_rate, channels, bits)
-            if name == "WAV"
-            else _LibsndfileWriter(output, name, sample_rate, channels, bits)
-        )
+        self._size = max(1, _BLOCK_VALUES // channels)
+        self._writer: WavWriter | SndfileWriter
+        if name == "WAV":
+            self._writer = WavWriter(output, sample_rate, channels, bits)
+        else:
+            from .sndfile_writer import SndfileWriter
+
+            check_holds(output.path, sample_rate, channels)
+            self._writer = SndfileWriter(output, name, sample_rate, channels, bits)
 
     def __enter__(self) -> AudioWriter:
         return self
@@ -221,40 +234,19 @@ class AudioWriter:
 
     def write(self, audio: NDArray[np.float32]) -> None:
         """Append audio; samples beyond [-1, 1] are clipped."""
-        self._writer.write(audio)
+        for start in range(0, audio.shape[1], self._size):  # libsndfile crashes of a large piece for Ogg
+            self._writer.write(audio[:, start : start + self._size])
 
 
-class _LibsndfileWriter:
-    def __init__(self, output: Output, name: str, sample_rate: int, channels: int, bits: Bits) -> None:
-        import soundfile
+def check_holds(path: str, sample_rate: int, channels: int) -> None:
+    """Refuse a file whose format cannot hold such audio; it would fail late, and the coder of Ogg crashes.
 
-        self._path = output.path
-        pcm = f"PCM_{bits}"
-        subtype = pcm if soundfile.check_format(name, pcm) else None
-        try:
-            self._sound = soundfile.SoundFile(output.file.name, "w", sample_rate, channels, subtype, format=name)
-        except (soundfile.LibsndfileError, ValueError) as error:
-            reason = getattr(error, "error_string", error)
-            raise AudioError(
-                f"{output.path}: {name} cannot hold {channels} channels at {sample_rate} Hz ({reason})"
-            ) from None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._call(self._sound.close)
-        except AudioError:
-            if error is None:
-                raise
-
-    def write(self, audio: NDArray[np.float32]) -> None:
-        self._call(lambda: self._sound.write(np.clip(audio.T, -1, 1)))
-
-    def _call(self, call: Callable[[], object]) -> None:
-        import soundfile
-
-        try:
-            call()
-        except (soundfile.LibsndfileError, AssertionError) as error:  # the assertion: fewer samples out than in
-            raise AudioError(f"{self._path}: cannot write ({error or 'is the disk full?'})") from None
+    Raises:
+        AudioError: naming the format and what it holds.
+    """
+    name = _WRITTEN.get(Path(path).suffix.lower(), "WAV")
+    most, held, what = _LIMITS.get(name, (MAX_CHANNELS, lambda _: True, ""))
+    if channels > most:
+        raise AudioError(f"{path}: {name} cannot hold {channels} channels, {most} at most; write .wav")
+    if not held(sample_rate):
+        raise AudioError(f"{path}: {name} cannot hold {sample_rate} Hz, but {what}; write .wav")

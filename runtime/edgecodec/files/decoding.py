@@ -20,10 +20,11 @@ from ..chunk_coder import ChunkCoder
 from ..chunks import Chunk
 from ..codec import Codec
 from ..packets import SEQUENCE_MODULUS, Packet
-from .audio import Resampler
+from .synthesis import Synthesis, resampled
 
 WARMUP_SECONDS = 1.0  # before a part that is asked for
 _TOGETHER = 64  # chunks
+_MOST_CODES = 1 << 21  # in them
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,31 @@ WHOLE = Part()
 def packets_of(reader: Reader, coder: ChunkCoder, most: int | None = None) -> Iterator[Packet]:
     """The packets of a file, or so many of them.
 
-    Many chunks are decoded together, as many as can be read without waiting for a pipe.
+    Many chunks are decoded together, as many as can be read without waiting for a pipe. Each comes when it is known
+    what comes next: before the last one, `reader.samples` is known.
     """
     chunks: list[Chunk] = []
-    for item in islice(reader, most):
+    codes = reader.header.streams * reader.header.frames_per_packet * reader.header.layout.lines(reader.header.stages)
+    together = max(1, min(_TOGETHER, _MOST_CODES // codes))
+    for item in _one_behind(islice(reader, most)):
         if isinstance(item, Packet):
             yield item
             continue
         chunks.append(item)
-        if len(chunks) == _TOGETHER or reader.waits():
+        if len(chunks) == together or reader.waits():
             yield from coder.decode(chunks)
             chunks = []
     yield from coder.decode(chunks)
+
+
+def _one_behind(items: Iterator[Chunk | Packet]) -> Iterator[Chunk | Packet]:
+    before = next(items, None)
+    for item in items:
+        if before is not None:
+            yield before
+        before = item
+    if before is not None:
+        yield before
 
 
 def decoded(codec: Codec, reader: Reader, coder: ChunkCoder, part: Part) -> Iterator[NDArray[np.float32]]:
@@ -62,14 +76,13 @@ def decoded(codec: Codec, reader: Reader, coder: ChunkCoder, part: Part) -> Iter
     header = reader.header
     place = _place(header, part.first, codec.delay)
     reader.skip_to(place.chunk)
-    resampler = Resampler(header.codec_rate, header.sample_rate, header.channels)
     chunks = samples = None
     if part.end is not None:
         chunks = 1 + _chunk_of(header, part.end, codec.delay) - place.chunk
         samples = part.end - part.first
     packets = packets_of(reader, coder, chunks)
     blocks = _cut(_synthesized(codec, reader, packets, place.chunk), place.skip, None)
-    yield from _cut(_resampled(blocks, resampler), part.first - place.begin, samples)
+    yield from _cut(resampled(blocks, header), part.first - place.begin, samples)
 
 
 @dataclass(frozen=True)
@@ -103,29 +116,19 @@ def _chunk_of(header: Header, sample: int, delay: int) -> int:
 def _synthesized(codec: Codec, reader: Reader, packets: Iterator[Packet], due: int) -> Iterator[NDArray[np.float32]]:
     """What the decoder makes of the packets from number `due` on, [channels, samples]."""
     header = reader.header
-    stream = codec.decoder_stream(channels=header.channels)
+    stream = Synthesis(codec, header)
     due, begun = due % SEQUENCE_MODULUS, False
     for packet in packets:
         missing = (packet.sequence - due) % SEQUENCE_MODULUS
         for left in range(missing, 0, -1):
             following = packet if left == 1 else None
-            yield stream.conceal(following, frames=header.frames_per_packet).reshape(header.channels, -1)
-        yield stream.push(packet).reshape(header.channels, -1)
+            yield from stream.conceal(following, header.frames_per_packet)
+        yield from stream.push(packet)
         due, begun = (packet.sequence + 1) % SEQUENCE_MODULUS, True
     for _ in range(reader.lost_at_end):
-        yield stream.conceal(frames=header.frames_per_packet).reshape(header.channels, -1)
+        yield from stream.conceal(None, header.frames_per_packet)
     if begun:
-        yield stream.flush().reshape(header.channels, -1)
-
-
-def _resampled(blocks: Iterator[NDArray[np.float32]], resampler: Resampler) -> Iterator[NDArray[np.float32]]:
-    pending: NDArray[np.float32] | None = None  # one back: the resampler must be told which is the last
-    for block in blocks:
-        if pending is not None:
-            yield resampler.push(pending)
-        pending = block
-    if pending is not None:
-        yield resampler.push(pending, last=True)
+        yield stream.flush()
 
 
 def _cut(blocks: Iterator[NDArray[np.float32]], skip: int, most: int | None) -> Iterator[NDArray[np.float32]]:

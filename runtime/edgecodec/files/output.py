@@ -71,10 +71,10 @@ class OutputFile:
         """Bytes before the next one."""
         return self._file.tell()
 
-    def seek(self, position: int) -> None:
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> None:
         """Go on at a byte; only in files that are not written in place."""
         with _said_of(self._what):
-            self._file.seek(position)
+            self._file.seek(position, whence)
 
 
 @dataclass(frozen=True)
