@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +12,7 @@ from .bundle import Bundle, read_bundle
 from .code_coder import CodeCoder
 from .decoder_stream import DecoderStream
 from .encoder_stream import EncoderStream
-from .errors import AudioError
+from .errors import AudioError, BundleError
 from .latent_stream import LatentStream
 from .manifest import Effort, Manifest
 from .packets import PacketFormat
@@ -37,6 +38,15 @@ def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", t
     return Codec(checked, Sessions(checked, device, threads))
 
 
+def _loaded_again(path: str, device: Device, threads: int, fingerprint: bytes) -> Codec:
+    codec = load(path, device=device, threads=threads)
+    if codec.fingerprint != fingerprint:
+        raise BundleError(
+            f"{path}: is another bundle ({codec.fingerprint.hex()}) than was pickled ({fingerprint.hex()})"
+        )
+    return codec
+
+
 class Codec:
     """A codec, immutable and safe to share between threads; what changes from call to call is in the streams.
 
@@ -45,6 +55,10 @@ class Codec:
 
     def __init__(self, bundle: Bundle, sessions: Sessions) -> None:
         self.bundle, self._sessions = bundle, sessions
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, for pools of processes, as the place of its bundle: loaded there again, it must be the same."""
+        return _loaded_again, (str(self.bundle.path.resolve()), self.device, self._sessions.threads, self.fingerprint)
 
     def __repr__(self) -> str:
         m = self.manifest
