@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz
 _BLOCK_VALUES = 1 << 16  # samples times channels per block
+_PIECE_VALUES = 1 << 20  # the same of what is resampled
 _WRITTEN = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".aiff": "AIFF", ".aif": "AIFF",
             ".au": "AU", ".caf": "CAF", ".w64": "W64", ".rf64": "RF64", ".mp3": "MP3"}  # fmt: skip
 _MP3_RATES = 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000
@@ -185,7 +186,7 @@ class Resampler:
 
     def __init__(self, source_rate: int, target_rate: int, channels: int) -> None:
         self._stream: Any = None
-        self._channels = channels
+        self._channels, self._ratio = channels, max(1, -(-target_rate // source_rate))
         if source_rate != target_rate:
             import soxr
 
@@ -193,11 +194,27 @@ class Resampler:
 
     def push(self, audio: NDArray[np.float32], *, last: bool = False) -> NDArray[np.float32]:
         """The output that is ready; with `last`, all that is left."""
-        if self._stream is None:
-            return audio
+        return audio if self._stream is None else np.ascontiguousarray(self._ready(audio, last=last).T)
+
+    def pieces(self, audio: NDArray[np.float32], *, last: bool = False) -> Iterator[NDArray[np.float32]]:
+        """The same in pieces: neither many channels nor a high rate makes them large."""
+        size = max(1, _PIECE_VALUES // (self._channels * self._ratio))
+        for start in range(0, audio.shape[1], size):
+            yield from self._cut(audio[:, start : start + size])
+        if last:
+            yield from self._cut(audio[:, :0], last=True)
+
+    def _cut(self, audio: NDArray[np.float32], *, last: bool = False) -> Iterator[NDArray[np.float32]]:
+        ready = audio.T if self._stream is None else self._ready(audio, last=last)
+        size = max(1, _PIECE_VALUES // self._channels)  # what comes after much of nothing is much
+        for start in range(0, len(ready), size):
+            yield np.ascontiguousarray(ready[start : start + size].T)
+
+    def _ready(self, audio: NDArray[np.float32], *, last: bool) -> NDArray[np.float32]:
+        """Output [samples, channels]."""
         interleaved = np.ascontiguousarray(audio.T if self._channels > 1 else audio[0])
         output: NDArray[np.float32] = self._stream.resample_chunk(interleaved, last=last)
-        return np.ascontiguousarray(output.reshape(-1, self._channels).T)
+        return output.reshape(-1, self._channels)
 
 
 class AudioWriter:

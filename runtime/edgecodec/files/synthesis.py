@@ -13,7 +13,6 @@ from ..packets import SEQUENCE_MODULUS, Packet
 from .audio import Resampler
 
 _SYNTHESIZED = 1 << 19  # samples of all channels that a graph gives at a time
-_RESAMPLED = 1 << 20  # and a resampler
 
 
 class Synthesis:
@@ -52,12 +51,9 @@ class Synthesis:
 def resampled(blocks: Iterator[NDArray[np.float32]], header: Header) -> Iterator[NDArray[np.float32]]:
     """Blocks at the codec's rate as blocks at the file's."""
     resampler = Resampler(header.codec_rate, header.sample_rate, header.channels)
-    ratio = max(1, -(-header.sample_rate // header.codec_rate))
-    most = max(1, _RESAMPLED // (header.channels * ratio))  # samples
     begun = False
     for block in blocks:
-        for start in range(0, block.shape[1], most):
-            begun = True
-            yield resampler.push(block[:, start : start + most])
+        begun = True
+        yield from resampler.pieces(block)
     if begun:
-        yield resampler.push(np.zeros((header.channels, 0), np.float32), last=True)
+        yield from resampler.pieces(np.zeros((header.channels, 0), np.float32), last=True)

@@ -16,7 +16,7 @@ from ..errors import AudioError, BitstreamError
 from ..manifest import Effort
 from ..progress import Progress, silent
 from ..sessions import Device
-from .audio import AUDIO_SUFFIXES, AudioReader, AudioWriter, Resampler, open_audio
+from .audio import AUDIO_SUFFIXES, AudioReader, AudioWriter, Resampler, check_holds, open_audio
 from .decoding import WHOLE, Part, decoded
 from .edgc import check_header, checked_whole, chunk_coder, input_name, load_named, make_header, open_edgc
 from .encoding import FILE_WINDOW, PIPE_WINDOW, ChunkStream, Rate
@@ -55,7 +55,7 @@ def encode_file(
         AudioError: audio that cannot be read. EdgecodecError: output that exists or cannot be written.
     """
     window = PIPE_WINDOW if source == "-" else FILE_WINDOW
-    with open_audio(source) as audio, open_output(target, force=force) as output:
+    with open_audio(source) as audio, open_output(target, force=force, source=source) as output:
         return encode_audio(
             codec, audio, output.file, rate=rate, effort=effort, mono=mono, window=window, progress=progress
         )
@@ -86,7 +86,10 @@ def decode_file(
     """
     if not 0 <= start < math.inf or (duration is not None and not 0 < duration < math.inf):
         raise AudioError(f"a part begins at 0 s or later and lasts more than 0 s, not {start} s and {duration} s")
-    with open_edgc(source) as file, open_output(target, force=force, suffixes=AUDIO_SUFFIXES) as output:
+    with (
+        open_edgc(source) as file,
+        open_output(target, force=force, suffixes=AUDIO_SUFFIXES, source=source) as output,
+    ):
         try:
             if strict:
                 file = checked_whole(file)
@@ -113,9 +116,11 @@ def roundtrip_file(
     """Encode and decode a file; the .edgc between them is temporary. Errors as in `encode_file`."""
     with (
         open_audio(source) as audio,
-        open_output(target, force=force, suffixes=AUDIO_SUFFIXES) as output,
+        open_output(target, force=force, suffixes=AUDIO_SUFFIXES, source=source) as output,
         tempfile.TemporaryFile() as file,
     ):
+        if not output.in_place:
+            check_holds(target, audio.sample_rate, 1 if mono else audio.channels)
         edgc = OutputFile("the temporary .edgc file", file)
         encoded = encode_audio(codec, audio, edgc, rate=rate, effort=effort, mono=mono, progress=progress)
         edgc.seek(0)
