@@ -14,7 +14,7 @@
     └── ExportError      a checkpoint that cannot be exported, or a bundle that failed its verification
 
 Messages say what is wrong, where, and what to do about it. `exit_code` is what a command ends with: 2 where the call
-itself was wrong, else 1.
+itself was wrong, else 1. (3, of `decode`, is no error: the output is there, and the input was damaged.)
 """
 
 from __future__ import annotations
