@@ -74,3 +74,7 @@ class CheckpointError(EdgecodecError):
 
 class ExportError(EdgecodecError):
     """A checkpoint that cannot be exported, or a bundle that failed its verification; nothing was written."""
+
+
+class ScaleWarning(UserWarning):
+    """Audio in the scale of integers, where [-1, 1] is meant."""

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import AudioError
+from .errors import AudioError, ScaleWarning
 
 MAX_CHANNELS = 255
 _LOUDEST = 16.0  # 24 dB above full scale: no mix is as loud
@@ -47,10 +47,6 @@ def warn_of_scale(loudest: float, what: str) -> None:
         scale = next((scale for scale in _SCALES if loudest <= scale), _SCALES[-1])
         text = f"{what} has samples far outside [-1, 1], which will be clipped: integers as floats? divide by {scale}"
         warnings.warn(text, ScaleWarning, stacklevel=4)
-
-
-class ScaleWarning(UserWarning):
-    """Audio in the scale of integers, where [-1, 1] is meant."""
 
 
 def grouped(audio: NDArray[np.float32], channels: int) -> NDArray[np.float32]:

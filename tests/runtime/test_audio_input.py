@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from edgecodec.errors import AudioError, DataError
+from edgecodec.errors import AudioError, DataError, ScaleWarning
 from edgecodec.evaluation.clips import decode, find_clips
 from edgecodec.files.audio import open_audio
-from edgecodec.samples import ScaleWarning
 
 RATE = 24_000
 KINDS = {"mp3": ("MP3", None), "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16"),
@@ -296,6 +295,18 @@ def test_the_scale_of_integers_is_warned_of(codec, tmp_path: Path) -> None:
     with pytest.warns(ScaleWarning, match=r"in has samples far outside .* divide by 32768"):
         read(tmp_path, file.getvalue())
     codec.encode(tone(800) * 8)  # loud, and no more
+
+
+def test_a_command_warns_of_the_scale_in_one_line(tiny: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "in.wav", np.tile(tone(RATE) * 20_000, 20), RATE, subtype="FLOAT")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "edgecodec", "encode", "in.wav", "out.edgc", "-q", "1", "--bundle", tiny],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    said = (
+        "edgecodec: in.wav has samples far outside [-1, 1], which will be clipped: integers as floats? divide by 32768"
+    )
+    assert [line for line in done.stderr.splitlines() if not line.startswith("seconds ")] == [said]
 
 
 def test_time_in_place_of_channels_is_refused_with_advice(codec) -> None:

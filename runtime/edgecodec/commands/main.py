@@ -13,18 +13,20 @@ import io
 import os
 import signal
 import sys
+import warnings
 from importlib import metadata
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
-from ..errors import EdgecodecError, StalledError
+from ..errors import EdgecodecError, ScaleWarning, StalledError
 
 _INTERRUPTED, _FAILED, _BROKEN_PIPE = 130, 1, 141
 _AS_IT_CAN = "edgecodec-as-it-can"  # an error handler
 _LIKENESSES = {"×": b"x", "·": b".", "…": b"...", "–": b"-", "█": b"#", "µ": b"u", "−": b"-", "≥": b">="}
+_show_warning = warnings.showwarning
 _GROUP = "edgecodec.commands"
 _HELP = {"help_option_names": ["-h", "--help"]}
 _OWN = (  # name, where it is, summary, the extra that it needs
@@ -156,6 +158,21 @@ def _fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In one line, as what goes wrong."""
+    if issubclass(category, ScaleWarning):
+        _complain(str(message))
+    else:
+        _show_warning(message, category, filename, lineno, file, line)
+
+
 def _was_interrupted(error: BaseException | None) -> bool:
     """Whether it began with Ctrl-C: modules in C say "initialization failed" then."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
@@ -181,6 +198,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # temporary files go, as with Ctrl-C
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which is what nohup does
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    warnings.showwarning = _warn
     codecs.register_error(_AS_IT_CAN, _as_it_can)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
