@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,12 +12,12 @@ from .bundle import Bundle, read_bundle
 from .code_coder import CodeCoder
 from .decoder_stream import DecoderStream
 from .encoder_stream import EncoderStream
-from .errors import AudioError
+from .errors import AudioError, BundleError
 from .latent_stream import LatentStream
 from .manifest import Effort, Manifest
 from .packet_coder import PacketCoder
 from .packets import PacketFormat
-from .samples import as_audio, grouped
+from .samples import as_audio, check_channels, grouped
 from .sessions import Device, Sessions
 from .variable_rate import VariableRate
 
@@ -38,6 +39,15 @@ def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", t
     return Codec(checked, Sessions(checked, device, threads))
 
 
+def _loaded_again(path: str, device: Device, threads: int, fingerprint: bytes) -> Codec:
+    codec = load(path, device=device, threads=threads)
+    if codec.fingerprint != fingerprint:
+        raise BundleError(
+            f"{path}: is another bundle ({codec.fingerprint.hex()}) than was pickled ({fingerprint.hex()})"
+        )
+    return codec
+
+
 class Codec:
     """A codec, immutable and safe to share between threads; what changes from call to call is in the streams.
 
@@ -46,6 +56,10 @@ class Codec:
 
     def __init__(self, bundle: Bundle, sessions: Sessions) -> None:
         self.bundle, self._sessions = bundle, sessions
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, for pools of processes, as the place of its bundle: loaded there again, it must be the same."""
+        return _loaded_again, (str(self.bundle.path.resolve()), self.device, self._sessions.threads, self.fingerprint)
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -143,6 +157,8 @@ class Codec:
         x = np.asarray(audio)
         if x.ndim not in (1, 2, 3) or x.size == 0:
             raise AudioError(f"audio must be [T], [C, T] or [B, C, T] and not empty, not of shape {list(x.shape)}")
+        if x.ndim > 1:
+            check_channels(x.shape[-2])
         x = grouped(as_audio(np.atleast_2d(x)), self.channels)
         x = x.reshape(-1, *x.shape[-2:])
         padding = self.frames(x.shape[2]) * self.frame_size - x.shape[2]

@@ -25,6 +25,7 @@ from .errors import BitstreamError
 from .packets import MAX_FRAMES, SEQUENCE_MODULUS, Packet
 from .samples import check_channels
 from .sessions import Sessions
+from .stream_base import Stream
 
 _LONGEST_GAP = 10.0  # seconds; a jump in the sequence beyond it is no loss but another stream
 
@@ -39,7 +40,7 @@ class DecoderStatistics:
     late: int  # dropped, for they came after their turn or twice
 
 
-class DecoderStream:
+class DecoderStream(Stream):
     """Turns packets into audio, each into all its samples at once. Make one with `Codec.decoder_stream`.
 
     The first `delay` samples of a stream come before its audio. With `after_silence`, each packet gives all its samples
@@ -90,7 +91,8 @@ class DecoderStream:
 
         After a gap in the sequence the audio of the missing packets comes first, the last of them recovered where
         `packet` repeats it. A packet that is late or comes twice gives no samples. A jump of more than 10 s is
-        another stream, which begins with this packet.
+        another stream, which begins with this packet. Packets of another encoder stream need `reset` before: their
+        numbers say nothing, and they may seem late.
 
         Raises:
             BitstreamError: codes that this codec cannot have made.

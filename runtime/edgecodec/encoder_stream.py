@@ -21,11 +21,12 @@ from .errors import AudioError, BitrateError
 from .packets import MAX_FRAMES, SEQUENCE_MODULUS, Packet
 from .samples import as_audio, check_channels, grouped
 from .sessions import Sessions
+from .stream_base import Stream
 from .variable_encoder import VariableEncoder
 from .variable_rate import VariableRate
 
 
-class EncoderStream:
+class EncoderStream(Stream):
     """Turns audio into packets, as soon as each is full. Make one with `Codec.encoder_stream`.
 
     A packet is what the encoder waits for and encodes in one go: more `frames_per_packet` cost less compute and fewer
@@ -62,10 +63,11 @@ class EncoderStream:
         self._nothing = np.zeros((channels, 0), np.float32)
         self._stages, self._paths = stages, paths
         self.redundancy = redundancy
+        self._sequence = 0  # never begins anew: a decoder would take the packets for late ones
         self.reset()
 
     def reset(self) -> None:
-        """Forget all audio: the next block begins a new stream."""
+        """Forget all audio: the next block begins a new stream. Packets are counted on, so that decoders follow."""
         m = self._manifest
         self._encoder: BoundEncoder | VariableEncoder
         if self._variable is None:
@@ -74,7 +76,7 @@ class EncoderStream:
         else:
             self._encoder = VariableEncoder(self._variable, m.streams(self._channels), self._frames_per_packet)
         self._rest = self._nothing  # samples short of a packet
-        self._samples = self._frames = self._sequence = 0  # frames: those that went in
+        self._samples = self._frames = 0  # frames: those that went in
         self._silent_frames = 0
         self._previous: NDArray[np.int64] | None = None  # codes of the last packet
         if self._after_silence and m.held:
@@ -138,7 +140,9 @@ class EncoderStream:
     def flush(self) -> list[Packet]:
         """End the stream: the packets that remain, zeros after the last sample, and a stream ready for new audio.
 
-        They cover the delay, so that the decoder answers every sample that was pushed.
+        They cover the delay, so that the decoder answers every sample that was pushed. Packets are counted on: a
+        decoder that goes on gives the new audio behind the old, late by the delay again; one that was reset begins
+        with it.
         """
         samples = (self._manifest.frames(self._samples) - self._frames) * self._manifest.frame_size
         packets = self._packets(np.pad(self._rest, ((0, 0), (0, samples - self._rest.shape[1]))), last=True)

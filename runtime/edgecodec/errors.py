@@ -14,7 +14,7 @@
     └── ExportError      a checkpoint that cannot be exported, or a bundle that failed its verification
 
 Messages say what is wrong, where, and what to do about it. `exit_code` is what a command ends with: 2 where the call
-itself was wrong, else 1.
+itself was wrong, else 1. (3, of `decode`, is no error: the output is there, and the input was damaged.)
 """
 
 from __future__ import annotations
@@ -74,3 +74,7 @@ class CheckpointError(EdgecodecError):
 
 class ExportError(EdgecodecError):
     """A checkpoint that cannot be exported, or a bundle that failed its verification; nothing was written."""
+
+
+class ScaleWarning(UserWarning):
+    """Audio in the scale of integers, where [-1, 1] is meant."""

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from .samples import check_channels, grouped
 from .sessions import Sessions
+from .stream_base import Stream
 
 
-class LatentStream:
+class LatentStream(Stream):
     """Turns audio [channels, samples] into latents [streams, T, D]. Make one with `Codec.latent_stream`."""
 
     def __init__(self, sessions: Sessions, *, channels: int = 1) -> None:

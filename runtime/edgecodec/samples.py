@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import AudioError
+from .errors import AudioError, ScaleWarning
 
 MAX_CHANNELS = 255
+_LOUDEST = 16.0  # 24 dB above full scale: no mix is as loud
+_SCALES = 1 << 15, 1 << 23, 1 << 31  # of 16, 24 and 32 bits
 _SUBNORMAL = np.float32(1e-20)  # smaller input is silence; subnormal numbers would run 100 times slower
 
 
@@ -27,11 +31,22 @@ def as_audio(audio: ArrayLike) -> NDArray[np.float32]:
     if not x.size:
         return x
     size = np.abs(x)
-    if not size.item(size.argmax()) < np.inf:  # the largest, or a NaN
+    loudest = size.item(size.argmax())  # or a NaN
+    if not loudest < np.inf:
         first = int(np.argwhere(~np.isfinite(x))[0][-1])
         raise AudioError(f"audio holds NaN or infinity, first at sample {first}")
+    if loudest > _LOUDEST:
+        warn_of_scale(loudest, "audio")
     x[size < _SUBNORMAL] = 0
     return x
+
+
+def warn_of_scale(loudest: float, what: str) -> None:
+    """Say of samples far beyond full scale, which would be clipped, what they most likely are: once, of each thing."""
+    if loudest > _LOUDEST:
+        scale = next((scale for scale in _SCALES if loudest <= scale), _SCALES[-1])
+        text = f"{what} has samples far outside [-1, 1], which will be clipped: integers as floats? divide by {scale}"
+        warnings.warn(text, ScaleWarning, stacklevel=4)
 
 
 def grouped(audio: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
@@ -46,4 +61,5 @@ def grouped(audio: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
 def check_channels(channels: int) -> None:
     """Refuse a number of channels that no stream has."""
     if not 1 <= channels <= MAX_CHANNELS:
-        raise AudioError(f"channels must be 1 to {MAX_CHANNELS}, not {channels}")
+        advice = "; audio is [channels, samples]: transpose it (audio.T)" if channels > MAX_CHANNELS else ""
+        raise AudioError(f"channels must be 1 to {MAX_CHANNELS}, not {channels}{advice}")

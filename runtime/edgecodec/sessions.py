@@ -57,7 +57,7 @@ class Sessions:
     def __init__(self, bundle: Bundle, device: Device, threads: int) -> None:
         if threads < 1:
             raise DeviceError(f"threads must be 1 or more, not {threads}")
-        self.manifest = bundle.manifest
+        self.manifest, self.threads = bundle.manifest, threads
         self.device: Literal["cpu", "cuda"] = _choose(device)
         try:
             self._start(bundle, threads)

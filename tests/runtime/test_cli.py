@@ -53,7 +53,7 @@ def test_a_reader_that_goes_away(tiny: Path, tmp_path: Path, voice) -> None:
     assert "Exception" not in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_interruption_leaves_nothing_behind(tiny: Path, tmp_path: Path, number: int, code: int) -> None:
     process = subprocess.Popen(
         [EDGECODEC, "encode", "-", "out.edgc", "--bundle", str(tiny)],
@@ -317,12 +317,17 @@ def test_commands_of_another_package_that_this_one_does_not_know(run, monkeypatc
         """Greet."""
         print(f"hello {name}")
 
-    entries = [metadata.EntryPoint(name, "greetings:hello", "edgecodec.commands") for name in ("hello", "encode")]
+    names = ("hello", "encode", "train")
+    entries = [metadata.EntryPoint(name, "greetings:hello", "edgecodec.commands") for name in names]
     monkeypatch.setattr(metadata, "entry_points", lambda **_: entries)
     assert re.search(r"^  hello +From greetings:hello\.$", run("--help").stdout, re.MULTILINE)
     monkeypatch.setitem(sys.modules, "greetings", types.SimpleNamespace(hello=hello))
     assert run("hello", "--name", "there").stdout == "hello there\n"
     assert "Encode audio" in run("encode", "--help").stdout  # which is still our own
+    assert run("train", "--name", "thief").exit_code == 2  # nor may it be what the house has elsewhere
+    own = metadata.EntryPoint("train", "edgecodec_training.cli:train", "edgecodec.commands")
+    monkeypatch.setattr(metadata, "entry_points", lambda **_: [*entries, own])
+    assert "Train a codec" in run("train", "--help").stdout
 
 
 def test_other_packages_commands_parse_their_own_arguments(run) -> None:

@@ -13,7 +13,9 @@ from .options import AsJson, BundleName, DeviceName, Threads, load_codec, say
 
 
 def info(
-    what: Annotated[str, typer.Argument(metavar="FILE|BUNDLE", help="An .edgc file, a shipped bundle or a folder.")],
+    what: Annotated[
+        str, typer.Argument(metavar="FILE|BUNDLE", help="An .edgc file (- for stdin), a shipped bundle or a folder.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Tell what an .edgc file or a bundle is.

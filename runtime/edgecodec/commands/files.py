@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..files.transcode import Report
 
 _MOST_LINES = 20  # about damage
+_DAMAGED = 3  # exit code: the output is there, and not all of it is what was encoded
 
 
 def encode(
@@ -85,6 +86,8 @@ def decode(
 ) -> None:
     """Decode an .edgc file, or a part, to audio of the original rate, channels and length.
 
+    Of a damaged file, what is lost is concealed and said, and the exit code is 3.
+
     Example: edgecodec decode speech.edgc speech-decoded.wav
     """
     from ..files.transcode import decode_file
@@ -109,6 +112,8 @@ def decode(
     if len(done.damage) > _MOST_LINES:
         typer.echo(f"edgecodec: {source}: and damage in {len(done.damage) - _MOST_LINES} more places", err=True)
     say(_report_line("decoded", done), asdict(done), as_json, beside=target)
+    if done.damage:
+        raise typer.Exit(_DAMAGED)
 
 
 def roundtrip(
@@ -161,7 +166,7 @@ def codes(
 
     if not target.lower().endswith(".edgc"):
         arrays = codes_of_edgc(source, stages, None if bundle is None else load_codec(bundle, "cpu", 1))
-        write_arrays(arrays, target, force=force)
+        write_arrays(arrays, target, source=source, force=force)
     else:
         arrays = read_arrays(source)
         name = bundle or str(arrays.facts.get("codec", "speech"))

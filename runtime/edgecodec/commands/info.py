@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ..chunk_coder import ChunkCoder
 from ..chunks import Chunk
 from ..entropy_model import NO_MODEL
 from ..errors import BitstreamError
+from ..files.edgc import input_name, open_edgc
 from ..packets import Packet
 
 
@@ -36,25 +37,25 @@ class Facts:
 
 
 def describe(what: str) -> Facts:
-    """Facts about an .edgc file, or about a bundle by name or folder.
+    """Facts about an .edgc file, `-` for standard input, or about a bundle by name or folder.
 
     Raises:
         BitstreamError: a file that is no .edgc. BundleError: a bundle that does not load, or no such thing.
     """
-    if Path(what).is_file():
-        try:
-            return Facts(_file_facts(what))
-        except BitstreamError as error:
-            raise BitstreamError(f"{what}: {error}") from None
+    if what == "-" or Path(what).is_file():
+        with open_edgc(what) as file:
+            try:
+                return Facts(_file_facts(file))
+            except BitstreamError as error:
+                raise BitstreamError(f"{input_name(what)}: {error}") from None
     return Facts(_bundle_facts(read_bundle(what)))
 
 
-def _file_facts(path: str) -> dict[str, Any]:
-    with Path(path).open("rb") as file:
-        reader = Reader(file)
-        sizes = _Sizes(reader.header)
-        for item in reader:
-            sizes.add(item)
+def _file_facts(file: BinaryIO) -> dict[str, Any]:
+    reader = Reader(file)
+    sizes = _Sizes(reader.header)
+    for item in reader:
+        sizes.add(item)
     header = reader.header
     coded = header.seconds(reader.frames)
     seconds = coded if reader.samples is None else reader.samples / header.sample_rate

@@ -7,20 +7,26 @@ command's docstring may be `Example: …`, which ends its help.
 
 from __future__ import annotations
 
+import codecs
 import inspect
+import io
 import os
 import signal
 import sys
+import warnings
 from importlib import metadata
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
-from ..errors import EdgecodecError, StalledError
+from ..errors import EdgecodecError, ScaleWarning, StalledError
 
 _INTERRUPTED, _FAILED, _BROKEN_PIPE = 130, 1, 141
+_AS_IT_CAN = "edgecodec-as-it-can"  # an error handler
+_LIKENESSES = {"×": b"x", "·": b".", "…": b"...", "–": b"-", "█": b"#", "µ": b"u", "−": b"-", "≥": b">="}
+_show_warning = warnings.showwarning
 _GROUP = "edgecodec.commands"
 _HELP = {"help_option_names": ["-h", "--help"]}
 _OWN = (  # name, where it is, summary, the extra that it needs
@@ -84,7 +90,8 @@ class _Commands(TyperGroup):
             entry = metadata.EntryPoint(name, f"{__package__}.{place}", _GROUP)
             self.add_command(_Command(entry, summary, extra))
         for entry in sorted(metadata.entry_points(group=_GROUP), key=lambda entry: entry.name):
-            if entry.name not in self.commands:
+            known = entry.name in _OTHERS and not entry.value.startswith("edgecodec_")  # another would take its place
+            if entry.name not in self.commands and not known:
                 self.add_command(_Command(entry, *_OTHERS.get(entry.name, (f"From {entry.value}.", None))))
 
     def invoke(self, ctx: Any) -> Any:
@@ -151,6 +158,21 @@ def _fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In one line, as what goes wrong."""
+    if issubclass(category, ScaleWarning):
+        _complain(str(message))
+    else:
+        _show_warning(message, category, filename, lineno, file, line)
+
+
 def _was_interrupted(error: BaseException | None) -> bool:
     """Whether it began with Ctrl-C: modules in C say "initialization failed" then."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
@@ -158,7 +180,27 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
+def _as_it_can(error: UnicodeError) -> tuple[bytes, int]:
+    """For a console of few characters: likenesses; and the very bytes of names that are not UTF-8."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return b"".join(map(_likeness, error.object[error.start : error.end])), error.end
+
+
+def _likeness(char: str) -> bytes:
+    if 0xDC80 <= ord(char) <= 0xDCFF:  # how Python holds a byte that is not UTF-8
+        return bytes([ord(char) - 0xDC00])
+    return _LIKENESSES.get(char) or char.encode("ascii", "backslashreplace")
+
+
 def main() -> None:
     """Run the command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # temporary files go, as with Ctrl-C
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which is what nohup does
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    warnings.showwarning = _warn
+    codecs.register_error(_AS_IT_CAN, _as_it_can)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_AS_IT_CAN)
     app()

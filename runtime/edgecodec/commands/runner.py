@@ -73,7 +73,7 @@ def _check(worker: LiveWorker) -> None:
 @contextlib.contextmanager
 def _hangup_ends() -> Iterator[None]:
     """A terminal that is closed ends the stream like SIGTERM: files are completed."""
-    if not hasattr(signal, "SIGHUP"):
+    if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup
         yield
         return
     before = signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))

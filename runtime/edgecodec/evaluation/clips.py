@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import AudioError, DataError
+from ..files.audio import audio_in
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".w64", ".caf", ".au"}
 NOTE_BYTES = 1_000_000  # a JSON larger than this is no note on a clip
-MOST_CHANNELS, HIGHEST_RATE = 16, 768_000  # more is a damaged header, or one that asks for all memory
+MOST_CHANNELS = 16  # more is a damaged header, or one that asks for all memory
 
 
 @contextlib.contextmanager
@@ -32,9 +32,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"{path}: {error.error_string}") from None  # its text has the path already
-    except (DataError, csv.Error, tarfile.TarError, UnicodeError) as error:
+    except (AudioError, csv.Error, tarfile.TarError, UnicodeError) as error:
         raise DataError(f"{path}: {error}") from None
 
 
@@ -137,21 +135,25 @@ def decode(
         DataError: not audio, or not audio that can be trained on.
     """
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, frames = file.samplerate, file.frames
-            if file.channels > MOST_CHANNELS or rate > HIGHEST_RATE:
-                raise DataError(f"{file.channels} channels at {rate} Hz")
-            wanted = round(min(frames, longest * rate))
-            if random is not None and wanted < frames:
-                file.seek(int(random.integers(frames - wanted + 1)))
-            audio = file.read(wanted, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
+        with contextlib.ExitStack() as stack:
+            reader = audio_in(io.BytesIO(data), "", stack)
+            rate, frames = reader.sample_rate, reader.samples
+            if reader.channels > MOST_CHANNELS:
+                raise DataError(f"{reader.channels} channels at {rate} Hz")
+            wanted = None if frames is None else round(min(frames, longest * rate))
+            if random is not None and frames is not None and wanted is not None and wanted < frames:
+                reader.skip(int(random.integers(frames - wanted + 1)))
+            audio = reader.read(wanted)
+    except AudioError as error:
         raise DataError(str(error)) from None
-    mono = audio.mean(axis=1)
+    if frames is None:  # only known now
+        frames = audio.shape[1]
+        wanted = round(min(frames, longest * rate))
+        start = int(random.integers(frames - wanted + 1)) if random is not None and wanted < frames else 0
+        audio = audio[:, start : start + wanted]
+    mono = audio.mean(axis=0)
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate)
-    if not np.isfinite(mono).all():
-        raise DataError("NaN or infinite samples")
     return Decoded(np.asarray(mono, dtype=np.float32), rate, frames / rate)
 
 
@@ -189,10 +191,12 @@ def _files_under(folder: Path) -> Iterator[Path]:
 
 
 def _file_clip(path: Path, sample_rate: int) -> Clip:
-    with _named(path), path.open("rb"):  # or libsndfile would only speak of a system error
-        info, size = soundfile.info(str(path)), path.stat().st_size
-    bandwidth = min(info.samplerate, sample_rate) / 2
-    return Clip(path, 0, size, path.name, info.duration, "speech", bandwidth)
+    with _named(path), path.open("rb") as file, contextlib.ExitStack() as stack:
+        reader, size = audio_in(file, "", stack), path.stat().st_size
+        rate, samples = reader.sample_rate, reader.samples
+        if samples is None:  # it is where the file ends
+            samples = sum(block.shape[1] for block in reader.blocks())
+    return Clip(path, 0, size, path.name, samples / rate, "speech", min(rate, sample_rate) / 2)
 
 
 def _shard_clips(path: Path, sample_rate: int) -> Iterator[Clip]:

@@ -66,7 +66,7 @@ def simulate_file(
     Raises:
         AudioError: audio that cannot be read. EdgecodecError: output that exists or cannot be written.
     """
-    with open_output(target, force=force, suffixes=AUDIO_SUFFIXES) as output:
+    with open_output(target, force=force, suffixes=AUDIO_SUFFIXES, source=source) as output:
         samples, rate = _read(source)
         original = _resampled(samples, rate, codec.sample_rate)
         encoder = codec.encoder_stream(

@@ -1,44 +1,68 @@
 """Audio files and pipes, in blocks, at any sample rate and channel count.
 
-`-` is a pipe of WAV (standard input or output), as is any path that is no regular file. Files are what libsndfile reads
-and writes; it and soxr are imported when they are needed.
+`-` is a pipe of WAV (standard input or output), as is any path that is no regular file. Files are WAV, or what
+libsndfile reads and writes; it and soxr are imported when they are needed.
 """
 
 from __future__ import annotations
 
+import math
 import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AudioError
+from ..samples import MAX_CHANNELS, warn_of_scale
 from .output import Output
-from .wav import Bits, WavHeader, WavWriter, decode_samples, read_exactly, read_header
+from .slices import size_of
+from .wav import Bits, WavWriter
+from .wav_stream import WavStream
 
-MAX_CHANNELS = 255
+if TYPE_CHECKING:
+    from .sndfile_writer import SndfileWriter
+
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz
 _BLOCK_VALUES = 1 << 16  # samples times channels per block
+_PIECE_VALUES = 1 << 20  # the same of what is resampled
 _WRITTEN = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".aiff": "AIFF", ".aif": "AIFF",
             ".au": "AU", ".caf": "CAF", ".w64": "W64", ".rf64": "RF64", ".mp3": "MP3"}  # fmt: skip
+_MP3_RATES = 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000
+_LIMITS: dict[str, tuple[int, Callable[[int], bool], str]] = {  # channels, rates, in words
+    "OGG": (255, lambda rate: rate <= 200_000, "up to 200000"),
+    "FLAC": (8, lambda rate: rate <= 0xFFFF or (rate % 10 == 0 and rate <= 655_350), "up to 65535, tens up to 655350"),
+    "MP3": (2, lambda rate: rate in _MP3_RATES, f"one of {', '.join(map(str, _MP3_RATES))}"),
+}
 AUDIO_SUFFIXES = tuple(_WRITTEN)  # of files that `AudioWriter` writes
 
 
-class AudioReader:
-    """Audio at its own rate: `sample_rate`, `channels`, `samples` (None where a pipe does not say), and `blocks()`."""
+class _Source(Protocol):
+    """What reads one container; its errors do not name the file."""
 
-    def __init__(self, name: str, sample_rate: int, channels: int, samples: int | None, source: Any) -> None:
-        if not MIN_RATE <= sample_rate <= MAX_RATE:
-            raise AudioError(f"{name}: sample rate {sample_rate} Hz is outside {MIN_RATE}..{MAX_RATE}")
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise AudioError(f"{name}: {channels} channels, at most {MAX_CHANNELS} can be coded")
+    def read(self, samples: int, /) -> NDArray[np.float32]:
+        """The next samples [channels, samples], none at the end."""
+
+    def skip(self, samples: int, /) -> None:
+        """Pass over samples at the beginning."""
+
+
+class AudioReader:
+    """Audio at its own rate: `sample_rate`, `channels`, `samples` (None where it is not known), and `blocks()`."""
+
+    def __init__(self, name: str, sample_rate: int, channels: int, samples: int | None, source: _Source) -> None:
+        with _named(name):
+            if not MIN_RATE <= sample_rate <= MAX_RATE:
+                raise AudioError(f"sample rate {sample_rate} Hz is outside {MIN_RATE}..{MAX_RATE}")
+            if not 1 <= channels <= MAX_CHANNELS:
+                raise AudioError(f"{channels} channels, at most {MAX_CHANNELS} can be coded")
         self.name, self.sample_rate, self.channels, self.samples = name, sample_rate, channels, samples
-        self._read = source
+        self._source = source
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Blocks [channels, samples], none empty, all numbers finite.
@@ -50,11 +74,30 @@ class AudioReader:
         while (block := self._read(size)).shape[1]:
             finite = np.isfinite(block).all(axis=0)
             if not finite.all():
-                raise AudioError(f"{self.name}: NaN or infinity at sample {position + int(finite.argmin())}")
+                with _named(self.name):
+                    raise AudioError(f"NaN or infinity at sample {position + int(finite.argmin())}")
+            warn_of_scale(float(np.abs(block).max()), self.name or "audio")
             position += block.shape[1]
             yield block
-        if self.samples is not None and position < self.samples:
-            raise AudioError(f"{self.name}: truncated, {position} of {self.samples} samples are there")
+
+    def read(self, samples: int | None) -> NDArray[np.float32]:
+        """As many of the next samples as there are, [channels, samples]; all that are left for None. As `blocks`."""
+        blocks, wanted = [np.zeros((self.channels, 0), np.float32)], math.inf if samples is None else samples
+        for block in self.blocks():
+            blocks.append(block[:, : int(min(wanted, block.shape[1]))])
+            wanted -= block.shape[1]
+            if wanted <= 0:
+                break
+        return np.concatenate(blocks, axis=1)
+
+    def skip(self, samples: int) -> None:
+        """Pass over samples at the beginning of a file that says how many it has."""
+        with _named(self.name):
+            self._source.skip(samples)
+
+    def _read(self, samples: int) -> NDArray[np.float32]:
+        with _named(self.name):
+            return self._source.read(samples)
 
 
 @contextmanager
@@ -65,88 +108,77 @@ def open_audio(path: str) -> Iterator[AudioReader]:
         AudioError: a file that is missing, empty, truncated or no audio, or that cannot be read.
     """
     with ExitStack() as stack:
-        try:
-            reader = _reader(path, stack)
-        except FileNotFoundError:
-            raise AudioError(f"{path}: no such file") from None
-        except OSError as error:
-            raise _cannot_read(path, error) from None
-        yield reader
+        if path == "-":
+            if sys.stdin is None:
+                raise AudioError("standard input: closed")
+            yield _pipe_reader("standard input", sys.stdin.buffer)
+            return
+        with _named(path):
+            if Path(path).is_dir():
+                raise AudioError("a folder, not an audio file")
+            file = stack.enter_context(Path(path).open("rb"))
+            regular = stat.S_ISREG(Path(path).stat().st_mode)
+        yield audio_in(file, path, stack) if regular else _pipe_reader(path, file)
 
 
-def _reader(path: str, stack: ExitStack) -> AudioReader:
-    if path == "-":
-        return _pipe_reader("standard input", sys.stdin.buffer)
-    if not stat.S_ISREG(Path(path).stat().st_mode) and not Path(path).is_dir():
-        return _pipe_reader(path, stack.enter_context(Path(path).open("rb")))
-    return _file_reader(path, stack)
+def audio_in(file: BinaryIO, name: str, stack: ExitStack) -> AudioReader:
+    """Audio in a file that can seek; `stack` closes what reads it.
+
+    Raises:
+        AudioError: as `open_audio`.
+    """
+    with _named(name):
+        size = size_of(file)
+        if not size:
+            raise AudioError("empty")
+        wav = _wav_in(file, size)
+        if wav is not None and wav.header.supported:
+            samples = wav.count()
+            wav = _wav_in(file, size) or wav
+            return AudioReader(name, wav.header.sample_rate, wav.header.channels, samples, wav)
+        from .sndfile import SndfileSource
+
+        source = SndfileSource(file, name)
+        stack.callback(source.close)
+    return AudioReader(name, source.sample_rate, source.channels, source.samples, source)
+
+
+def _wav_in(file: BinaryIO, size: int) -> WavStream | None:
+    """WAV from its beginning, if it is some, and its samples are there."""
+    file.seek(0)
+    try:
+        wav = WavStream(file, size)
+    except AudioError:
+        return None
+    wav.check_size()
+    return wav
 
 
 def _pipe_reader(name: str, file: BinaryIO) -> AudioReader:
-    try:
-        header = read_header(file)
-    except AudioError as error:
-        raise AudioError(f"{name}: {error}; a pipe must carry WAV") from None
-    except OSError as error:
-        raise _cannot_read(name, error) from None
-    if not header.supported:
+    with _named(name):
+        try:
+            wav = WavStream(file)
+        except AudioError as error:
+            raise AudioError(f"{error}; a pipe must carry WAV") from None
+    if not wav.header.supported:
         raise AudioError(f"{name}: WAV of an encoding that cannot be piped; use PCM or float, or give a file")
-    left = header.data_bytes
-
-    def read(samples: int) -> NDArray[np.float32]:
-        nonlocal left
-        size = samples * header.frame_bytes
-        try:
-            data = read_exactly(file, size if left is None else min(left, size))
-        except OSError as error:
-            raise _cannot_read(name, error) from None
-        if left is not None:
-            left -= len(data)
-        return decode_samples(data[: len(data) // header.frame_bytes * header.frame_bytes], header)
-
-    total = None if header.data_bytes is None else header.data_bytes // header.frame_bytes
-    return AudioReader(name, header.sample_rate, header.channels, total, read)
+    size = wav.header.data_bytes
+    samples = None if size is None else size // wav.header.frame_bytes
+    return AudioReader(name, wav.header.sample_rate, wav.header.channels, samples, wav)
 
 
-def _cannot_read(name: str, error: OSError) -> AudioError:
-    return AudioError(f"{name}: cannot read: {error.strerror or error}")
-
-
-def _file_reader(path: str, stack: ExitStack) -> AudioReader:
-    import soundfile
-
-    if Path(path).is_dir():
-        raise AudioError(f"{path}: a folder, not an audio file")
-    size = Path(path).stat().st_size
-    if not size:
-        raise AudioError(f"{path}: empty")
-    promised = _promised_bytes(path)
-    if promised is not None and promised > size:
-        raise AudioError(f"{path}: truncated, its header promises {promised} bytes, it has {size}")
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say of the file what goes wrong with it; one without a name is named by who opened it."""
+    said = f"{name}: " if name else ""
     try:
-        sound = stack.enter_context(soundfile.SoundFile(path))
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: not an audio file that libsndfile reads ({error.error_string})") from None
-
-    def read(samples: int) -> NDArray[np.float32]:
-        try:
-            block: NDArray[np.float32] = sound.read(samples, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"{path}: damaged at sample {sound.tell()} ({error.error_string})") from None
-        return np.ascontiguousarray(block.T)
-
-    exact = sound.format in ("WAV", "WAVEX", "FLAC", "AIFF")  # others estimate their length
-    return AudioReader(path, sound.samplerate, sound.channels, sound.frames if exact else None, read)
-
-
-def _promised_bytes(path: str) -> int | None:
-    """Bytes that a WAV file must have by its header; libsndfile itself reads a truncated one as if it were shorter."""
-    with Path(path).open("rb") as file:
-        try:
-            header: WavHeader = read_header(file)
-        except AudioError:
-            return None
-        return None if header.data_bytes is None else file.tell() + header.data_bytes
+        yield
+    except AudioError as error:
+        raise AudioError(f"{said}{error}") from None
+    except FileNotFoundError:
+        raise AudioError(f"{said}no such file") from None
+    except OSError as error:
+        raise AudioError(f"{said}cannot read: {error.strerror or error}") from None
 
 
 class Resampler:
@@ -154,7 +186,7 @@ class Resampler:
 
     def __init__(self, source_rate: int, target_rate: int, channels: int) -> None:
         self._stream: Any = None
-        self._channels = channels
+        self._channels, self._ratio = channels, max(1, -(-target_rate // source_rate))
         if source_rate != target_rate:
             import soxr
 
@@ -162,11 +194,27 @@ class Resampler:
 
     def push(self, audio: NDArray[np.float32], *, last: bool = False) -> NDArray[np.float32]:
         """The output that is ready; with `last`, all that is left."""
-        if self._stream is None:
-            return audio
+        return audio if self._stream is None else np.ascontiguousarray(self._ready(audio, last=last).T)
+
+    def pieces(self, audio: NDArray[np.float32], *, last: bool = False) -> Iterator[NDArray[np.float32]]:
+        """The same in pieces: neither many channels nor a high rate makes them large."""
+        size = max(1, _PIECE_VALUES // (self._channels * self._ratio))
+        for start in range(0, audio.shape[1], size):
+            yield from self._cut(audio[:, start : start + size])
+        if last:
+            yield from self._cut(audio[:, :0], last=True)
+
+    def _cut(self, audio: NDArray[np.float32], *, last: bool = False) -> Iterator[NDArray[np.float32]]:
+        ready = audio.T if self._stream is None else self._ready(audio, last=last)
+        size = max(1, _PIECE_VALUES // self._channels)  # what comes after much of nothing is much
+        for start in range(0, len(ready), size):
+            yield np.ascontiguousarray(ready[start : start + size].T)
+
+    def _ready(self, audio: NDArray[np.float32], *, last: bool) -> NDArray[np.float32]:
+        """Output [samples, channels]."""
         interleaved = np.ascontiguousarray(audio.T if self._channels > 1 else audio[0])
         output: NDArray[np.float32] = self._stream.resample_chunk(interleaved, last=last)
-        return np.ascontiguousarray(output.reshape(-1, self._channels).T)
+        return output.reshape(-1, self._channels)
 
 
 class AudioWriter:
@@ -183,11 +231,15 @@ class AudioWriter:
 
     def __init__(self, output: Output, sample_rate: int, channels: int, bits: Bits = 16) -> None:
         name = "WAV" if output.in_place else _WRITTEN[Path(output.path).suffix.lower()]
-        self._writer: WavWriter | _LibsndfileWriter = (
-            WavWriter(output, sample_rate, channels, bits)
-            if name == "WAV"
-            else _LibsndfileWriter(output, name, sample_rate, channels, bits)
-        )
+        self._size = max(1, _BLOCK_VALUES // channels)
+        self._writer: WavWriter | SndfileWriter
+        if name == "WAV":
+            self._writer = WavWriter(output, sample_rate, channels, bits)
+        else:
+            from .sndfile_writer import SndfileWriter
+
+            check_holds(output.path, sample_rate, channels)
+            self._writer = SndfileWriter(output, name, sample_rate, channels, bits)
 
     def __enter__(self) -> AudioWriter:
         return self
@@ -199,40 +251,19 @@ class AudioWriter:
 
     def write(self, audio: NDArray[np.float32]) -> None:
         """Append audio; samples beyond [-1, 1] are clipped."""
-        self._writer.write(audio)
+        for start in range(0, audio.shape[1], self._size):  # libsndfile crashes of a large piece for Ogg
+            self._writer.write(audio[:, start : start + self._size])
 
 
-class _LibsndfileWriter:
-    def __init__(self, output: Output, name: str, sample_rate: int, channels: int, bits: Bits) -> None:
-        import soundfile
+def check_holds(path: str, sample_rate: int, channels: int) -> None:
+    """Refuse a file whose format cannot hold such audio; it would fail late, and the coder of Ogg crashes.
 
-        self._path = output.path
-        pcm = f"PCM_{bits}"
-        subtype = pcm if soundfile.check_format(name, pcm) else None
-        try:
-            self._sound = soundfile.SoundFile(output.file.name, "w", sample_rate, channels, subtype, format=name)
-        except (soundfile.LibsndfileError, ValueError) as error:
-            reason = getattr(error, "error_string", error)
-            raise AudioError(
-                f"{output.path}: {name} cannot hold {channels} channels at {sample_rate} Hz ({reason})"
-            ) from None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._call(self._sound.close)
-        except AudioError:
-            if error is None:
-                raise
-
-    def write(self, audio: NDArray[np.float32]) -> None:
-        self._call(lambda: self._sound.write(np.clip(audio.T, -1, 1)))
-
-    def _call(self, call: Callable[[], object]) -> None:
-        import soundfile
-
-        try:
-            call()
-        except (soundfile.LibsndfileError, AssertionError) as error:  # the assertion: fewer samples out than in
-            raise AudioError(f"{self._path}: cannot write ({error or 'is the disk full?'})") from None
+    Raises:
+        AudioError: naming the format and what it holds.
+    """
+    name = _WRITTEN.get(Path(path).suffix.lower(), "WAV")
+    most, held, what = _LIMITS.get(name, (MAX_CHANNELS, lambda _: True, ""))
+    if channels > most:
+        raise AudioError(f"{path}: {name} cannot hold {channels} channels, {most} at most; write .wav")
+    if not held(sample_rate):
+        raise AudioError(f"{path}: {name} cannot hold {sample_rate} Hz, but {what}; write .wav")

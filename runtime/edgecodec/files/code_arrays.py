@@ -91,7 +91,7 @@ def codes_of_edgc(source: str, stages: int | None = None, codec: Codec | None = 
     return CodeArrays(joined.astype(_smallest_type(joined, header.code_bits)), facts)
 
 
-def write_arrays(arrays: CodeArrays, target: str, *, force: bool = False) -> None:
+def write_arrays(arrays: CodeArrays, target: str, *, source: str | None = None, force: bool = False) -> None:
     """Write `.npz` or `.safetensors`, by the suffix; whole or not at all."""
     buffer = io.BytesIO()
     if Path(target).suffix.lower() == ".safetensors":
@@ -101,7 +101,7 @@ def write_arrays(arrays: CodeArrays, target: str, *, force: bool = False) -> Non
     else:
         named: dict[str, Any] = {name: np.array(fact) for name, fact in arrays.facts.items()}
         np.savez_compressed(buffer, codes=arrays.codes, **named)
-    with open_output(target, force=force, suffixes=SUFFIXES) as output:
+    with open_output(target, force=force, suffixes=SUFFIXES, source=source) as output:
         output.file.write(buffer.getvalue())
 
 
@@ -154,7 +154,7 @@ def write_edgc(codec: Codec, arrays: CodeArrays, target: str, *, source: str, fo
     header = make_header(codec, rate, channels, layout.stages(codes.shape[1]))
     size = header.frames_per_packet
     coder = chunk_coder(codec, header)
-    with open_output(target, force=force) as output, Writer(output.file, header) as writer:
+    with open_output(target, force=force, source=source) as output, Writer(output.file, header) as writer:
         for number, start in enumerate(range(0, codes.shape[2], size)):
             own = codes[:, :, start : start + size]
             writer.write(coder.encode([Packet(number % SEQUENCE_MODULUS, own, layout=layout)])[0])

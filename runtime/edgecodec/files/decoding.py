@@ -21,10 +21,11 @@ from ..chunks import Chunk
 from ..codec import Codec
 from ..layout import MISSING
 from ..packets import SEQUENCE_MODULUS, Packet
-from .audio import Resampler
+from .synthesis import Synthesis, resampled
 
 WARMUP_SECONDS = 1.0  # before a part that is asked for
 _TOGETHER = 64  # chunks
+_MOST_CODES = 1 << 21  # in them
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,19 @@ def packets_of(reader: Reader, coder: ChunkCoder, most: int | None = None) -> It
 
 
 def _batches_of(reader: Reader, coder: ChunkCoder, most: int | None) -> Iterator[list[Packet]]:
-    """Packets that are decoded together, as many as can be read without waiting for a pipe."""
+    """Packets that are decoded together, as many as can be read without waiting for a pipe.
+
+    Each comes when it is known what comes next: before the last one, `reader.samples` is known.
+    """
     chunks: list[Chunk] = []
-    for item in islice(reader, most):
+    codes = reader.header.streams * reader.header.frames_per_packet * reader.header.layout.lines(reader.header.stages)
+    together = max(1, min(_TOGETHER, _MOST_CODES // codes))
+    for item in _one_behind(islice(reader, most)):
         if isinstance(item, Packet):
             yield [item]
             continue
         chunks.append(item)
-        if len(chunks) == _TOGETHER or reader.waits():
+        if len(chunks) == together or reader.waits():
             yield coder.decode(chunks)
             chunks = []
     yield coder.decode(chunks)
@@ -76,6 +82,16 @@ def _as_one(run: list[Packet]) -> Packet:
     return replace(run[0], codes=np.concatenate(codes, axis=2))
 
 
+def _one_behind(items: Iterator[Chunk | Packet]) -> Iterator[Chunk | Packet]:
+    before = next(items, None)
+    for item in items:
+        if before is not None:
+            yield before
+        before = item
+    if before is not None:
+        yield before
+
+
 def decoded(codec: Codec, reader: Reader, coder: ChunkCoder, part: Part) -> Iterator[NDArray[np.float32]]:
     """Audio [channels, samples] at the file's rate from `part.first` on, the delay removed.
 
@@ -84,14 +100,13 @@ def decoded(codec: Codec, reader: Reader, coder: ChunkCoder, part: Part) -> Iter
     header = reader.header
     place = _place(header, part.first, codec.delay)
     reader.skip_to(place.chunk)
-    resampler = Resampler(header.codec_rate, header.sample_rate, header.channels)
     chunks = samples = None
     if part.end is not None:
         chunks = 1 + _chunk_of(header, part.end, codec.delay) - place.chunk
         samples = part.end - part.first
     batches = _batches_of(reader, coder, chunks)
     blocks = _cut(_synthesized(codec, reader, batches, place.chunk), place.skip, None)
-    yield from _cut(_resampled(blocks, resampler), part.first - place.begin, samples)
+    yield from _cut(resampled(blocks, header), part.first - place.begin, samples)
 
 
 @dataclass(frozen=True)
@@ -125,36 +140,20 @@ def _chunk_of(header: Header, sample: int, delay: int) -> int:
 def _synthesized(
     codec: Codec, reader: Reader, batches: Iterator[list[Packet]], due: int
 ) -> Iterator[NDArray[np.float32]]:
-    """What the decoder makes of the packets from number `due` on, [channels, samples].
-
-    The decoder's stream counts on its own: packets that are joined are one of its.
-    """
+    """What the decoder makes of the packets from number `due` on, [channels, samples]."""
     header = reader.header
-    stream = codec.decoder_stream(channels=header.channels)
-    due, begun, turn = due % SEQUENCE_MODULUS, False, 0
+    stream = Synthesis(codec, header)
+    due, begun = due % SEQUENCE_MODULUS, False
     for packet, packets in ((joined, n) for batch in batches for joined, n in _joined(batch)):
         missing = (packet.sequence - due) % SEQUENCE_MODULUS
         for left in range(missing, 0, -1):
-            turn += 1
-            following = replace(packet, sequence=turn % SEQUENCE_MODULUS) if left == 1 else None
-            yield stream.conceal(following, frames=header.frames_per_packet).reshape(header.channels, -1)
-        audio = stream.push(replace(packet, sequence=turn % SEQUENCE_MODULUS)).reshape(header.channels, -1)
-        yield from np.array_split(audio, packets, axis=1)  # what comes after may hold the last block back
-        due, begun, turn = (packet.sequence + packets) % SEQUENCE_MODULUS, True, turn + 1
+            yield from stream.conceal(packet if left == 1 else None, header.frames_per_packet)
+        yield from stream.push(packet)
+        due, begun = (packet.sequence + packets) % SEQUENCE_MODULUS, True
     for _ in range(reader.lost_at_end):
-        yield stream.conceal(frames=header.frames_per_packet).reshape(header.channels, -1)
+        yield from stream.conceal(None, header.frames_per_packet)
     if begun:
-        yield stream.flush().reshape(header.channels, -1)
-
-
-def _resampled(blocks: Iterator[NDArray[np.float32]], resampler: Resampler) -> Iterator[NDArray[np.float32]]:
-    pending: NDArray[np.float32] | None = None  # one back: the resampler must be told which is the last
-    for block in blocks:
-        if pending is not None:
-            yield resampler.push(pending)
-        pending = block
-    if pending is not None:
-        yield resampler.push(pending, last=True)
+        yield stream.flush()
 
 
 def _cut(blocks: Iterator[NDArray[np.float32]], skip: int, most: int | None) -> Iterator[NDArray[np.float32]]:

@@ -16,6 +16,7 @@ from ..chunk_coder import ChunkCoder
 from ..codec import Codec, load
 from ..entropy_model import NO_MODEL
 from ..errors import BitstreamError
+from ..samples import check_channels
 from ..sessions import Device
 from .output import OutputFile
 
@@ -24,6 +25,7 @@ _CHUNK_SECONDS = 1.0  # at most: what one damaged chunk costs, and what a pipe w
 
 def make_header(codec: Codec, sample_rate: int, channels: int, stages: int) -> Header:
     """The header of a file of at most so many stages, with chunks of a second."""
+    check_channels(channels)
     m = codec.manifest
     frames = min(255, max(1, int(_CHUNK_SECONDS * m.frame_rate)))
     while frames > 1 and codec.packet_format(channels=channels).payload_size(stages, frames) > MAX_PACKET:
@@ -72,6 +74,8 @@ def check_header(codec: Codec, header: Header) -> None:
 def open_edgc(source: str) -> Iterator[BinaryIO]:
     """An .edgc file for reading, `-` for standard input."""
     with ExitStack() as stack:
+        if source == "-" and sys.stdin is None:
+            raise BitstreamError("standard input: closed")
         try:
             file: BinaryIO = sys.stdin.buffer if source == "-" else stack.enter_context(Path(source).open("rb"))
         except OSError as error:

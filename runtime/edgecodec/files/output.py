@@ -1,6 +1,7 @@
 """The one way by which output is written: complete or not there, or else in place.
 
-    a file, or a link to one        a temporary file in the same folder, renamed at the end; a link stays a link
+    a file, or a link to one        a temporary file in the same folder, renamed at the end; links stay links, soft and
+                                    hard ones, and a file that is replaced leaves its mode to the new one
     - , a FIFO, a device, or a      in place, as the data comes: it is not edgecodec's, so it is never sought, cut
     descriptor (/dev/stdout …)      short or replaced, and holds what was there before
 
@@ -9,9 +10,12 @@ What goes wrong with the output is said of the output, and nothing else is: erro
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import shutil
+import stat
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -71,10 +75,10 @@ class OutputFile:
         """Bytes before the next one."""
         return self._file.tell()
 
-    def seek(self, position: int) -> None:
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> None:
         """Go on at a byte; only in files that are not written in place."""
         with _said_of(self._what):
-            self._file.seek(position)
+            self._file.seek(position, whence)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,9 @@ class Output:
 
 
 @contextmanager
-def open_output(path: str, *, force: bool = False, suffixes: Collection[str] | None = None) -> Iterator[Output]:
+def open_output(
+    path: str, *, force: bool = False, suffixes: Collection[str] | None = None, source: str | None = None
+) -> Iterator[Output]:
     """Open `path` for writing, `-` for standard output. On any error, also Ctrl-C, no part of a file stays behind.
 
     All that can be known beforehand is checked here: open the output before long work.
@@ -96,13 +102,17 @@ def open_output(path: str, *, force: bool = False, suffixes: Collection[str] | N
         path: a file, or anything that is written in place.
         force: replace a file that exists.
         suffixes: those that a file may have, in lower case.
+        source: what is read for it, `-` for standard input; it is not to be written.
 
     Raises:
-        EdgecodecError: a file that exists without `force`, another suffix, or a folder that is missing, read-only or
-            full.
+        EdgecodecError: a file that exists without `force`, the source itself, a terminal without `force`, another
+            suffix, or a folder that is missing, read-only or full.
         BrokenPipeError: a pipe whose reader went away.
     """
     if path == "-":
+        if sys.stdout is None:
+            raise EdgecodecError("standard output: closed")
+        _check_in_place("standard output", sys.stdout.buffer, source, force=force)
         output = OutputFile("standard output", sys.stdout.buffer)
         yield Output(path, output, in_place=True)
         output.flush()
@@ -111,10 +121,12 @@ def open_output(path: str, *, force: bool = False, suffixes: Collection[str] | N
         in_place = _opened_in_place(Path(path))
     if in_place is not None:
         with OutputFile(path, in_place) as file:
+            _check_in_place(path, in_place, source, force=force)
             yield Output(path, file, in_place=True)
         return
     target = Path(os.path.realpath(path))
     _check(path, target, force=force, suffixes=suffixes)
+    _check_source(path, _status(target), source)
     temporary = target.with_name(f".edgecodec-{secrets.token_hex(6)}.tmp")
     try:
         with _said_of(path):
@@ -123,7 +135,7 @@ def open_output(path: str, *, force: bool = False, suffixes: Collection[str] | N
             yield Output(path, file, in_place=False)
         _check(path, target, force=force, suffixes=suffixes)
         with _said_of(path):
-            temporary.replace(target)
+            _put(temporary, target)
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -149,6 +161,58 @@ def _check(path: str, target: Path, *, force: bool, suffixes: Collection[str] | 
         raise EdgecodecError(f"{path}: cannot write {what}; choose {', '.join(suffixes)}")
     if target.exists() and not force:
         raise EdgecodecError(f"{path}: exists; -f replaces it")
+
+
+def _check_in_place(what: str, file: BinaryIO, source: str | None, *, force: bool) -> None:
+    """Refuse to fill a screen with bytes, and to append to what is being read."""
+    if file.isatty() and not force:
+        raise EdgecodecError(f"{what}: a terminal, which cannot show this; redirect it, or write there with -f")
+    with suppress(OSError, ValueError):  # no file of the system
+        _check_source(what, os.fstat(file.fileno()), source)
+
+
+def _check_source(what: str, target: os.stat_result | None, source: str | None) -> None:
+    """Refuse to write the file that is read."""
+    if source is None or target is None or not stat.S_ISREG(target.st_mode):
+        return
+    with suppress(OSError, ValueError):  # a source that is missing or closed is said of it
+        if os.path.samestat(target, os.fstat(0) if source == "-" else Path(source).stat()):
+            raise EdgecodecError(f"{what}: is also what is read; write to another file")
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _put(temporary: Path, target: Path) -> None:
+    """Put a finished file in the place of another, or where none is."""
+    before = _status(target)
+    if before is not None and before.st_nlink > 1:
+        with temporary.open("rb") as new, target.open("r+b") as old:  # its other names are to show the same
+            _reserve(old, temporary.stat().st_size)
+            shutil.copyfileobj(new, old)
+            old.truncate()
+        return
+    if before is not None:
+        if hasattr(os, "chown"):
+            with suppress(OSError):  # another's file
+                os.chown(temporary, before.st_uid, before.st_gid)
+        temporary.chmod(stat.S_IMODE(before.st_mode))
+    temporary.replace(target)
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """See that the disk has room before anything is overwritten, where it can tell."""
+    if not hasattr(os, "posix_fallocate") or not size:
+        return
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise
 
 
 def _opened_in_place(path: Path) -> BinaryIO | None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..bitstream import Header, Reader, Writable, Writer
 from ..codec import Codec
@@ -17,7 +16,7 @@ from ..errors import AudioError, BitstreamError
 from ..manifest import Effort
 from ..progress import Progress, silent
 from ..sessions import Device
-from .audio import AUDIO_SUFFIXES, AudioReader, AudioWriter, Resampler, open_audio
+from .audio import AUDIO_SUFFIXES, AudioReader, AudioWriter, Resampler, check_holds, open_audio
 from .decoding import WHOLE, Part, decoded
 from .edgc import check_header, checked_whole, chunk_coder, input_name, load_named, make_header, open_edgc
 from .encoding import FILE_WINDOW, PIPE_WINDOW, ChunkStream, Rate
@@ -56,7 +55,7 @@ def encode_file(
         AudioError: audio that cannot be read. EdgecodecError: output that exists or cannot be written.
     """
     window = PIPE_WINDOW if source == "-" else FILE_WINDOW
-    with open_audio(source) as audio, open_output(target, force=force) as output:
+    with open_audio(source) as audio, open_output(target, force=force, source=source) as output:
         return encode_audio(
             codec, audio, output.file, rate=rate, effort=effort, mono=mono, window=window, progress=progress
         )
@@ -87,7 +86,10 @@ def decode_file(
     """
     if not 0 <= start < math.inf or (duration is not None and not 0 < duration < math.inf):
         raise AudioError(f"a part begins at 0 s or later and lasts more than 0 s, not {start} s and {duration} s")
-    with open_edgc(source) as file, open_output(target, force=force, suffixes=AUDIO_SUFFIXES) as output:
+    with (
+        open_edgc(source) as file,
+        open_output(target, force=force, suffixes=AUDIO_SUFFIXES, source=source) as output,
+    ):
         try:
             if strict:
                 file = checked_whole(file)
@@ -114,9 +116,11 @@ def roundtrip_file(
     """Encode and decode a file; the .edgc between them is temporary. Errors as in `encode_file`."""
     with (
         open_audio(source) as audio,
-        open_output(target, force=force, suffixes=AUDIO_SUFFIXES) as output,
+        open_output(target, force=force, suffixes=AUDIO_SUFFIXES, source=source) as output,
         tempfile.TemporaryFile() as file,
     ):
+        if not output.in_place:
+            check_holds(target, audio.sample_rate, 1 if mono else audio.channels)
         edgc = OutputFile("the temporary .edgc file", file)
         encoded = encode_audio(codec, audio, edgc, rate=rate, effort=effort, mono=mono, progress=progress)
         edgc.seek(0)
@@ -144,16 +148,19 @@ def encode_audio(
     header = make_header(codec, audio.sample_rate, channels, rate.stages or codec.max_stages)
     stream = ChunkStream(codec, header, chunk_coder(codec, header), rate, effort=effort, window=window)
     resampler = Resampler(audio.sample_rate, codec.sample_rate, channels)
-    samples = 0
+    samples = resampled = 0
     total = None if audio.samples is None else audio.samples / audio.sample_rate
     with Writer(file, header) as writer:
         for block in chain([first], blocks):
             mixed = block.mean(axis=0, keepdims=True, dtype=np.float32) if mono else block
-            for chunk in stream.push(resampler.push(mixed)):
+            for chunk in stream.push(ready := resampler.push(mixed)):
                 writer.write(chunk)
-            samples += block.shape[1]
+            samples, resampled = samples + block.shape[1], resampled + ready.shape[1]
             progress("seconds encoded", samples / audio.sample_rate, total)
         last = resampler.push(np.zeros((channels, 0), np.float32), last=True)
+        # A resampler rounds, down to nothing; every sample that was there is to be restored.
+        lacking = -(-samples * codec.sample_rate // audio.sample_rate) - resampled - last.shape[1]
+        last = np.pad(last, ((0, 0), (0, max(0, lacking))))
         for chunk in stream.push(last) + stream.flush():
             writer.write(chunk)
         writer.samples = samples
@@ -168,39 +175,43 @@ def decode_packets(
     header = reader.header
     check_header(codec, header)
     at = part.first
-    # As much as a chunk is held back: only the end record says where the last one ends.
     spare = -(-header.frames_per_packet * header.frame_size * header.sample_rate // header.codec_rate)
-    held = np.zeros((header.channels, 0), np.float32)
+    # A chunk more than was asked for: behind the last one stands where the audio ends.
     ahead = Part(part.first, None if part.end is None else part.end + spare)
     with AudioWriter(output, header.sample_rate, header.channels) as writer:
         for block in decoded(codec, reader, chunk_coder(codec, header), ahead):
-            held = np.concatenate([held, block], axis=1)
-            ready = max(0, held.shape[1] - spare)
-            writer.write(held[:, :ready])
-            held, at = held[:, ready:], at + ready
+            end = _end(reader, part)
+            kept = block if end is None else block[:, : max(0, end - at)]
+            writer.write(kept)
+            at += kept.shape[1]
             progress("seconds decoded", (at - part.first) / header.sample_rate, None)
-        held = _to_its_end(held, at, reader, part)
-        samples = at + held.shape[1] - part.first
+        lacking = _lacking(at, reader, part)
+        samples = at + lacking - part.first
         if not samples:
             raise BitstreamError(reader.damage[0] if reader.damage else "holds no audio")
-        writer.write(held)
+        writer.write(np.zeros((header.channels, lacking), np.float32))
     return _report(header, samples, reader, time.perf_counter() - start, part)
 
 
-def _to_its_end(held: NDArray[np.float32], at: int, reader: Reader, part: Part) -> NDArray[np.float32]:
-    """The last samples, which begin at number `at`, up to the end of the audio or of the part."""
-    header = reader.header
-    if reader.samples is None:
-        return held if part.end is None else held[:, : part.end - at]
+def _end(reader: Reader, part: Part) -> int | None:
+    """The sample before which the audio ends, or the part of it, as far as that is known."""
+    ends = [end for end in (part.end, reader.samples) if end is not None]
+    return min(ends, default=None)
+
+
+def _lacking(at: int, reader: Reader, part: Part) -> int:
+    """Samples that lack at the end, where `at` are there; whether what was decoded is what the file says."""
+    header, end = reader.header, _end(reader, part)
+    if reader.samples is None or end is None:
+        return 0
     if part.first >= reader.samples > 0:
         raise BitstreamError(f"ends at {reader.samples / header.sample_rate:.2f} s, before the part that was asked for")
-    rest = min(reader.samples, part.end or reader.samples) - at
     # Two resamplers may round their lengths against each other by a sample or two.
     slack = 2 + 2 * header.sample_rate // header.codec_rate
-    if rest < 0 or rest > held.shape[1] + slack:
+    if not 0 <= end - at <= slack:
         reader.damage.append(f"the end record contradicts the {'packets' if header.version == 1 else 'chunks'}")
-        return held
-    return np.pad(held[:, :rest], ((0, 0), (0, max(0, rest - held.shape[1]))))
+        return 0
+    return end - at
 
 
 def _report(header: Header, samples: int, file: Reader | Writer, elapsed: float, part: Part = WHOLE) -> Report:

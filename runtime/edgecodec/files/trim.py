@@ -48,7 +48,7 @@ def trim_file(
     if (stages is not None and stages < 1) or (bitrate is not None and not bitrate > 0):
         raise BitrateError(f"cannot trim to {stages or 0} stages" if bitrate is None else f"cannot do {bitrate:g} kbps")
     start, most = time.perf_counter(), 0
-    with open_edgc(source) as file, open_output(target, force=force) as output:
+    with open_edgc(source) as file, open_output(target, force=force, source=source) as output:
         try:
             reader = Reader(file)
             header = reader.header
