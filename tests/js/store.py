@@ -39,7 +39,8 @@ class Store:
 def clip(samples: int | None = None) -> NDArray[np.float32]:
     """Real speech at 24 kHz, where it is loud."""
     audio, rate = soundfile.read(TESTS / "audio" / "speech_ro.flac", dtype="float32")
-    return audio[rate : rate + (samples or int(SECONDS * rate))]
+    start = int(1.6 * rate)
+    return audio[start : start + (samples or int(SECONDS * rate))]
 
 
 def codes_json(codes: NDArray[np.int64]) -> dict[str, Any]:

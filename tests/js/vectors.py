@@ -44,7 +44,7 @@ def codec_vectors(name: str, store: Store) -> dict[str, Any]:
     """A clip of one and of two channels, encoded and decoded, and streams of them with packets that are lost."""
     codec = edgecodec.load(BUNDLES[name])
     samples = 24_000 if name == "speech" else 4000
-    audio = np.stack([clip(samples), clip(2 * samples)[samples:]])
+    audio = 3 * np.stack([clip(samples), clip(2 * samples)[samples:]])
     made: dict[str, Any] = {"fingerprint": codec.fingerprint.hex(), "audio": [store.put(row) for row in audio]}
     made["facts"] = [codec.sample_rate, codec.frame_size, codec.delay, codec.channels, codec.max_stages]
     made["bitrates"] = list(codec.bitrates)
@@ -77,7 +77,7 @@ def stream_vectors(
     encoder = codec.encoder_stream(stages=codec.max_stages, frames_per_packet=frames, redundancy=redundancy, **options)
     blocks, packets = np.array_split(audio, 7, axis=1), []
     for i, block in enumerate(blocks):
-        encoder.stages = 1 + i % codec.max_stages
+        encoder.stages = codec.max_stages - i % codec.max_stages
         packets += encoder.push(block)
     packets += encoder.flush()
     form = codec.packet_format(channels=2)

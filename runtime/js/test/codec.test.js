@@ -222,7 +222,7 @@ async function encoded(codec, audio, row) {
   const packets = [];
   let at = 0;
   for (const [i, size] of row.blocks.entries()) {
-    encoder.stages = 1 + (i % codec.maxStages);
+    encoder.stages = codec.maxStages - (i % codec.maxStages);
     packets.push(...(await encoder.push(audio.map((channel) => channel.subarray(at, at + size)))));
     at += size;
   }
