@@ -13,7 +13,8 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-PACKAGE = Path(__file__).parents[2] / "runtime" / "js"
+from store import PACKAGE
+
 LEAST_NODE = 20
 
 Node = Callable[..., subprocess.CompletedProcess[str]]

@@ -14,6 +14,7 @@ from edgecodec.layout import Layout
 from numpy.typing import NDArray
 
 TESTS = Path(__file__).parents[1]
+PACKAGE = TESTS.parent / "runtime" / "js"
 BUNDLES = {
     "speech": TESTS.parent / "models" / "edgecodec_models" / "speech",
     **{name: TESTS / "runtime" / f"{name}_bundle" for name in ("tiny", "paths", "wide")},

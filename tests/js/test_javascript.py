@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,9 +13,9 @@ import edgecodec
 import numpy as np
 import pytest
 from edgecodec.files.in_memory import decode_clip
-from store import clip
+from store import PACKAGE, clip
 
-TESTS = sorted(path.name for path in (Path(__file__).parents[2] / "runtime" / "js" / "test").glob("*.test.js"))
+TESTS = sorted(path.name for path in (PACKAGE / "test").glob("*.test.js"))
 
 Tested = Callable[[str], str]
 
@@ -59,3 +61,40 @@ def test_python_reads_files_of_another_rate(tested: Tested, vectors: Path) -> No
     theirs = np.fromfile(vectors / "made" / "other_rate.f32", "<f4")
     assert len(audio) == len(theirs) == len(clip())
     assert np.sum((audio - theirs) ** 2) < 1e-3 * np.sum(audio**2)
+
+
+def test_strict_typescript_takes_the_types(node) -> None:
+    done = node("node_modules/typescript/bin/tsc", "-p", "test/types")
+    assert done.returncode == 0, done.stdout
+    for path in (PACKAGE / "src").glob("*.d.ts"):
+        code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+        assert not re.search(r"\bany\b", code), path.name
+
+
+def test_the_lock_names_no_host_and_nothing_is_installed_by_scripts() -> None:
+    """Packages come from the registry that npm is set to, by their digests."""
+    lock = json.loads((PACKAGE / "package-lock.json").read_text())
+    packages = [package for name, package in lock["packages"].items() if name]
+    assert packages and all(package["integrity"].startswith("sha512-") for package in packages)
+    assert not any(package.get("resolved") for package in packages)
+    assert "npm ci --ignore-scripts" in (PACKAGE.parents[1] / "Makefile").read_text()
+    assert "dependencies" not in json.loads((PACKAGE / "package.json").read_text())
+
+
+def test_speed_beside_python(node) -> None:
+    """One frame, encoded and decoded at 8 stages, one thread; said, not judged."""
+    codec, audio, times = edgecodec.load("speech"), clip(24_000), []
+    encoder, decoder = codec.encoder_stream(stages=8), codec.decoder_stream()
+    for i in range(500):
+        at, start = i * 320 % 23_680, time.perf_counter()
+        decoder.push(encoder.push(audio[at : at + 320])[0])
+        times.append(1000 * (time.perf_counter() - start))
+    print(f"\nPython: p10 {np.percentile(times, 10):.2f} ms, p50 {np.percentile(times, 50):.2f} ms a frame")
+    for kind in ("native", "wasm"):
+        done = node("test/speed.js", kind)
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
+        print(
+            "JavaScript, {}: p10 {p10:.2f} ms, p50 {p50:.2f} ms a frame, the first {first:.0f}; load {loading:.0f} ms, "
+            "{megabytes:.0f} MB".format(kind, **said)
+        )

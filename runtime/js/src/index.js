@@ -20,6 +20,7 @@ export { decodeClip, encodeClip } from "./files.js";
 export { verify } from "./golden.js";
 export { Manifest } from "./manifest.js";
 export { LiveResampler } from "./resampler.js";
+export { readWav, writeWav } from "./wav.js";
 
 /** Load a bundle of which every file's bytes are there: a Map of them by name, or an object. */
 export function load(ort, files, options = {}) {
