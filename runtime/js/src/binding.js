@@ -2,8 +2,8 @@
  * The two directions of a stream, each with its state.
  *
  * A packet of the size that the stream is used to passes through tensors that stay: the array that goes in is written
- * again, latents and states pass from graph to graph as onnxruntime made them. Anything else goes the way of whole clips.
- * Codes and samples are the same.
+ * again, latents and states pass from graph to graph as onnxruntime made them. Anything else goes the way of whole
+ * clips. Codes and samples are the same.
  */
 
 import { joined } from "./rows.js";
@@ -68,8 +68,8 @@ export class BoundDecoder {
   /**
    * The next codes [streams, lines, T], already checked, to audio [streams, C, frameSize * T].
    *
-   * The first frames give no audio before there are `startFrames` of them, then that of all but what a decoder that looks
-   * ahead holds back.
+   * The first frames give no audio before there are `startFrames` of them, then that of all but what a decoder that
+   * looks ahead holds back.
    */
   async decode(codes) {
     const sessions = this.#sessions;

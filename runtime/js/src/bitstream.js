@@ -3,7 +3,7 @@
  *
  *     header  chunk  chunk  …  end        chunks (`chunks.js`) stand alone, so that damage costs those it lies in
  *     header  packet  packet  …  end      version 1, of packets (`packets.js`): it is read up to the damage
- *     end     "E" u8  samples per channel at the input rate u64  chunks u32  CRC-32 of all chunks  CRC-32 of this record
+ *     end     "E" u8  samples per channel at the input rate u64  chunks u32  CRC-32 of all chunks  CRC-32 of this
  *
  * A chunk's CRC finds damage where it is, the CRC of all chunks finds what a CRC-16 misses once in 65,536 times.
  *
@@ -80,9 +80,9 @@ class Damage extends Error {}
 /**
  * Reads an .edgc file: the header at once, then chunks (packets, of version 1) by iteration.
  *
- * Chunks come in the order of their sequence; where it jumps, those between are lost. `damage` says, place by place, what
- * is wrong. After the iteration `samples` is the exact length, or null where the end record was not found or contradicts
- * the chunks, and `lostAtEnd` the chunks that are lost behind the last one that was given.
+ * Chunks come in the order of their sequence; where it jumps, those between are lost. `damage` says, place by place,
+ * what is wrong. After the iteration `samples` is the exact length, or null where the end record was not found or
+ * contradicts the chunks, and `lostAtEnd` the chunks that are lost behind the last one that was given.
  *
  * Throws a BitstreamError for what is no .edgc file, a newer version, or a damaged header.
  */
@@ -197,7 +197,8 @@ export class Reader {
     } catch {
       throw new Damage(`${where}: damaged`);
     }
-    if (packet.sequence !== this.#due % SEQUENCE_MODULUS) throw new Damage(`${where}: packets are missing or out of order`);
+    if (packet.sequence !== this.#due % SEQUENCE_MODULUS)
+      throw new Damage(`${where}: packets are missing or out of order`);
     this.#checksum = crc32(bytes, this.#checksum);
     this.#due += 1;
     return packet;

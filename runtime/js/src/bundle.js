@@ -1,8 +1,8 @@
 /**
  * Bundles: reading one, and refusing it unless every byte is what its manifest says.
  *
- * Files come from a function (name, most bytes) => bytes, so that a folder, a server and memory serve alike. Each graph is
- * read once; the bytes that were hashed are the bytes that onnxruntime gets.
+ * Files come from a function (name, most bytes) => bytes, so that a folder, a server and memory serve alike. Each graph
+ * is read once; the bytes that were hashed are the bytes that onnxruntime gets.
  */
 
 import { asBytes, hex } from "./bytes.js";
@@ -52,8 +52,8 @@ export class Bundle {
 /**
  * Read a bundle, and check its files against its manifest.
  *
- * @param {(name: string, most: number) => Promise<Uint8Array | null>} readFile gives the bytes of a file, null where there
- *   are more than `most`
+ * @param {(name: string, most: number) => Promise<Uint8Array | null>} readFile gives the bytes of a file, null where
+ *   there are more than `most`
  */
 export async function readBundle(readFile) {
   const text = await readFile("manifest.json", MANIFEST_BYTES);
@@ -64,7 +64,9 @@ export async function readBundle(readFile) {
   const graphs = Object.fromEntries(GRAPHS.map((name, i) => [name, all[i]]));
   for (const name of GRAPHS) {
     if (holds(graphs[name], EXTERNAL_DATA)) {
-      throw new BundleError(`${entries[name].file}: keeps weights in another file (external data); save it as one file`);
+      throw new BundleError(
+        `${entries[name].file}: keeps weights in another file (external data); save it as one file`,
+      );
     }
   }
   const digests = GRAPHS.flatMap((name) => entries[name].sha256.match(/../g).map((pair) => Number.parseInt(pair, 16)));
@@ -96,7 +98,9 @@ async function readEntry(readFile, what, entry) {
 
 async function sha256(data) {
   if (globalThis.crypto?.subtle === undefined) {
-    throw new BundleError("the bundle cannot be checked here: browsers hash in secure contexts alone (https or localhost)");
+    throw new BundleError(
+      "the bundle cannot be checked here: browsers hash in secure contexts alone (https or localhost)",
+    );
   }
   return new Uint8Array(await globalThis.crypto.subtle.digest("SHA-256", data));
 }

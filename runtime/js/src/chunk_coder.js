@@ -54,7 +54,10 @@ export class ChunkCoder {
   decode(chunk) {
     const coder = chunk.told ? this.#told : this.#even;
     if (coder === null) throw new BitstreamError("its codes are told by the bundle's entropy model: load that bundle");
-    const codes = coder.decode(chunk.body, chunk.stages, chunk.frames, { mixed: chunk.mixed, most: this.#header.stages });
+    const codes = coder.decode(chunk.body, chunk.stages, chunk.frames, {
+      mixed: chunk.mixed,
+      most: this.#header.stages,
+    });
     return new Packet(chunk.sequence, codes, null, this.#header.layout);
   }
 

@@ -14,7 +14,8 @@ import { SEQUENCE_MODULUS } from "./packets.js";
 export const END = 0x45; // "E", what the end record begins with
 export const END_SIZE = 21; // bytes
 
-const MOST_MISSING = 60; // chunks that may lack without a trace; where bytes are damaged, as many more as they could hold
+// Chunks that may lack without a trace; where bytes are damaged, as many more as they could hold.
+const MOST_MISSING = 60;
 const COST = 16; // bytes whose CRC may be computed for each byte that is passed
 const COUNTED = 17; // bytes of the end record that its CRC covers
 
@@ -90,7 +91,7 @@ export class ChunkSearch {
     return missing <= most ? missing : null;
   }
 
-  /** Whether the end of the file cuts the chunk that is ahead, which is called `where`, or the end record; else null. */
+  /** Words where the end of the file cuts the chunk ahead, which is called `where`, or the end record; else null. */
   whatIsCut(where) {
     const [data, at] = [this.#data, this.position];
     if (data[at] === END && data.length - at <= END_SIZE) return "the end record is truncated or damaged";

@@ -4,10 +4,10 @@
  *     0xA0 + flags u8  sequence u16  (frames u8)  stages u8  bytes up to each cut  body  CRC-16
  *
  * The flags are 1: the codes are told by the entropy model, else each takes its bits; 2: the stage count changes from
- * frame to frame; 4: there are fewer frames than the header says, and their count follows the sequence. The body is what
- * `code_coder.js` makes: a cut behind a stage leaves the stages before it whole, so that a chunk loses stages without a
- * code being read. It may be cut behind 1, 2, 3, 4, 6, 8, 12, 16, … stages. The bytes from each cut to the next are
- * numbers of 7 bits a byte, the lowest first, all but the last of a number with bit 7 set (LEB128).
+ * frame to frame; 4: there are fewer frames than the header says, and their count follows the sequence. The body is
+ * what `code_coder.js` makes: a cut behind a stage leaves the stages before it whole, so that a chunk loses stages
+ * without a code being read. It may be cut behind 1, 2, 3, 4, 6, 8, 12, 16, … stages. The bytes from each cut to the
+ * next are numbers of 7 bits a byte, the lowest first, all but the last of a number with bit 7 set (LEB128).
  */
 
 import { asBytes, concatenated, u16, u16Bytes } from "./bytes.js";
@@ -31,7 +31,7 @@ export class Chunk {
    * @param {number} fields.sequence counts chunks modulo 65,536
    * @param {number} fields.frames
    * @param {number} fields.stages the most that a frame has
-   * @param {readonly number[]} fields.sizes bytes of the body up to the first cut, from there to the second, …, to the end
+   * @param {readonly number[]} fields.sizes bytes of the body up to the first cut, from there to the next, …, to the end
    * @param {Uint8Array} fields.body
    * @param {boolean} fields.told by the entropy model
    * @param {boolean} fields.mixed frames have different stage counts

@@ -3,10 +3,10 @@
  *
  *     stage 0: all steps of all streams   stage 1: …   …        a cut behind a stage leaves the stages before it whole
  *
- * A step is a frame or, where a frame has several codes of a stage (`layout.js`), one of those. Of each stage the groups
- * of all steps come first, then their members; of the stages that follow themselves, step by step. How many stages a
- * frame has may change from frame to frame: those counts come before everything. Without a model, all codes are equally
- * likely and take what they take in packets.
+ * A step is a frame or, where a frame has several codes of a stage (`layout.js`), one of those. Of each stage the
+ * groups of all steps come first, then their members; of the stages that follow themselves, step by step. How many
+ * stages a frame has may change from frame to frame: those counts come before everything. Without a model, all codes
+ * are equally likely and take what they take in packets.
  */
 
 import { Codes } from "./codes.js";
@@ -89,7 +89,9 @@ export class CodeCoder {
     const [coder, rows] = [new RangeDecoder(body), this.streams];
     const codes = new Codes(rows, this.layout.lines(stages), frames);
     codes.data.fill(-1);
-    const counts = mixed ? decodeCounts(coder, rows, frames, most || stages) : new Int32Array(rows * frames).fill(stages);
+    const counts = mixed
+      ? decodeCounts(coder, rows, frames, most || stages)
+      : new Int32Array(rows * frames).fill(stages);
     for (let stream = 0; stream < rows; stream++) {
       for (let line = 0; line < this.layout.side; line++) {
         const own = codes.line(stream, line);

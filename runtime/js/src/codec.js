@@ -85,8 +85,8 @@ export class Codec {
   }
 
   /**
-   * Encode a whole clip, one channel or a list of them, to Codes [streams, stages, frames]; the last frames see zeros after
-   * the end.
+   * Encode a whole clip, one channel or a list of them, to Codes [streams, stages, frames]; the last frames see zeros
+   * after the end.
    */
   async encode(audio, { bitrate, stages, effort } = {}) {
     const [m, paths] = [this.manifest, this.manifest.paths(effort)];

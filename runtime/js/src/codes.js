@@ -8,8 +8,8 @@ const LARGEST = 1 << 28; // codes in one array: bounds memory, and lets products
 /**
  * Codes of some frames, `data` Int32Array [streams, lines, frames], line after line of the first stream, then the next.
  *
- * A stream is a channel, or a pair of a stereo bundle; a line is a stage where the bundle has one code of each. -1 stands
- * in the last stages of frames that lack them.
+ * A stream is a channel, or a pair of a stereo bundle; a line is a stage where the bundle has one code of each. -1
+ * stands in the last stages of frames that lack them.
  */
 export class Codes {
   /**
@@ -69,7 +69,15 @@ export class Codes {
       throw new BitstreamError("codes of other streams or lines cannot be joined");
     }
     const frames = parts.reduce((sum, part) => sum + part.frames, 0);
-    return new Codes(streams, lines, frames, joined(parts.map((part) => part.data), streams * lines));
+    return new Codes(
+      streams,
+      lines,
+      frames,
+      joined(
+        parts.map((part) => part.data),
+        streams * lines,
+      ),
+    );
   }
 }
 

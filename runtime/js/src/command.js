@@ -17,7 +17,12 @@ options: --bundle FOLDER  another bundle than the shipped one      -f, --force  
 - stands for standard input or output`;
 const MOST_BYTES = 1 << 30; // of an input
 const MOST_LINES = 20; // about damage
-const REASONS = { ENOENT: "no such file or folder", EEXIST: "exists; -f replaces it", EACCES: "no permission", EISDIR: "a folder" };
+const REASONS = {
+  ENOENT: "no such file or folder",
+  EEXIST: "exists; -f replaces it",
+  EACCES: "no permission",
+  EISDIR: "a folder",
+};
 const OPTIONS = {
   bundle: { type: "string", default: "speech" },
   force: { type: "boolean", short: "f", default: false },
@@ -82,7 +87,9 @@ async function dispatched(words) {
 
 async function encode(bytes, { bitrate, cbr, stages, effort, source, target, force, ...options }) {
   if (bitrate !== undefined && !cbr) {
-    throw new UsageError("-b is a mean over frames of changing stage counts, which is not written here: add --cbr, or give -q");
+    throw new UsageError(
+      "-b is a mean over frames of changing stage counts, which is not written here: add --cbr, or give -q",
+    );
   }
   const rate = {};
   if (bitrate !== undefined) rate.bitrate = number("--bitrate", bitrate);
@@ -93,7 +100,8 @@ async function encode(bytes, { bitrate, cbr, stages, effort, source, target, for
   await saidOf(target, output(target, file, force));
   const seconds = audio[0].length / sampleRate;
   const kbps = (file.length * 8) / seconds / 1000;
-  return `encoded ${seconds.toFixed(2)} s (${audio.length} ch, ${sampleRate} Hz): ${kbps.toFixed(2)} kbps on disk (${file.length} bytes)`;
+  const of = `${seconds.toFixed(2)} s (${audio.length} ch, ${sampleRate} Hz)`;
+  return `encoded ${of}: ${kbps.toFixed(2)} kbps on disk (${file.length} bytes)`;
 }
 
 async function decode(bytes, { strict, source, target, force, ...options }) {

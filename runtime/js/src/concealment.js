@@ -5,8 +5,8 @@ export const FADE_SECONDS = 0.1; // from the last sound to silence
 /**
  * Latents [B, frames, D] from `last` [B, 1, D] towards `silence` [1, 1, D], `done` frames after the last sound.
  *
- * They reach silence `length` frames after the last sound, and stay there. With the latents `following` [B, 1, D] of the
- * frame after them, they rise to those, from `length` frames before it or from the first of these frames on.
+ * They reach silence `length` frames after the last sound, and stay there. With the latents `following` [B, 1, D] of
+ * the frame after them, they rise to those, from `length` frames before it or from the first of these frames on.
  */
 export function fade(last, silence, done, frames, length, following = null) {
   const [dim, batch] = [silence.length, last.length / silence.length];

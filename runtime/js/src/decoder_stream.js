@@ -1,8 +1,8 @@
 /**
  * Packets to audio, also where some are missing.
  *
- * Networks lose packets. The stream follows their sequence: it answers for those that are missing, drops those that come
- * late or twice, and recovers a lost one from the next where packets carry redundancy:
+ * Networks lose packets. The stream follows their sequence: it answers for those that are missing, drops those that
+ * come late or twice, and recovers a lost one from the next where packets carry redundancy:
  *
  *     packet   | 6, repeats 5 | 7, repeats 6 |   (lost)   | 9, repeats 8 |
  *     decoded  |      6       |      7       | 8, coarser |      9       |
@@ -64,11 +64,11 @@ export class DecoderStream {
    * Decode a packet in its turn, to a list of channels.
    *
    * After a gap in the sequence the audio of the missing packets comes first, the last of them recovered where `packet`
-   * repeats it. A packet that is late or comes twice gives no samples. A jump of more than 10 s is another stream, which
-   * begins with this packet.
+   * repeats it. A packet that is late or comes twice gives no samples. A jump of more than 10 s is another stream,
+   * which begins with this packet.
    *
-   * Throws a BitstreamError for codes that this codec cannot have made, a BundleError for a graph that fails. After either
-   * error the stream is as it was.
+   * Throws a BitstreamError for codes that this codec cannot have made, a BundleError for a graph that fails. After
+   * either error the stream is as it was.
    */
   async push(given) {
     const packet = ownPacket(given);
@@ -191,8 +191,8 @@ export class DecoderStream {
   }
 
   /**
-   * Fade the last latents, into those of the following frame if it is there. The decoder network itself joins them to what
-   * was and what will come.
+   * Fade the last latents, into those of the following frame if it is there. The decoder network itself joins them to
+   * what was and what will come.
    */
   async #conceal(frames, following = null) {
     const [now, sessions] = [this.#now, this.#sessions];

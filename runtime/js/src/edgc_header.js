@@ -155,7 +155,8 @@ export function readHeader(data) {
 function foreign(data) {
   const start = String.fromCharCode(...data.subarray(0, 4));
   if (start === "ECDC") return "an .ecdc file of encodec: decode it there, then encode the audio";
-  if (start === "\x93NUM") return "a .dac file, which is a pickle: decode it with descript-audio-codec, then encode the audio";
+  if (start === "\x93NUM")
+    return "a .dac file, which is a pickle: decode it with descript-audio-codec, then encode the audio";
   return data.length ? "not an .edgc file" : "empty, not an .edgc file";
 }
 
@@ -177,4 +178,3 @@ function readMore(data, version) {
   const widths = Array.from({ length: data[2] }, (_, i) => u16(data, SHAPE + 2 * i));
   return { streamChannels: data[0], layout: new Layout(data[1], widths), model: data.slice(end) };
 }
-

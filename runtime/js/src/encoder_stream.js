@@ -7,9 +7,9 @@
  *     input    |----- packet 0 -----|----- packet 1 -----|-- rest + zeros --|
  *     decoded        (delay) |----- packet 0 -----|----- packet 1 -----|...
  *
- * Codecs that look ahead, or start with several frames, hold sound back: their first packets come late, and `flush` gives
- * what is left. For live sound, a stream can begin as if silence had come before it: then every frame that goes in gives a
- * frame at once.
+ * Codecs that look ahead, or start with several frames, hold sound back: their first packets come late, and `flush`
+ * gives what is left. For live sound, a stream can begin as if silence had come before it: then every frame that goes
+ * in gives a frame at once.
  */
 
 import { BoundEncoder } from "./binding.js";
@@ -22,8 +22,8 @@ import { Turns } from "./turns.js";
 /**
  * Turns audio into packets, as soon as each is full. Make one with `Codec.encoderStream`.
  *
- * A packet is what the encoder waits for and encodes in one go: more `framesPerPacket` cost less compute and fewer packet
- * heads, and buffer longer. The codes are the same.
+ * A packet is what the encoder waits for and encodes in one go: more `framesPerPacket` cost less compute and fewer
+ * packet heads, and buffer longer. The codes are the same.
  */
 export class EncoderStream {
   #sessions;
@@ -85,8 +85,8 @@ export class EncoderStream {
   /**
    * Encode a block of any length, one channel or a list of them, in [-1, 1]; it is copied at once.
    *
-   * Returns the packets that are full now. Throws an AudioError for a block of a wrong shape or type or samples that are
-   * not finite, a BundleError for a graph that fails. After either error the stream is as it was.
+   * Returns the packets that are full now. Throws an AudioError for a block of a wrong shape or type or samples that
+   * are not finite, a BundleError for a graph that fails. After either error the stream is as it was.
    */
   async push(block) {
     const { data, channels, samples } = asAudio(block);

@@ -41,8 +41,8 @@ const LAYERS = ["hidden", "group", "query", "member"];
  * Frequencies of codes. This one knows nothing, and finds all codes of a stage equally likely.
  *
  * `before` and `after` are the steps that a model looks back and ahead, `following` the leading stages whose context
- * holds their own codes at the steps before, `width` the numbers of the vector of a code, and `hiddenWidth` of what both
- * predictions begin with. Tables that are handed out are written again by the next call.
+ * holds their own codes at the steps before, `width` the numbers of the vector of a code, and `hiddenWidth` of what
+ * both predictions begin with. Tables that are handed out are written again by the next call.
  */
 export class Predictor {
   before = 0;
@@ -85,7 +85,7 @@ export class Predictor {
     return place;
   }
 
-  /** What both predictions begin with, written to `hidden` Uint8Array [hiddenWidth], from sums within `CONTEXT_LIMIT`. */
+  /** What both predictions begin with, from sums within `CONTEXT_LIMIT`, to `hidden` Uint8Array [hiddenWidth]. */
   hidden(_stage, _context, _hidden) {}
 
   /** The table of the groups. */
@@ -274,7 +274,8 @@ function contradiction(arrays, stages, entries) {
   const possible = 1 <= groups && groups <= MAX_ALPHABET && 1 <= members && members <= MAX_ALPHABET;
   if (!possible || (groups - 1) * members >= entries) return `${groups} groups do not hold ${entries} entries`;
   for (const name of LAYERS) {
-    if (arrays.get(`${name}_shift`).data.some((shift) => shift > MAX_SHIFT)) return `${name}_shift is more than ${MAX_SHIFT}`;
+    if (arrays.get(`${name}_shift`).data.some((shift) => shift > MAX_SHIFT))
+      return `${name}_shift is more than ${MAX_SHIFT}`;
   }
   if (!ordersAreWhole(arrays.get("order").data, stages, entries)) return "order names an entry twice";
   const limits = { hidden: CONTEXT_LIMIT, group: HIDDEN_LIMIT, query: HIDDEN_LIMIT };

@@ -13,8 +13,9 @@ import { asAudio, channelsOf } from "./samples.js";
 const CHUNK_SECONDS = 1.0; // at most: what one damaged chunk costs
 
 /**
- * The bytes of an .edgc file of a clip, one channel or a list of them, at `sampleRate` (by default that of the codec): at a
- * fixed stage count, which `bitrate` or `stages` says, and with the best search for the codes unless `effort` says less.
+ * The bytes of an .edgc file of a clip, one channel or a list of them, at `sampleRate` (by default that of the codec):
+ * at a fixed stage count, which `bitrate` or `stages` says, and with the best search for the codes unless `effort` says
+ * less.
  */
 export async function encodeClip(codec, audio, options = {}) {
   const { sampleRate = codec.sampleRate, effort = "best", bitrate, stages } = options;
@@ -37,7 +38,8 @@ export async function encodeClip(codec, audio, options = {}) {
 /**
  * The sound of the bytes of an .edgc file: { audio: list of channels, sampleRate, damage: list of what is wrong }.
  *
- * What damage has cost is concealed, so that the rest stands at its time; `strict` refuses it instead, by a BitstreamError.
+ * What damage has cost is concealed, so that the rest stands at its time; `strict` refuses it instead, by a
+ * BitstreamError.
  */
 export async function decodeClip(codec, bytes, { strict = false } = {}) {
   const reader = new Reader(bytes);

@@ -69,7 +69,10 @@ function isCodedEqual(coder, codes, arrays, stages) {
 
 function stageCounts(arrays) {
   const names = [...arrays.keys()].map((name) => /^codes_([1-9]\d{0,2})$/.exec(name)?.[1]);
-  return names.filter((count) => count !== undefined).map(Number).sort((a, b) => a - b);
+  return names
+    .filter((count) => count !== undefined)
+    .map(Number)
+    .sort((a, b) => a - b);
 }
 
 function isOf(array, type, shape) {

@@ -173,7 +173,11 @@ export interface DecodedClip {
 export function encodeClip(codec: Codec, audio: Audio, options?: EncodeClipOptions): Promise<Uint8Array>;
 
 /** The sound of the bytes of an .edgc file. What damage has cost is concealed, or refused where `strict`. */
-export function decodeClip(codec: Codec, bytes: Uint8Array, options?: { readonly strict?: boolean }): Promise<DecodedClip>;
+export function decodeClip(
+  codec: Codec,
+  bytes: Uint8Array,
+  options?: { readonly strict?: boolean },
+): Promise<DecodedClip>;
 
 export interface GoldenResult {
   readonly stages: number;

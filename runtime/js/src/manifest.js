@@ -1,8 +1,8 @@
 /**
  * The manifest of a bundle: all that the runtime knows about a codec.
  *
- * Every field is checked on the way in: exact keys, exact types, and a range for every number, so that nothing later has
- * to doubt them. Lengths are in samples at the sample rate unless a name says otherwise.
+ * Every field is checked on the way in: exact keys, exact types, and a range for every number, so that nothing later
+ * has to doubt them. Lengths are in samples at the sample rate unless a name says otherwise.
  */
 
 import { Codes } from "./codes.js";
@@ -183,8 +183,8 @@ export class Manifest {
   }
 
   /**
-   * `Codes`, or a BitstreamError where they are of a wrong shape or range, or not of `streams` streams; nothing unchecked
-   * reaches a graph.
+   * `Codes`, or a BitstreamError where they are of a wrong shape or range, or not of `streams` streams; nothing
+   * unchecked reaches a graph.
    */
   checkCodes(codes, streams = undefined) {
     if (!(codes instanceof Codes)) throw new BitstreamError("codes must be Codes");

@@ -10,7 +10,9 @@ import { BundleError } from "./errors.js";
 export * from "./index.js";
 
 // In the package, and in a checkout of the repository.
-const SHIPPED = ["../speech/", "../../../models/edgecodec_models/speech/"].map((path) => new URL(path, import.meta.url));
+const SHIPPED = ["../speech/", "../../../models/edgecodec_models/speech/"].map(
+  (path) => new URL(path, import.meta.url),
+);
 
 /** Load a bundle from its folder, or by the name of the one that comes with the package: `speech`. */
 export async function load(ort, bundle = "speech", options = {}) {

@@ -98,7 +98,11 @@ function readNpy(data) {
   const begin = (long ? 12 : 10) + size;
   const header = new TextDecoder().decode(data.subarray(long ? 12 : 10, begin));
   const type = /'descr': '([^']{1,8})'/.exec(header)?.[1];
-  const shape = /'shape': \(([\d, ]*)\)/.exec(header)?.[1].split(",").filter((text) => text.trim()).map(Number);
+  const shape = /'shape': \(([\d, ]*)\)/
+    .exec(header)?.[1]
+    .split(",")
+    .filter((text) => text.trim())
+    .map(Number);
   const ArrayType = TYPES[type];
   if (ArrayType === undefined || shape === undefined || !/'fortran_order': False/.test(header)) {
     throw new BitstreamError("no npz of plain arrays: an array of an unknown type or order");

@@ -7,8 +7,8 @@
  *
  * The payload is stage-major: all frames of all streams of stage 0, then stage 1, … at ⌈log2 K⌉ bits a code; where a
  * frame has more lines than stages (`layout.js`), line after line, those beside the stages first, in bytes. Cutting its
- * tail therefore lowers the bitrate without decoding. A packet "R" repeats the first stages of the packet before it, for
- * networks that lose packets; files hold none.
+ * tail therefore lowers the bitrate without decoding. A packet "R" repeats the first stages of the packet before it,
+ * for networks that lose packets; files hold none.
  */
 
 import { clearAfter, packBits, packedSize, unpackBits } from "./bits.js";
@@ -131,7 +131,8 @@ export class PacketFormat {
       for (let stream = 0; stream < streams; stream++, at += frames) {
         const own = codes.line(stream, line);
         for (const code of own) {
-          if (code >>> bits) throw new BitstreamError(`a code does not fit into ${this.codeBits} bits`); // or is negative
+          // A negative one does not either.
+          if (code >>> bits) throw new BitstreamError(`a code does not fit into ${this.codeBits} bits`);
         }
         values.set(own, at);
       }

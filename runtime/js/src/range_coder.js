@@ -76,8 +76,8 @@ export class RangeDecoder {
   }
 
   /**
-   * The next symbol. A table of n symbols has n + 1 rising numbers: before each symbol the sum of the frequencies so far,
-   * and `TOTAL` at the end.
+   * The next symbol. A table of n symbols has n + 1 rising numbers: before each symbol the sum of the frequencies so
+   * far, and `TOTAL` at the end.
    */
   decode(table) {
     const unit = Math.floor(this.#range / TOTAL);

@@ -1,8 +1,8 @@
 /**
  * Resampling for live sound: a windowed-sinc filter bank that answers at once.
  *
- * It holds back 32 zero crossings, 1.3 ms at 24 kHz, and is flat to 90 % of the band with 60 dB beyond it (Kaiser window;
- * Oppenheim and Schafer, Discrete-Time Signal Processing, section 7.5).
+ * It holds back 32 zero crossings, 1.3 ms at 24 kHz, and is flat to 90 % of the band with 60 dB beyond it (Kaiser
+ * window; Oppenheim and Schafer, Discrete-Time Signal Processing, section 7.5).
  *
  *     input     |--- past: taps - 1 ---|--- block ---|
  *     output n  needs the `taps` samples around n * down / up; its phase (n * down) % up selects the filter
@@ -31,7 +31,9 @@ export class LiveResampler {
   constructor(sourceRate, targetRate) {
     for (const rate of [sourceRate, targetRate]) {
       if (!within(rate, LOWEST_RATE, HIGHEST_RATE)) {
-        throw new AudioError(`a rate must be a whole number of ${LOWEST_RATE} … ${HIGHEST_RATE} Hz, not ${String(rate)}`);
+        throw new AudioError(
+          `a rate must be a whole number of ${LOWEST_RATE} … ${HIGHEST_RATE} Hz, not ${String(rate)}`,
+        );
       }
     }
     const common = greatestDivisor(sourceRate, targetRate);
@@ -40,7 +42,9 @@ export class LiveResampler {
       const ratio = Math.min(1, targetRate / sourceRate);
       this.#half = Math.ceil(CROSSINGS / ratio);
       if (this.#up * 2 * this.#half > MOST_TAPS) {
-        throw new AudioError(`${sourceRate} Hz to ${targetRate} Hz takes too many filters: choose a rate nearer to a ratio`);
+        throw new AudioError(
+          `${sourceRate} Hz to ${targetRate} Hz takes too many filters: choose a rate nearer to a ratio`,
+        );
       }
       this.#bank = bank(this.#up, this.#half, ratio);
     }

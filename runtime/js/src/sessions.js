@@ -44,8 +44,8 @@ export class Sessions {
    * Audio [B, C, frameSize * T] after what `state` remembers, to { codes: Codes [B, lines, T], state }.
    *
    * Where the encoder looks ahead, the first call holds that many frames of codes back, and the `last` one gives them.
-   * Long audio passes in blocks, so that memory stays bounded; how it is cut does not change a code. `paths` are those of
-   * the search, see `quantize`.
+   * Long audio passes in blocks, so that memory stays bounded; how it is cut does not change a code. `paths` are those
+   * of the search, see `quantize`.
    */
   async encode(audio, batch, state, stages, { paths = 0, last = false } = {}) {
     const { frameSize, channels } = this.manifest;
@@ -54,7 +54,9 @@ export class Sessions {
       const own = sliced(audio, rows, block.first * frameSize, block.end * frameSize);
       const { latents, state: next } = await this.analyze(own, batch, state, block.last);
       state = next;
-      codes.push(await this.quantize(this.tensor("float32", latents, [batch, -1, this.manifest.latentDim]), stages, paths));
+      codes.push(
+        await this.quantize(this.tensor("float32", latents, [batch, -1, this.manifest.latentDim]), stages, paths),
+      );
     }
     return { codes: Codes.join(codes), state };
   }
@@ -192,8 +194,8 @@ export class Sessions {
   }
 
   /**
-   * The calls for so many frames: the first of each, the one after it, and whether a stream ends with the call. The end of
-   * a stream may bring no more frames, and yet what was held back.
+   * The calls for so many frames: the first of each, the one after it, and whether a stream ends with the call. The end
+   * of a stream may bring no more frames, and yet what was held back.
    */
   *#blocks(graph, batch, frames, last) {
     const size = this.blockFrames(batch);
@@ -307,7 +309,9 @@ function checkSignature(made, name, m) {
     ["outputs", made.outputNames, outputs],
   ]) {
     if (found.join() !== expected.join()) {
-      throw new BundleError(`${name}.onnx: has ${what} ${found.join(", ").slice(0, 200)}, expected ${expected.join(", ")}`);
+      throw new BundleError(
+        `${name}.onnx: has ${what} ${found.join(", ").slice(0, 200)}, expected ${expected.join(", ")}`,
+      );
     }
   }
 }

@@ -20,7 +20,7 @@ const READERS = {
   "3,64": (view, at) => view.getFloat64(at, true),
 };
 
-/** The sound of the bytes of a WAV file: { audio: list of channels, sampleRate }. Throws an AudioError for any other. */
+/** The sound of a WAV file's bytes: { audio: list of channels, sampleRate }. Throws an AudioError for any other. */
 export function readWav(bytes) {
   const data = asBytes(bytes);
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);

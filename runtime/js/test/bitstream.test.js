@@ -3,7 +3,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { BitstreamError, Chunk, ChunkCoder, CodeCoder, Codes, Header, Packet, Reader, Writer } from "edgecodec/bitstream";
+import {
+  BitstreamError,
+  Chunk,
+  ChunkCoder,
+  CodeCoder,
+  Codes,
+  Header,
+  Packet,
+  Reader,
+  Writer,
+} from "edgecodec/bitstream";
 import { bytes, bytesOf, codesOf, digits, formOf, modelOf, said, vectors } from "./vectors.js";
 
 test("packets are Python's bytes, and back", () => {
@@ -23,24 +33,56 @@ test("packets are Python's bytes, and back", () => {
 test("bytes that are no packet are refused, as in Python", () => {
   for (const row of vectors.packets) {
     const form = formOf(row.form);
-    assert.equal(said(() => form.fromBytes(bytes(row.bytes))), null);
-    for (const [spoilt, verdict] of row.bad) assert.equal(said(() => form.fromBytes(bytes(spoilt))), verdict, spoilt);
+    assert.equal(
+      said(() => form.fromBytes(bytes(row.bytes))),
+      null,
+    );
+    for (const [spoilt, verdict] of row.bad)
+      assert.equal(
+        said(() => form.fromBytes(bytes(spoilt))),
+        verdict,
+        spoilt,
+      );
   }
 });
 
 test("codes that do not fit are refused", () => {
   const form = formOf([10, 1, 0, []]);
   for (const data of [[1024], [-1], [5000]]) {
-    assert.match(said(() => form.pack(new Codes(1, 1, 1, data))), /does not fit into 10 bits/);
+    assert.match(
+      said(() => form.pack(new Codes(1, 1, 1, data))),
+      /does not fit into 10 bits/,
+    );
   }
-  assert.match(said(() => form.pack(new Codes(2, 1, 1))), /do not fit packets of 1 streams/);
-  assert.match(said(() => form.pack(new Codes(1, 256, 1))), /do not fit/);
-  assert.match(said(() => new Codes(1, 1, 1, [0.5])), /whole numbers/);
-  assert.match(said(() => new Codes(1, 1, 2, [1])), /are not \[1, 1, 2\]/);
-  assert.match(said(() => new Codes(1e6, 1e6, 1e6)), /no codes have the shape/);
-  assert.match(said(() => form.fromBytes([80, 1, 1])), /Uint8Array/);
+  assert.match(
+    said(() => form.pack(new Codes(2, 1, 1))),
+    /do not fit packets of 1 streams/,
+  );
+  assert.match(
+    said(() => form.pack(new Codes(1, 256, 1))),
+    /do not fit/,
+  );
+  assert.match(
+    said(() => new Codes(1, 1, 1, [0.5])),
+    /whole numbers/,
+  );
+  assert.match(
+    said(() => new Codes(1, 1, 2, [1])),
+    /are not \[1, 1, 2\]/,
+  );
+  assert.match(
+    said(() => new Codes(1e6, 1e6, 1e6)),
+    /no codes have the shape/,
+  );
+  assert.match(
+    said(() => form.fromBytes([80, 1, 1])),
+    /Uint8Array/,
+  );
   for (const stages of [0, 1.5, Number.NaN, undefined]) {
-    assert.match(said(() => new Packet(0, new Codes(1, 2, 1)).truncate(stages)), /needs at least 1 stage/);
+    assert.match(
+      said(() => new Packet(0, new Codes(1, 2, 1)).truncate(stages)),
+      /needs at least 1 stage/,
+    );
   }
 });
 
@@ -77,7 +119,11 @@ test("damaged files are read as Python reads them", () => {
       const reader = new Reader(bytesOf(file));
       if (first) reader.skipTo(first);
       const items = Array.from(reader, ({ sequence, frames, stages }) => [sequence, frames, stages]);
-      assert.deepEqual([items, reader.damage, reader.samples, reader.lostAtEnd, reader.passed], found[key], `${file} ${key}`);
+      assert.deepEqual(
+        [items, reader.damage, reader.samples, reader.lostAtEnd, reader.passed],
+        found[key],
+        `${file} ${key}`,
+      );
     }
   }
 });
@@ -85,7 +131,8 @@ test("damaged files are read as Python reads them", () => {
 test("headers are refused with Python's words", () => {
   for (const [data, verdict] of vectors.refused) {
     const own = said(() => new Reader(bytes(data)));
-    if (verdict?.startsWith("an .ecdc") || verdict?.startsWith("a .dac")) assert.equal(own.slice(0, 8), verdict.slice(0, 8));
+    if (verdict?.startsWith("an .ecdc") || verdict?.startsWith("a .dac"))
+      assert.equal(own.slice(0, 8), verdict.slice(0, 8));
     else assert.equal(own, verdict, data);
   }
 });
@@ -110,7 +157,10 @@ test("files of version 1 are read and written", () => {
   const writer = new Writer(reader.header);
   for (const packet of packets) writer.write(packet);
   assert.equal(digits(writer.finish(reader.samples)), digits(data));
-  assert.match(said(() => writer.write(packets[0])), /out of order/);
+  assert.match(
+    said(() => writer.write(packets[0])),
+    /out of order/,
+  );
 });
 
 test("chunks lose stages without being decoded", () => {
@@ -126,18 +176,33 @@ test("chunks lose stages without being decoded", () => {
 
 test("a writer refuses what does not follow", () => {
   const { header, chunks } = sound();
-  assert.match(said(() => new Writer(header).write(chunks[1])), /chunk 1 out of order/);
-  assert.match(said(() => new Writer(header).write(new Packet(0, new Codes(2, 1, 1)))), /hold chunks alone/);
-  assert.match(said(() => new Writer(header).finish(-1)), /no number of samples/);
+  assert.match(
+    said(() => new Writer(header).write(chunks[1])),
+    /chunk 1 out of order/,
+  );
+  assert.match(
+    said(() => new Writer(header).write(new Packet(0, new Codes(2, 1, 1)))),
+    /hold chunks alone/,
+  );
+  assert.match(
+    said(() => new Writer(header).finish(-1)),
+    /no number of samples/,
+  );
   const wrong = new Chunk({ ...chunks[0], sizes: [1] });
-  assert.match(said(() => new Writer(header).write(wrong)), /contradicts its sizes/);
+  assert.match(
+    said(() => new Writer(header).write(wrong)),
+    /contradicts its sizes/,
+  );
   for (const change of [{ channels: 0 }, { codeBits: 17 }, { bundle: "a\nb" }, { codecRate: 0.5 }, { version: 3 }]) {
     assert.throws(() => new Header({ ...header, ...change }), BitstreamError);
   }
   const large = { channels: 255, stages: 255, framesPerPacket: 255, codeBits: 16 };
   assert.throws(() => new Header({ ...header, ...large }), BitstreamError);
   const unfit = new Packet(0, new Codes(2, 1, 5, Array(10).fill(32)));
-  assert.match(said(() => new ChunkCoder(header).encode(unfit)), /does not fit into 5 bits/);
+  assert.match(
+    said(() => new ChunkCoder(header).encode(unfit)),
+    /does not fit into 5 bits/,
+  );
 });
 
 function sound() {

@@ -40,7 +40,9 @@ for (const [name, written] of Object.entries(vectors.codecs)) {
       const samples = audio[0].length;
       const again = await codec.decode(own, { samples });
       const expected = samplesOf(decoded);
-      again.forEach((channel, row) => assert.ok(apart(channel, expected.subarray(row * samples, (row + 1) * samples)) < SAME));
+      again.forEach((channel, row) =>
+        assert.ok(apart(channel, expected.subarray(row * samples, (row + 1) * samples)) < SAME),
+      );
       assert.equal(again.length * samples, expected.length);
     }
   });
@@ -48,7 +50,10 @@ for (const [name, written] of Object.entries(vectors.codecs)) {
   test(`${name}: streams give Python's packets, and its sound where some are lost`, async () => {
     for (const row of written.streams) {
       const { packets, form } = await encoded(codec, audio, row);
-      assert.deepEqual(packets.map((packet) => digits(form.toBytes(packet))), row.packets);
+      assert.deepEqual(
+        packets.map((packet) => digits(form.toBytes(packet))),
+        row.packets,
+      );
       const read = row.packets.map((own) => form.fromBytes(bytes(own)));
       const [pushed, asked] = [0, 1].map(() => codec.decoderStream({ channels: 2, afterSilence: row.afterSilence }));
       assert.equal(pushed.delay, row.delay);
@@ -84,7 +89,13 @@ test("however audio is cut, and whether calls are awaited or not, codes are thos
   stream.stages = 1; // after the calls: they keep what was set when they were made
   const packets = (await Promise.all(pending)).flat();
   assert.ok(Codes.join(packets.map((packet) => packet.codes)).equals(whole));
-  assert.deepEqual(packets.slice(0, 2).map((packet) => [packet.sequence, packet.frames]), [[0, 3], [1, 3]]);
+  assert.deepEqual(
+    packets.slice(0, 2).map((packet) => [packet.sequence, packet.frames]),
+    [
+      [0, 3],
+      [1, 3],
+    ],
+  );
 });
 
 test("a stream is as it was after what it refuses", async () => {
@@ -106,7 +117,11 @@ test("a stream is as it was after what it refuses", async () => {
   await decoder.push(packets[0]);
   await other.push(packets[0]);
   const bad = new Packet(2, new Codes(1, 1, 1, [1024]));
-  for (const call of [() => decoder.push(bad), () => decoder.conceal(new Packet(2, bad.codes)), () => decoder.push({})]) {
+  for (const call of [
+    () => decoder.push(bad),
+    () => decoder.conceal(new Packet(2, bad.codes)),
+    () => decoder.push({}),
+  ]) {
     assert.notEqual(await saidLater(call()), null);
   }
   assert.match(await saidLater(decoder.conceal(null, { frames: 0 })), /1 to 255 frames/);
@@ -119,7 +134,9 @@ test("a graph that fails leaves a decoder stream as it was", async () => {
   const { speech: codec } = codecs;
   const failing = { fail: false };
   const wrapped = await load(fragile(failing), vectors.bundles.speech);
-  const packets = await codec.encoderStream({ stages: 2 }).push(samplesOf(vectors.codecs.speech.audio[0]).subarray(0, 3200));
+  const packets = await codec
+    .encoderStream({ stages: 2 })
+    .push(samplesOf(vectors.codecs.speech.audio[0]).subarray(0, 3200));
   const [decoder, other] = [wrapped.decoderStream(), codec.decoderStream()];
   for (const stream of [decoder, other]) await stream.push(packets[0]);
   failing.fail = true; // the decoder alone: concealment has run the codebooks by then
@@ -141,13 +158,25 @@ test("what a codec does not offer is refused", async () => {
   assert.match(await saidLater(codec.encode(new Float32Array(0))), /not be empty/);
   assert.match(await saidLater(codec.encode([audio, audio.subarray(1)])), /of one length/);
   assert.match(await saidLater(codec.encode(Array(256).fill(audio))), /1 to 255 channels/);
-  assert.match(said(() => codec.encoderStream({ framesPerPacket: 256 })), /framesPerPacket must be 1 to 255/);
-  assert.match(said(() => codec.encoderStream({ channels: 0 })), /channels must be 1 to 255/);
-  assert.match(said(() => codec.decoderStream({ channels: 1.5 })), /channels must be/);
+  assert.match(
+    said(() => codec.encoderStream({ framesPerPacket: 256 })),
+    /framesPerPacket must be 1 to 255/,
+  );
+  assert.match(
+    said(() => codec.encoderStream({ channels: 0 })),
+    /channels must be 1 to 255/,
+  );
+  assert.match(
+    said(() => codec.decoderStream({ channels: 1.5 })),
+    /channels must be/,
+  );
   assert.equal(codec.stages({ bitrate: 3.01 }), 4);
   assert.equal(codec.stages(), 8);
   for (const data of [[1024], [-2], [-1]]) {
-    assert.match(await saidLater(codec.decode(new Codes(1, 1, 1, data))), /codes must lie in 0..1023|-1 may only stand/);
+    assert.match(
+      await saidLater(codec.decode(new Codes(1, 1, 1, data))),
+      /codes must lie in 0..1023|-1 may only stand/,
+    );
   }
   assert.match(await saidLater(codec.decode(new Codes(1, 17, 1))), /with 1 to 16 stages, not of shape \[1, 17, 1\]/);
   assert.match(await saidLater(codec.decode(new Codes(1, 0, 1))), /not of shape/);
@@ -155,9 +184,18 @@ test("what a codec does not offer is refused", async () => {
   assert.match(await saidLater(codec.decode([[[1]]])), /must be Codes/);
   assert.match(await saidLater(codec.decode(new Codes(1, 1, 2), { samples: 321 })), /321 samples .* hold 320/);
   const wide = new Codes(1, codecs.wide.manifest.layout.lines(2), 1);
-  assert.equal(said(() => codecs.wide.checkCodes(wide)), null);
-  assert.match(said(() => codecs.wide.checkCodes(new Codes(1, 4, 1, [256, 0, 0, 0]))), /first 1 lines .* 0..255/);
-  assert.match(said(() => codecs.wide.checkCodes(new Codes(1, 4, 1, [0, 0, 0, -1]))), /-1 may only stand/);
+  assert.equal(
+    said(() => codecs.wide.checkCodes(wide)),
+    null,
+  );
+  assert.match(
+    said(() => codecs.wide.checkCodes(new Codes(1, 4, 1, [256, 0, 0, 0]))),
+    /first 1 lines .* 0..255/,
+  );
+  assert.match(
+    said(() => codecs.wide.checkCodes(new Codes(1, 4, 1, [0, 0, 0, -1]))),
+    /-1 may only stand/,
+  );
 });
 
 test("manifests are refused that Python refuses", () => {
@@ -168,8 +206,14 @@ test("manifests are refused that Python refuses", () => {
     assert.equal(own !== null, wrong, `${own}: ${text}`);
     assert.ok(own === null || !own.includes("\n"));
   }
-  assert.match(said(() => Manifest.fromBytes(new TextEncoder().encode("{"))), /no JSON/);
-  assert.match(said(() => Manifest.fromBytes(Uint8Array.of(34, 255, 34))), /no JSON/);
+  assert.match(
+    said(() => Manifest.fromBytes(new TextEncoder().encode("{"))),
+    /no JSON/,
+  );
+  assert.match(
+    said(() => Manifest.fromBytes(Uint8Array.of(34, 255, 34))),
+    /no JSON/,
+  );
 });
 
 test("altered bundles are refused", async () => {
@@ -191,7 +235,10 @@ test("altered bundles are refused", async () => {
     assert.match(await saidLater(changed("manifest.json", text)), /no plain file name/);
   }
   const contradicting = { ...facts, latency: { ...facts.latency }, state: { encoder: 16, decoder: 17 } };
-  assert.notEqual(await saidLater(changed("manifest.json", new TextEncoder().encode(JSON.stringify(contradicting)))), null);
+  assert.notEqual(
+    await saidLater(changed("manifest.json", new TextEncoder().encode(JSON.stringify(contradicting)))),
+    null,
+  );
   const swapped = { ...facts.graphs, encoder: facts.graphs.decoder, decoder: facts.graphs.encoder };
   const text = new TextEncoder().encode(JSON.stringify({ ...facts, graphs: swapped }));
   assert.match(await saidLater(changed("manifest.json", text)), /has inputs latents, state, expected audio, state/);
@@ -206,8 +253,14 @@ test("the live resampler is Python's", () => {
     assert.equal(resampler.delay, delay);
     assert.ok(apart(Float32Array.from(parts.flatMap((part) => [...part])), samplesOf(output)) < 2e-6);
   }
-  assert.match(said(() => new LiveResampler(999, 24_000)), /1000 … 768000 Hz/);
-  assert.match(said(() => new LiveResampler(24_000, 767_999)), /too many filters/);
+  assert.match(
+    said(() => new LiveResampler(999, 24_000)),
+    /1000 … 768000 Hz/,
+  );
+  assert.match(
+    said(() => new LiveResampler(24_000, 767_999)),
+    /too many filters/,
+  );
 });
 
 /** The packets of the two channels of a stream that Python ran. */

@@ -51,7 +51,11 @@ test("what JavaScript writes of mixed stage counts is left for Python", async ()
   }
   const written = Buffer.concat(parts);
   assert.equal(digits(written), digits(data.subarray(0, written.length)));
-  const other = await encodeClip(codec, samplesOf(fixed[0].audio[0]), { bitrate: 3, sampleRate: 16_000, effort: "live" });
+  const other = await encodeClip(codec, samplesOf(fixed[0].audio[0]), {
+    bitrate: 3,
+    sampleRate: 16_000,
+    effort: "live",
+  });
   writeFileSync(join(FOLDER, "made", "other_rate.edgc"), other);
   const back = await decodeClip(codec, other);
   assert.deepEqual([back.sampleRate, back.audio[0].length], [16_000, samplesOf(fixed[0].audio[0]).length]);
@@ -85,7 +89,10 @@ test("damage costs the chunk it lies in, and strict refuses it", async () => {
 
 test("files of another bundle are refused by name", async () => {
   const tiny = vectors.files.at(-1);
-  assert.match(await saidLater(decodeClip(codec, bytesOf(tiny.file))), /made with bundle "tiny" \([0-9a-f]{16}\), not with "speech"/);
+  assert.match(
+    await saidLater(decodeClip(codec, bytesOf(tiny.file))),
+    /made with bundle "tiny" \([0-9a-f]{16}\), not with "speech"/,
+  );
   const data = bytesOf(fixed[0].file);
   data[7] ^= 1;
   assert.match(await saidLater(decodeClip(codec, data)), /damaged header/);

@@ -1,4 +1,4 @@
-/** What one frame costs to encode and decode at 8 stages, one thread: `node test/speed.js native | wasm` says it as JSON. */
+/** What a frame costs to encode and decode at 8 stages, one thread, as JSON: `node test/speed.js native | wasm`. */
 
 import { samplesOf, vectors } from "./vectors.js";
 import { load } from "edgecodec/node";

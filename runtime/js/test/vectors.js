@@ -43,7 +43,11 @@ export async function modelOf(name, bits) {
   if (name === null) return new Predictor(2 ** bits);
   const folder = vectors.bundles[name];
   const { quantizer } = JSON.parse(readFileSync(join(folder, "manifest.json"), "utf8"));
-  const model = await readEntropyModel(readFileSync(join(folder, "entropy.npz")), quantizer.max_stages, quantizer.codebook_size);
+  const model = await readEntropyModel(
+    readFileSync(join(folder, "entropy.npz")),
+    quantizer.max_stages,
+    quantizer.codebook_size,
+  );
   return model instanceof EntropyModel ? model : null;
 }
 

@@ -3,7 +3,15 @@
 import * as native from "onnxruntime-node";
 import * as wasm from "onnxruntime-web/wasm";
 
-import { BitrateError, Codes, LiveResampler, type Codec, type DecoderStatistics, decodeClip, encodeClip } from "edgecodec";
+import {
+  BitrateError,
+  Codes,
+  LiveResampler,
+  type Codec,
+  type DecoderStatistics,
+  decodeClip,
+  encodeClip,
+} from "edgecodec";
 import { Reader, type Chunk, type Packet } from "edgecodec/bitstream";
 import { load as loadFolder, shippedFolder } from "edgecodec/node";
 import { load as loadUrl, verify } from "edgecodec/web";
