@@ -98,3 +98,9 @@ def test_speed_beside_python(node) -> None:
             "JavaScript, {}: p10 {p10:.2f} ms, p50 {p50:.2f} ms a frame, the first {first:.0f}; load {loading:.0f} ms, "
             "{megabytes:.0f} MB".format(kind, **said)
         )
+
+
+def test_modules_are_short() -> None:
+    for path in [*(PACKAGE / "src").glob("*.js"), *(PACKAGE / "test").glob("*.js"), *(PACKAGE / "bin").glob("*.js")]:
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 350 and max(map(len, lines)) <= 120, path.name

@@ -31,7 +31,7 @@ export class Chunk {
    * @param {number} fields.sequence counts chunks modulo 65,536
    * @param {number} fields.frames
    * @param {number} fields.stages the most that a frame has
-   * @param {readonly number[]} fields.sizes bytes of the body up to the first cut, from there to the next, …, to the end
+   * @param {readonly number[]} fields.sizes bytes of the body to the first cut, from there to the next, …, to the end
    * @param {Uint8Array} fields.body
    * @param {boolean} fields.told by the entropy model
    * @param {boolean} fields.mixed frames have different stage counts
