@@ -47,10 +47,16 @@ Shell = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def project(node, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with the packed package, and onnxruntime linked from where it is installed."""
-    folder = tmp_path_factory.mktemp("project")
+    folder, checkout = (tmp_path_factory.mktemp(name) for name in ("project", "checkout"))
+    package = (
+        checkout / "runtime" / "js"
+    )  # a copy: packing adds files for a moment, and other tests run beside this one
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("node_modules"))
+    for name in ("models", "LICENSE", "runtime/docs"):
+        (checkout / name).symlink_to(PACKAGE.parents[1] / name)
     npm = {"cwd": folder, "check": True, "capture_output": True, "text": True}
-    subprocess.run(["npm", "pack", "--silent", "--pack-destination", folder, PACKAGE], **npm)
-    assert not (PACKAGE / "speech").exists() and not (PACKAGE / "LICENSE").exists()
+    subprocess.run(["npm", "pack", "--silent", "--pack-destination", folder, package], **npm)
+    assert not (package / "speech").exists() and not (package / "LICENSE").exists()
     (folder / "package.json").write_text('{"type": "module"}')
     install = ["npm", "install", "--offline", "--no-audit", "--no-fund", "--silent"]
     subprocess.run([*install, folder / f"edgecodec-{edgecodec.__version__}.tgz"], **npm)

@@ -13,6 +13,7 @@
 
 import { BoundDecoder } from "./binding.js";
 import { modulo } from "./chunk_search.js";
+import { Codes } from "./codes.js";
 import { FADE_SECONDS, fade } from "./concealment.js";
 import { BitstreamError } from "./errors.js";
 import { MAX_FRAMES, Packet, SEQUENCE_MODULUS, within } from "./packets.js";
@@ -243,5 +244,9 @@ function ownPacket(packet) {
   if (!(packet instanceof Packet) || !within(packet.sequence, 0, SEQUENCE_MODULUS - 1)) {
     throw new BitstreamError(`a stream takes Packets, their sequences 0 to ${SEQUENCE_MODULUS - 1}`);
   }
-  return new Packet(packet.sequence, packet.codes.copy(), packet.previous?.copy() ?? null, packet.layout);
+  const { sequence, codes, previous, layout } = packet;
+  if (!(codes instanceof Codes && (previous === null || previous instanceof Codes))) {
+    throw new BitstreamError("a packet holds Codes");
+  }
+  return new Packet(sequence, codes.copy(), previous && previous.copy(), layout);
 }

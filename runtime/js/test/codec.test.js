@@ -121,6 +121,7 @@ test("a stream is as it was after what it refuses", async () => {
     () => decoder.push(bad),
     () => decoder.conceal(new Packet(2, bad.codes)),
     () => decoder.push({}),
+    () => decoder.push(new Packet(1, [[[1]]])),
   ]) {
     assert.notEqual(await saidLater(call()), null);
   }
