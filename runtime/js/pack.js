@@ -11,5 +11,5 @@ const ADDED = {
 for (const [name, source] of Object.entries(ADDED)) {
   const target = new URL(name, import.meta.url);
   if (process.argv.includes("--undo")) rmSync(target, { recursive: true, force: true });
-  else cpSync(new URL(source, import.meta.url), target, { recursive: true });
+  else cpSync(new URL(source, import.meta.url), target, { recursive: true, dereference: true });
 }
