@@ -4,7 +4,9 @@ BIN := .venv/bin
 CLIP := tests/audio/speech_es.flac
 DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins tmux strace
 
-.PHONY: demo test debs check bench published adapters clean
+NODE_MODULES := runtime/js/node_modules
+
+.PHONY: demo test debs npm check bench published adapters clean
 
 demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
 	@mkdir -p demo
@@ -13,7 +15,7 @@ demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
 	  $(BIN)/edgecodec roundtrip $(CLIP) demo/speech_$${kbps}kbps.wav -b $$kbps -f || exit 1; done
 	@echo "Listen to demo/*.wav beside the original, $(CLIP)."
 
-test: .venv/test debs     ## run all tests: live sound alone, at its own pace, and the others on two processors
+test: .venv/test debs npm ## run all tests: live sound alone, at its own pace, and the others on two processors
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/live
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/live
 
@@ -22,6 +24,11 @@ debs:                     ## programs of the machine that some tests need: insta
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $$missing; \
 	elif [ -n "$$missing" ]; then false; fi || echo "Tests that need programs of$$missing are skipped."
+
+npm:                      ## what tests of runtime/js need, of the versions in its lock file, from the npm registry alone
+	@if [ ! $(NODE_MODULES)/.package-lock.json -nt runtime/js/package-lock.json ]; then \
+	  cd runtime/js && npm ci --ignore-scripts --no-audit --no-fund; \
+	fi || echo "Tests of runtime/js, which need Node 20 and npm packages, are skipped."
 
 check: .venv/test         ## style and types
 	$(BIN)/ruff format --check .
@@ -39,7 +46,7 @@ adapters: .venv/test      ## speed of adapted codecs at their real sizes, beside
 	EVERY_KIND=1 $(BIN)/python -m pytest tests/export/test_adapted_bundles.py
 
 clean:
-	rm -rf .venv demo dist build
+	rm -rf .venv demo dist build $(NODE_MODULES)
 
 .venv/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10), "edgecodec needs Python 3.10 or newer"'

@@ -1,0 +1,116 @@
+/** .edgc files of the shipped bundle: Python's bytes, and its sound; what is made here is left for Python to read. */
+
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import * as ort from "onnxruntime-node";
+
+import { ChunkCoder, Packet, Reader, decodeClip, encodeClip, load } from "edgecodec/node";
+import { FOLDER, apart, bytesOf, codesOf, digits, saidLater, samplesOf, vectors } from "./vectors.js";
+
+const codec = await load(ort);
+const fixed = vectors.files.filter((row) => row.stages !== null);
+const variable = vectors.files.find((row) => row.stages === null && row.bundle === "speech");
+
+test("files of a fixed stage count are Python's, byte for byte", async () => {
+  assert.equal(fixed.length, 6);
+  for (const { stages, audio, file } of fixed) {
+    const made = await encodeClip(codec, audio.map(samplesOf), { stages });
+    assert.equal(digits(made), digits(bytesOf(file)), `${stages} stages`);
+  }
+});
+
+test("files are decoded to Python's codes and sound, those of variable rate too", async () => {
+  const model = await codec.bundle.predictor();
+  for (const row of [...fixed, variable]) {
+    const data = bytesOf(row.file);
+    const reader = new Reader(data);
+    const coder = new ChunkCoder(reader.header, model);
+    const packets = Array.from(reader, (chunk) => coder.decode(chunk));
+    packets.forEach((packet, i) => assert.ok(packet.codes.equals(codesOf(row.codes[i]))));
+    assert.equal(packets.length, row.codes.length);
+    const { audio, sampleRate, damage } = await decodeClip(codec, data, { strict: true });
+    assert.deepEqual([sampleRate, damage], [24_000, []]);
+    const expected = samplesOf(row.decoded);
+    const samples = expected.length / audio.length;
+    audio.forEach((own, i) => assert.ok(apart(own, expected.subarray(i * samples, (i + 1) * samples)) < 1e-5));
+  }
+  assert.ok(variable.codes.some(({ data }) => data.includes(-1)));
+});
+
+test("what JavaScript writes of mixed stage counts is left for Python", async () => {
+  const data = bytesOf(variable.file);
+  const reader = new Reader(data);
+  const coder = new ChunkCoder(reader.header, await codec.bundle.predictor());
+  const parts = [reader.header.toBytes()];
+  for (const chunk of reader) {
+    const again = coder.encode(coder.decode(chunk));
+    parts.push(reader.header.chunkFormat.toBytes(again));
+  }
+  const written = Buffer.concat(parts);
+  assert.equal(digits(written), digits(data.subarray(0, written.length)));
+  const other = await encodeClip(codec, samplesOf(fixed[0].audio[0]), {
+    bitrate: 3,
+    sampleRate: 16_000,
+    effort: "live",
+  });
+  writeFileSync(join(FOLDER, "made", "other_rate.edgc"), other);
+  const back = await decodeClip(codec, other);
+  assert.deepEqual([back.sampleRate, back.audio[0].length], [16_000, samplesOf(fixed[0].audio[0]).length]);
+  writeFileSync(join(FOLDER, "made", "other_rate.f32"), Buffer.from(back.audio[0].buffer));
+});
+
+test("packets and codes are left for Python", async () => {
+  const audio = samplesOf(fixed[0].audio[0]).subarray(0, 9600);
+  const [form, stream] = [codec.packetFormat(), codec.encoderStream({ stages: 5, redundancy: 2, framesPerPacket: 2 })];
+  const packets = [...(await stream.push(audio)), ...(await stream.flush())];
+  const lines = packets.map((packet) => digits(form.toBytes(packet)));
+  writeFileSync(join(FOLDER, "made", "packets.txt"), lines.join("\n"));
+  const codes = await codec.encode(audio, { stages: 5 });
+  writeFileSync(join(FOLDER, "made", "codes.json"), JSON.stringify([...codes.data]));
+});
+
+test("damage costs the chunk it lies in, and strict refuses it", async () => {
+  const { file, decoded } = fixed[2];
+  const [data, expected] = [bytesOf(file), samplesOf(decoded)];
+  const { size, chunks } = layout(data);
+  const spoilt = data.slice();
+  spoilt[size + Math.round(chunks[0] * 1.5)] ^= 1; // in the second of three seconds
+  const { audio, damage } = await decodeClip(codec, spoilt);
+  assert.equal(audio[0].length, expected.length);
+  assert.match(damage[0], /^chunk 1 \(byte \d+\): damaged$/);
+  const second = codec.sampleRate;
+  assert.equal(apart(audio[0].subarray(0, second - 400), expected.subarray(0, second - 400)) < 1e-5, true);
+  assert.ok(apart(audio[0].subarray(second, 2 * second), expected.subarray(second, 2 * second)) > 0.05);
+  assert.match(await saidLater(decodeClip(codec, spoilt, { strict: true })), /chunk 1 .* damaged; refused/);
+});
+
+test("files of another bundle are refused by name", async () => {
+  const tiny = vectors.files.at(-1);
+  assert.match(
+    await saidLater(decodeClip(codec, bytesOf(tiny.file))),
+    /made with bundle "tiny" \([0-9a-f]{16}\), not with "speech"/,
+  );
+  const data = bytesOf(fixed[0].file);
+  data[7] ^= 1;
+  assert.match(await saidLater(decodeClip(codec, data)), /damaged header/);
+  assert.match(await saidLater(decodeClip(codec, new Uint8Array(3))), /not an .edgc file/);
+});
+
+test("a chunk told by a model is refused without one", () => {
+  const reader = new Reader(bytesOf(fixed[0].file));
+  const [chunk] = reader;
+  assert.ok(chunk.told && !(chunk instanceof Packet));
+  assert.throws(() => new ChunkCoder(reader.header).decode(chunk), /told by the bundle's entropy model/);
+});
+
+/** Where the header of a file ends, and the bytes of its chunks. */
+function layout(data) {
+  const reader = new Reader(data);
+  const size = reader.bytes;
+  const ends = [];
+  for (const _ of reader) ends.push(reader.bytes);
+  return { size, chunks: ends.map((end, i) => end - (ends[i - 1] ?? size)) };
+}
