@@ -43,6 +43,31 @@ def test_the_commands(bundle: str, codec: edgecodec.Codec, tmp_path: Path, host:
     assert soundfile.info(tmp_path / "out.wav").duration > 1.9
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_call_with_a_key(bundle: str, tmp_path: Path, same: bool) -> None:
+    port = free_port()
+    speech(tmp_path / "speech.wav", 2, 24000)
+    (tmp_path / "ours").write_text("07" * 30)
+    (tmp_path / "theirs").write_text(("07" if same else "08") * 30)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    receive = [EDGECODEC, "receive", str(port), "--output", "out.wav", "--bundle", bundle, "--key", "ours", "--json"]
+    send = [EDGECODEC, "send", f"127.0.0.1:{port}", "--input", "speech.wav", "--bundle", bundle, "--key", "theirs"]
+    with subprocess.Popen(receive, **options) as receiver:
+        wait_for_port(port)
+        sent = subprocess.run([*send, "--json"], capture_output=True, text=True, cwd=tmp_path, check=True, timeout=60)
+        assert "open" not in sent.stderr
+        if not same:
+            receiver.send_signal(signal.SIGINT)
+        out, errors = receiver.communicate(timeout=60)
+    if same:
+        assert receiver.returncode == 0, errors
+        assert json.loads(out)["packets"]["received"] == json.loads(sent.stdout)["packets"]
+        assert json.loads(sent.stdout)["reports"] >= 1
+    else:
+        assert receiver.returncode == 1
+        assert "nothing was heard" in errors
+
+
 def test_another_bundle_is_refused_by_name_on_both_sides(bundle: str, tmp_path: Path) -> None:
     """A bundle with one graph changed in its metadata: same numbers, other fingerprint."""
     other = altered_bundle(Path(edgecodec.load(bundle).bundle.path), tmp_path / "other")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import struct
@@ -18,6 +19,7 @@ from edgecodec.errors import NetworkError
 from edgecodec.live.endpoints import FileSink
 from edgecodec.network.receiver import Receiver
 from edgecodec.network.rtp import Announcement, AudioDatagram, Goodbye, Report, parse
+from edgecodec.network.secure import Seal, find_key
 from edgecodec.network.sender import Sender
 from edgecodec.network.sockets import parse_address, receiving_socket, sending_socket
 from hypothesis import given, settings
@@ -157,10 +159,10 @@ class Door:
 
     HOME = ("127.0.0.1", 9)  # a port where nobody listens for reports
 
-    def __init__(self, codec: edgecodec.Codec) -> None:
+    def __init__(self, codec: edgecodec.Codec, seal: Seal | None = None) -> None:
         self._codec, self._codes = codec, np.zeros((1, 1, 4), np.int64)
         self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.receiver = Receiver(codec, self._sock, FileSink("/dev/null", codec.sample_rate))
+        self.receiver = Receiver(codec, self._sock, FileSink("/dev/null", codec.sample_rate), seal=seal)
 
     def __enter__(self) -> Door:
         return self
@@ -240,6 +242,71 @@ def test_forged_announcements_take_no_memory(codec: edgecodec.Codec) -> None:
         door.announce(5000)
         door.sound(5000, [0, 1, 2])
         assert door.heard == 5000
+
+
+def sealed_stream(codec: edgecodec.Codec, seal: Seal) -> list[bytes]:
+    """An announcement and four packets, as they go over the wire."""
+    stream = Announcement.of(codec, 77, 4)
+    sound = [stream.datagram(Packet(n, np.zeros((1, 1, 4), np.int64)), n) for n in range(4)]
+    return [seal.close(data) for data in (stream.to_bytes(), *sound)]
+
+
+def test_with_a_key_nothing_else_comes_in(codec: edgecodec.Codec) -> None:
+    key = bytes(range(30))
+    wire = sealed_stream(codec, Seal(key))
+    open_stream = Announcement.of(codec, 5, 4)
+    with Door(codec, Seal(key)) as door:
+        door.announce(5)
+        door.sound(5, [0, 1, 2, 3])  # nobody sealed them
+        strangers = sealed_stream(codec, Seal(bytes(30)))
+        spoiled = [data[:-1] + bytes([data[-1] ^ 1]) for data in wire]
+        short = [data[:9] for data in wire]
+        for data in (*strangers, *spoiled, *short, b"", b"x", open_stream.to_bytes()):
+            door.receiver._take_in(data, Door.HOME, 0.0)
+        assert door.heard is None
+        assert door.receiver.snapshot().datagrams.garbage == 5 + 5 + 5 + 5 + 3
+        for _ in range(2):  # and each counts once
+            for data in wire:
+                door.receiver._take_in(data, Door.HOME, 0.0)
+        assert door.heard == 77
+        assert door.receiver.snapshot().packets.received == 4
+        assert door.receiver.snapshot().packets.duplicates == 0
+        door.receiver._take_in(Goodbye(77).to_bytes(), Door.HOME, 0.1)
+        assert not door.receiver._heard.ended
+
+
+def test_nothing_sealed_shows_what_it_holds(codec: edgecodec.Codec) -> None:
+    plain = Announcement.of(codec, 77, 4).to_bytes()
+    sealed = Seal(bytes(range(30))).close(plain)
+    assert codec.fingerprint in plain
+    assert codec.fingerprint not in sealed
+    assert len(sealed) == len(plain) + 14
+
+
+@pytest.mark.parametrize(
+    "text", ["", "secret", "ff" * 29, base64.b64encode(bytes(31)).decode(), "zz" * 30, "\u00e9" * 40, "ff" * 9000]
+)
+def test_what_is_no_key_is_refused_and_never_shown(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "key"
+    path.write_text(text)
+    monkeypatch.setenv("EDGECODEC_KEY", text)
+    for where in (path, None):
+        with pytest.raises(NetworkError, match="30 random bytes") as caught:
+            find_key(where)
+        assert not text or text not in str(caught.value)
+    with pytest.raises(NetworkError, match="No such file"):
+        find_key(tmp_path / "none")
+
+
+def test_keys_of_files_and_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = bytes(range(30))
+    monkeypatch.delenv("EDGECODEC_KEY", raising=False)
+    assert find_key(None) is None
+    for text in (key.hex(), base64.b64encode(key).decode() + "\n"):
+        (tmp_path / "key").write_text(text)
+        assert find_key(tmp_path / "key") == key
+        monkeypatch.setenv("EDGECODEC_KEY", text)
+        assert find_key(None) == key
 
 
 def test_announcements_of_versions_without_an_entropy_model() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from .options import (
     DeviceRate,
     Duration,
     Force,
+    KeyFile,
     MicrophoneName,
     SpeakerName,
     Stages,
@@ -25,6 +26,9 @@ from .options import (
     Variable,
     load_codec,
 )
+
+if TYPE_CHECKING:
+    from ..network.secure import Seal
 
 
 def send(
@@ -34,6 +38,7 @@ def send(
     ] = "mic",
     bitrate: Bitrate = None,
     variable: Variable = False,
+    key: KeyFile = None,
     stages: Stages = None,
     redundancy: Annotated[
         int, typer.Option(min=0, help="Stages of the packet before that each packet repeats, against loss.")
@@ -60,12 +65,14 @@ def send(
     Example: edgecodec send localhost:5004 -b 6 --redundancy 2
     """
     from ..live.stderr import quiet_libraries
+    from ..network.secure import find_key
     from ..network.sender import Sender
     from ..network.sockets import parse_address, sending_socket
     from .live_text import say_end, send_view
     from .runner import run
 
     host, port = parse_address(address)
+    seal = _seal(find_key(key))
     codec = load_codec(bundle, device, threads)
     n = codec.stages(bitrate=bitrate, stages=stages)
     check_fitness(codec, n, variable=variable, anyway=anyway, decoding=False)
@@ -81,6 +88,7 @@ def send(
             frames_per_packet=frames,
             redundancy=redundancy,
             variable=variable,
+            seal=seal,
             seconds=duration,
         )
 
@@ -103,6 +111,7 @@ def receive(
     host: Annotated[
         str | None, typer.Option("--host", metavar="ADDRESS", help="Listen on this address alone. Default: all.")
     ] = None,
+    key: KeyFile = None,
     speaker: SpeakerName = None,
     duration: Duration = None,
     device_rate: DeviceRate = None,
@@ -121,16 +130,18 @@ def receive(
     from ..live.endpoints import FileSink
     from ..live.stderr import quiet_libraries
     from ..network.receiver import Receiver
+    from ..network.secure import find_key
     from ..network.sockets import receiving_socket
     from .live_text import receive_view, say_end
     from .runner import run
 
+    seal = _seal(find_key(key))
     codec = load_codec(bundle, device, threads)
     check_fitness(codec, codec.max_stages, anyway=anyway, encoding=False)
     with quiet_libraries(), contextlib.ExitStack() as stack:
         sock = stack.enter_context(receiving_socket(host, port, timeout=0.1))
         played = open_sink(codec, None if target == "speaker" else target, speaker, device_rate, stack, force=force)
-        receiver = Receiver(codec, sock, played, seconds=duration)
+        receiver = Receiver(codec, sock, played, seal=seal, seconds=duration)
         run(receiver, lambda: receive_view(receiver.snapshot()), lambda _: None)
         if not receiver.snapshot().packets.received:
             error = NetworkError(f"nothing was heard on port {port}")
@@ -139,3 +150,13 @@ def receive(
             raise error
     snapshot = receiver.snapshot()
     say_end(receive_view(snapshot), asdict(snapshot), as_json, beside=target)
+
+
+def _seal(key: bytes | None) -> Seal | None:
+    """What a key makes; without one it is said, once, that the stream is open."""
+    from ..network.secure import Seal
+
+    if key is not None:
+        return Seal(key)
+    typer.echo("edgecodec: the stream is open: whoever is on its way can hear and forge it (--key)", err=True)
+    return None

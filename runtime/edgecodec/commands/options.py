@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,6 +33,10 @@ MeanBitrate = Annotated[
 ]
 Constant = Annotated[
     bool, typer.Option("--cbr/--vbr", help="As many stages in every frame, or (default) as its sound needs.")
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="FILE", help="Key of both ends, against listeners and forgers; or EDGECODEC_KEY."),
 ]
 Variable = Annotated[
     bool,

@@ -25,6 +25,7 @@ from ..packets import SEQUENCE_MODULUS, Packet
 from .admission import STALE, Candidates
 from .jitter import JitterBuffer, JitterStatistics, Turn
 from .rtp import MAX_DATAGRAM, Announcement, AudioDatagram, Goodbye, Report, parse
+from .secure import Seal
 from .sockets import Address, text_of
 
 _SILENT = 5.0  # seconds without a packet, after which a stream is over
@@ -88,12 +89,21 @@ class Receiver(LiveWorker):
         codec: the bundle that the sender must have, too.
         sock: bound, with a timeout.
         sink: mono at the codec's rate.
+        seal: of the key that senders must have; None for open streams.
         seconds: of sound, after which it ends.
     """
 
-    def __init__(self, codec: Codec, sock: socket.socket, sink: Sink, *, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        sock: socket.socket,
+        sink: Sink,
+        *,
+        seal: Seal | None = None,
+        seconds: float | None = None,
+    ) -> None:
         super().__init__(codec, seconds)
-        self._sock, self._sink = sock, sink
+        self._sock, self._sink, self._seal = sock, sink, seal
         self._lock = threading.Lock()  # of the stream and its buffer
         self._heard: _Heard | None = None
         self._candidates = Candidates()
@@ -227,7 +237,7 @@ class Receiver(LiveWorker):
     def _take_in(self, data: bytes, sender: Address, now: float) -> None:
         """One datagram, whatever it is."""
         try:
-            what = parse(data)
+            what = parse(data if self._seal is None else self._seal.open(data))
             if isinstance(what, Announcement):
                 self._announced(what, sender, now)
             elif isinstance(what, AudioDatagram):
@@ -314,6 +324,6 @@ class Receiver(LiveWorker):
 
     def _reply(self, data: bytes, sender: Address) -> None:
         try:
-            self._sock.sendto(data, sender)
+            self._sock.sendto(data if self._seal is None else self._seal.close(data), sender)
         except OSError as error:
             self.notice = f"{text_of(sender)}: {error.strerror}"

@@ -17,6 +17,7 @@ from ..live.endpoints import Source
 from ..live.meters import Level, Percentiles, Timings
 from ..live.worker import EncodingWorker
 from .rtp import MAX_DATAGRAM, MAX_REDUNDANCY, Announcement, Goodbye, Report, parse
+from .secure import Seal
 
 _PACKET = 0.02  # seconds in a packet, at least
 _ANNOUNCE = 0.5  # seconds between announcements
@@ -65,6 +66,7 @@ class Sender(EncodingWorker):
         frames_per_packet: more cost fewer header bytes, and buffer longer; None for 20 ms or a little more.
         redundancy: stages of the packet before that each packet repeats.
         variable: frames get as many stages as their sound needs; their mean bitrate is that of `stages`.
+        seal: what makes a secret of it; None for an open stream.
         seconds: of sound, after which it ends.
 
     Raises:
@@ -82,11 +84,12 @@ class Sender(EncodingWorker):
         frames_per_packet: int | None = None,
         redundancy: int = 0,
         variable: bool = False,
+        seal: Seal | None = None,
         seconds: float | None = None,
     ) -> None:
         m = codec.manifest
         frames = frames_per_packet or max(math.ceil(_PACKET * m.frame_rate), math.ceil(8 / m.quantizer.code_bits))
-        self._source, self._sock, self._target = source, sock, target
+        self._source, self._sock, self._target, self._seal = source, sock, target, seal
         self._announcement = Announcement.of(codec, secrets.randbits(32), frames)
         most = codec.max_stages if variable else stages
         if self._announcement.size(most, redundancy) > MAX_DATAGRAM or redundancy > MAX_REDUNDANCY:
@@ -175,6 +178,7 @@ class Sender(EncodingWorker):
             self._listen()
 
     def _send(self, data: bytes) -> None:
+        data = data if self._seal is None else self._seal.close(data)
         self._bytes += len(data) + _IP_UDP
         try:
             self._sock.send(data)
@@ -185,7 +189,8 @@ class Sender(EncodingWorker):
     def _listen(self) -> None:
         for _ in range(_REPLIES):
             try:
-                reply = parse(self._sock.recv(2 * MAX_DATAGRAM))
+                data = self._sock.recv(2 * MAX_DATAGRAM)
+                reply = parse(data if self._seal is None else self._seal.open(data))
             except BlockingIOError:
                 return
             except (OSError, BitstreamError):  # the former: an echo of a packet that could not be delivered
