@@ -79,31 +79,32 @@ class VariableRate:
     ) -> Costs:
         """The costs of latents [B, T, D], whose codes are told in chunks of so many frames.
 
-        They are those of the codes that one path finds, where the search can be told so: what more paths find costs
-        about as much more everywhere. Where few frames will have more than half of the stages, tell by `price_of` what
-        a bit will cost, given rough costs: those that will not are searched no further, and the choice is the same.
+        They are those of the codes that one path finds, where the search can be told so: more paths would find codes
+        that are better by about as much everywhere. Where few frames will have more than half of the stages, tell by
+        `price_of` what a bit will cost, given rough costs: those that will not are searched no further, but by two
+        paths, since early stages gain more by that.
         """
         m = self.sessions.manifest
         stages = m.quantizer.max_stages
         if price_of is None or stages == 1:
-            codes = self._found(latents, stages)
+            codes = self._found(latents, stages, paths=1)
             return Costs(self._errors(latents, codes), self.bits(codes, chunk_frames).cumsum(axis=1), codes)
         half = stages // 2
         codes = np.full((len(latents), m.layout.lines(stages), latents.shape[1]), MISSING, np.int64)
         errors = np.full((len(latents), stages, latents.shape[1]), np.inf)
-        codes[:, : m.layout.lines(half)] = shallow = self._found(latents, half)
+        codes[:, : m.layout.lines(half)] = shallow = self._found(latents, half, paths=2)
         errors[:, :half] = self._errors(latents, shallow)
         rough = Costs(errors[:, :half], self._low_bits(half), shallow)
         deep = rough.counts(price_of(rough)) == half
         if deep.any():
             there = latents[deep][None]
-            found = self._found(there, stages)
+            found = self._found(there, stages, paths=1)
             codes.swapaxes(1, 2)[deep], errors.swapaxes(1, 2)[deep] = found[0].T, self._errors(there, found)[0].T
         return Costs(errors, self.bits(codes, chunk_frames).cumsum(axis=1), codes)
 
-    def _found(self, latents: NDArray[np.float32], stages: int) -> NDArray[np.int64]:
-        """Codes [B, lines, T] that one path finds."""
-        return self.sessions.quantize(latents, stages, min(1, self.sessions.manifest.max_paths))
+    def _found(self, latents: NDArray[np.float32], stages: int, *, paths: int) -> NDArray[np.int64]:
+        """Codes [B, lines, T] that so few paths find, where the search can be told so."""
+        return self.sessions.quantize(latents, stages, min(paths, self.sessions.manifest.max_paths))
 
     def _low_bits(self, stages: int) -> NDArray[np.float64]:
         """What each stage count takes at least, about, [1, stages, 1]."""
