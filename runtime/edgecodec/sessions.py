@@ -107,9 +107,11 @@ class Sessions:
         The search follows `paths` after every stage, 1..max_paths; 0: those that the bundle was made for.
         """
         counts = self.search_inputs(n_stages, paths)
-        size = max(1, _SEARCH_PATHS // (len(latents) * (paths or _USUAL_PATHS)))
-        starts = range(0, latents.shape[1], size) or (0,)
-        codes = [self._run("quantizer_encode", latents=latents[:, i : i + size], **counts)[0] for i in starts]
+        rows = latents.shape[0] * latents.shape[1] * (paths or _USUAL_PATHS)
+        parts = np.array_split(
+            latents, max(1, -(-rows // _SEARCH_PATHS)), axis=1
+        )  # even: short calls cost more a frame
+        codes = [self._run("quantizer_encode", latents=part, **counts)[0] for part in parts]
         return codes[0] if len(codes) == 1 else np.concatenate(codes, axis=2)
 
     def search_inputs(self, n_stages: int, paths: int) -> dict[str, NDArray[np.int64]]:
