@@ -83,7 +83,7 @@ class ChunkStream:
         coder: ChunkCoder,
         rate: Rate,
         *,
-        effort: Effort = "best",
+        effort: Effort = "fast",
         window: float = FILE_WINDOW,
     ) -> None:
         self._header, self._coder, self._rate = header, coder, rate
