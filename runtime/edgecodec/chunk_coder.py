@@ -12,6 +12,7 @@ from .code_coder import Body, CodeCoder, Coded
 from .edgc_header import Header
 from .entropy_model import Predictor
 from .errors import BitstreamError
+from .even_coder import decode_even, encode_even
 from .layout import SIDE_BITS
 from .packets import SEQUENCE_MODULUS, Packet
 
@@ -51,7 +52,11 @@ class ChunkCoder:
         counts, told = layout.counts(packet.codes), True
         stages = int(counts.max())
         if coded is None or len(coded.data) > self._bits(counts) // 8:
-            even = self._even.encode(packet.codes[:, : layout.lines(stages)], self._header.stages)
+            own = packet.codes[:, : layout.lines(stages)]
+            if (counts == stages).all():
+                even = encode_even(layout, self._header.code_bits, own)
+            else:
+                even = self._even.encode(own, self._header.stages)
             if coded is None or len(even.data) < len(coded.data):
                 coded, told = even, False
         sizes, mixed = sizes_of(coded.ends, coded.data), bool((counts < stages).any())
@@ -63,17 +68,20 @@ class ChunkCoder:
         Raises:
             BitstreamError: a chunk that was told by the model, where that is not there.
         """
-        packets: dict[int, Packet] = {}
+        header, codes = self._header, {}
+        for i, chunk in enumerate(chunks):
+            if not chunk.told and not chunk.mixed:
+                shape = header.streams, chunk.stages, chunk.frames
+                codes[i] = decode_even(header.layout, header.code_bits, chunk.body, *shape)
         for told in (True, False):
-            places = [i for i, chunk in enumerate(chunks) if chunk.told == told]
+            places = [i for i, chunk in enumerate(chunks) if chunk.told == told and i not in codes]
             coder = self._told if told else self._even
             if coder is None and places:
                 raise BitstreamError("its codes are told by the bundle's entropy model: give the bundle with --bundle")
             if coder is not None and places:
                 bodies = [Body(c.body, c.stages, c.frames, c.mixed) for c in (chunks[i] for i in places)]
-                for i, own in zip(places, coder.decode_all(bodies, self._header.stages), strict=True):
-                    packets[i] = Packet(chunks[i].sequence, own, layout=self._header.layout)
-        return [packets[i] for i in range(len(chunks))]
+                codes.update(zip(places, coder.decode_all(bodies, header.stages), strict=True))
+        return [Packet(chunk.sequence, codes[i], layout=header.layout) for i, chunk in enumerate(chunks)]
 
     def counts(self, chunk: Chunk) -> NDArray[np.int64]:
         """Stages of each frame, [streams, frames]; no model is needed."""

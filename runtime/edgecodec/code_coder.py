@@ -10,10 +10,8 @@ and take what they take in packets.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,16 +19,16 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from .entropy_model import CONTEXT_LIMIT, Predictor, Tables, tables
+from .entropy_model import CONTEXT_LIMIT, Predictor, Tables, encode_symbols, flattened, intervals
 from .layout import SIDE_BITS, Layout
 from .range_coder import FREQUENCY_BITS, TOTAL, RangeDecoder, RangeEncoder, decode_in_turn
+from .stage_counts import decode_counts, encode_counts
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
 _Where = tuple[NDArray[Any], ...]  # rows and steps, each [N]
 
 _TOGETHER = 1024  # steps that the model is asked about in one go: what it computes stays in the caches
-_COUNT_FALL = 16  # sixteenths of an octave that a count is less likely for each stage that it is away
 
 
 @dataclass(frozen=True)
@@ -87,13 +85,13 @@ class CodeCoder:
         if layout.side:
             for coder, own in zip(coders, codes, strict=True):
                 side = own[:, : layout.side].ravel()
-                _encode(coder, *_intervals(_even(len(side), 1 << SIDE_BITS), side))
+                encode_symbols(coder, _even(len(side), 1 << SIDE_BITS), side)
         for told in self._told(rows, counts):
             parts = told.of_items(streams, items, step_by_step=told.stage < self.model.following)
             for coder, part, n in zip(coders, parts, stages, strict=True):
                 if told.stage < n:
                     for starts, frequencies in part:
-                        _encode(coder, starts, frequencies)
+                        coder.encode(starts.tolist(), frequencies.tolist())
                     coder.mark()
 
     def intervals(self, codes: _Ints) -> _Ints:
@@ -189,8 +187,8 @@ class CodeCoder:
             found = np.empty((4, len(entries)), np.int64)
             for block in _blocks(len(entries)):
                 hidden, own = self.model.hidden(stage, context.at(stage, where, block)), groups[block]
-                found[:2, block] = _intervals(self.model.groups(stage, hidden), own)
-                found[2:, block] = _intervals(self.model.members(stage, hidden, own), members[block])
+                found[:2, block] = intervals(self.model.groups(stage, hidden), own)
+                found[2:, block] = intervals(self.model.members(stage, hidden, own), members[block])
             yield _Told(stage, active.shape[1], where, found[::2], found[1::2])
 
 
@@ -278,75 +276,14 @@ def _blocks(steps: int) -> list[slice]:
     return [slice(first, first + _TOGETHER) for first in range(0, steps, _TOGETHER)]
 
 
-def tell_one(coder: RangeEncoder, symbol: int, alphabet: int) -> None:
-    """One of so many symbols, all about as likely."""
-    _encode(coder, *_intervals(_even_table(alphabet), np.array([symbol])))
-
-
-def read_one(coder: RangeDecoder, alphabet: int) -> int:
-    """The symbol that `tell_one` told."""
-    return coder.decode(_flat(_even_table(alphabet)), alphabet + 1, 0, 1)[0]
-
-
-def encode_counts(coder: RangeEncoder, counts: _Ints, most: int) -> None:
-    """Stage counts [streams, T] of 1 to `most`."""
-    _encode(coder, *_intervals(_count_tables(counts, most), counts.ravel() - 1))
-
-
-def decode_counts(coder: RangeDecoder, streams: int, frames: int, most: int) -> _Ints:
-    """The counts [streams, frames] that `encode_counts` told."""
-    flat = _flat(_count_table(most))
-    rows = [coder.decode_chain(flat, most + 1, most - 1, frames) for _ in range(streams)]
-    return np.array(rows, np.int64) + 1
-
-
-def _count_tables(counts: _Ints, most: int) -> Tables:
-    """Tables [streams * T, most + 1] of the counts, each likelier the nearer it is to the one before."""
-    before = np.concatenate([np.full((len(counts), 1), most), counts[:, :-1]], axis=1).ravel()
-    wanted: Tables = _count_table(most)[before - 1]
-    return wanted
-
-
-@lru_cache
-def _count_table(most: int) -> Tables:
-    """Tables [most, most + 1] of the count of a frame, after each count of the frame before."""
-    apart = np.abs(np.arange(most)[:, None] - np.arange(most))
-    return tables((-_COUNT_FALL * apart).astype(np.float32))
-
-
 def _even(rows: int, symbols: int) -> Tables:
     """Tables [rows, symbols + 1] of symbols that are equally likely; their number divides `TOTAL`."""
     row = np.arange(symbols + 1, dtype=np.int32) * (TOTAL // symbols)
     return np.broadcast_to(row, (rows, symbols + 1))
 
 
-def _encode(coder: RangeEncoder, starts: NDArray[Any], frequencies: NDArray[Any]) -> None:
-    coder.encode(starts.tolist(), frequencies.tolist())
-
-
-def _intervals(tables: Tables, symbols: _Ints) -> tuple[Tables, Tables]:
-    """Of each row's symbol [N]: the sum of the frequencies before it, and its own."""
-    rows = np.arange(len(symbols))
-    starts = tables[rows, symbols]
-    return starts, tables[rows, symbols + 1] - starts
-
-
-@lru_cache
-def _even_table(symbols: int) -> Tables:
-    """One table [1, symbols + 1] of symbols that are equally likely, as nearly as whole numbers can."""
-    return tables(np.zeros((1, symbols), np.float32))
-
-
-def _flat(*parts: Tables) -> array[int]:
-    """Tables [N, n + 1], in parts, as a `RangeDecoder` takes them."""
-    flat = array("i")
-    for part in parts:
-        flat.frombytes(part.tobytes())
-    return flat
-
-
 def _decode_each(coders: Sequence[RangeDecoder], each: Sequence[int], parts: Sequence[Tables]) -> _Ints:
     """Symbols [N]: of the tables [N, n + 1], in parts, each coder takes its number in turn."""
     if not parts:
         return np.zeros(0, np.int64)
-    return np.array(decode_in_turn(coders, each, _flat(*parts), parts[0].shape[1]), np.int64)
+    return np.array(decode_in_turn(coders, each, flattened(*parts), parts[0].shape[1]), np.int64)

@@ -229,7 +229,7 @@ class Codec:
         """A stream that turns audio blocks into latents; see `LatentStream`."""
         return LatentStream(self._sessions, channels=channels)
 
-    def variable_rate(self, *, channels: int = 1, effort: Effort = "best") -> VariableRate:
+    def variable_rate(self, *, channels: int = 1, effort: Effort = "fast") -> VariableRate:
         """What gives each frame of latents as many stages as its sound needs; see `VariableRate`."""
         return VariableRate.of(self._sessions, self.code_coder(channels=channels), self.manifest.paths(effort))
 

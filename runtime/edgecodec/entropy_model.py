@@ -19,6 +19,7 @@ changes one. Logits become frequencies by a table of powers of two and a whole d
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from .errors import BitstreamError, BundleError
 from .npz import read_npz
-from .range_coder import TOTAL
+from .range_coder import TOTAL, RangeEncoder
 
 NO_MODEL = bytes(8)  # in place of an entropy model's fingerprint
 MAX_BYTES = 64 << 20
@@ -199,6 +200,27 @@ def tables(logits: _Floats, alphabet: _Ints | None = None) -> Tables:
     sums = np.zeros((len(logits), logits.shape[1] + 1), np.int32)
     np.cumsum(shares, axis=1, out=sums[:, 1:])
     return sums
+
+
+def intervals(tables: Tables, symbols: _Ints) -> tuple[Tables, Tables]:
+    """Of each row's symbol [N]: the sum of the frequencies before it, and its own."""
+    rows = np.arange(len(symbols))
+    starts = tables[rows, symbols]
+    return starts, tables[rows, symbols + 1] - starts
+
+
+def encode_symbols(coder: RangeEncoder, tables: Tables, symbols: _Ints) -> None:
+    """Tell symbols [N], each by its own row of tables [N, n + 1]."""
+    starts, frequencies = intervals(tables, symbols)
+    coder.encode(starts.tolist(), frequencies.tolist())
+
+
+def flattened(*parts: Tables) -> array[int]:
+    """Tables [N, n + 1], in parts, as a `RangeDecoder` takes them."""
+    flat = array("i")
+    for part in parts:
+        flat.frombytes(part.tobytes())
+    return flat
 
 
 def read_entropy_model(data: bytes, stages: int, entries: int) -> EntropyModel:

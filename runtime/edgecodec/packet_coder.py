@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .code_coder import CodeCoder, decode_counts, encode_counts, read_one, tell_one
+from .code_coder import CodeCoder
 from .entropy_model import EntropyModel
 from .errors import BitstreamError
 from .layout import SIDE_BITS
 from .range_coder import RangeDecoder, RangeEncoder
+from .stage_counts import decode_counts, encode_counts, read_one, tell_one
 
 _Ints = NDArray[np.int64]
 _Codes = tuple[_Ints, _Ints | None]  # own, and repeated

@@ -58,7 +58,7 @@ class RangeEncoder:
             number -= _TOP
             _carry(settled)
         data = (bytes(settled) + number.to_bytes(4, "big")).rstrip(b"\0")
-        return data, [_length_to_reach(data, least) for least in self._marks]
+        return data, [length_to_reach(data, least) for least in self._marks]
 
 
 class RangeDecoder:
@@ -137,7 +137,7 @@ def _carry(settled: bytearray) -> None:
     settled[i] += 1
 
 
-def _length_to_reach(data: bytes, least: bytes) -> int:
+def length_to_reach(data: bytes, least: bytes) -> int:
     """The fewest first bytes of `data` that, zeros behind them, are not below `least`; `data` is not."""
     alike, end = 0, min(len(data), len(least)) + 1  # so many first bytes are alike, so many are not
     while end - alike > 1:

@@ -8,6 +8,7 @@ a high one makes few bits. Nothing looks ahead, and greedy choices were as good 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from .sessions import Sessions
 LOWEST_PRICE, HIGHEST_PRICE = 1e-6, 10.0
 
 _COUNT_BITS = 1.4  # that saying a frame's count takes, in the mean
+_LOW = 0.7  # of their bits at fixed width, what codes take that an entropy model tells, or a little less
 _ROUNDS = 40  # of bisection
 _ERROR_FRAMES = 256  # whose errors are found in one go: their latents stay in the caches
 
@@ -72,29 +74,55 @@ class VariableRate:
         codes[:, m.layout.side :] = np.arange(m.quantizer.codebook_size)
         return cls(sessions, coder, paths, float(sessions.latents(codes)[0].var(axis=0).sum()))
 
-    def costs(self, latents: NDArray[np.float32], chunk_frames: int) -> Costs:
+    def costs(
+        self, latents: NDArray[np.float32], chunk_frames: int, price_of: Callable[[Costs], float] | None = None
+    ) -> Costs:
         """The costs of latents [B, T, D], whose codes are told in chunks of so many frames.
 
-        They are those of the codes that one path finds, where the search can be told so: what more paths find costs
-        about as much more everywhere.
+        They are those of the codes that one path finds, where the search can be told so: more paths would find codes
+        that are better by about as much everywhere. Where few frames will have more than half of the stages, tell by
+        `price_of` what a bit will cost, given rough costs: those that will not are searched no further, but by two
+        paths, since early stages gain more by that.
         """
-        codes = self._codes_of_all(latents)
-        bits = self.bits(codes, chunk_frames)
-        return Costs(self._errors(latents, codes), bits.cumsum(axis=1), codes)
+        m = self.sessions.manifest
+        stages = m.quantizer.max_stages
+        if price_of is None or stages == 1:
+            codes = self._found(latents, stages, paths=1)
+            return Costs(self._errors(latents, codes), self.bits(codes, chunk_frames).cumsum(axis=1), codes)
+        half = stages // 2
+        codes = np.full((len(latents), m.layout.lines(stages), latents.shape[1]), MISSING, np.int64)
+        errors = np.full((len(latents), stages, latents.shape[1]), np.inf)
+        codes[:, : m.layout.lines(half)] = shallow = self._found(latents, half, paths=2)
+        errors[:, :half] = self._errors(latents, shallow)
+        rough = Costs(errors[:, :half], self._low_bits(half), shallow)
+        deep = rough.counts(price_of(rough)) == half
+        if deep.any():
+            there = latents[deep][None]
+            found = self._found(there, stages, paths=1)
+            codes.swapaxes(1, 2)[deep], errors.swapaxes(1, 2)[deep] = found[0].T, self._errors(there, found)[0].T
+        return Costs(errors, self.bits(codes, chunk_frames).cumsum(axis=1), codes)
 
     def even_costs(self, latents: NDArray[np.float32]) -> Costs:
         """The costs of latents [B, T, D] where all codes take their bits: less work, and almost the same choice."""
-        m, codes = self.sessions.manifest, self._codes_of_all(latents)
+        m = self.sessions.manifest
+        codes = self._found(latents, m.quantizer.max_stages, paths=1)
         bits = [float(m.layout.codes(n) * m.quantizer.code_bits) for n in range(1, m.quantizer.max_stages + 1)]
         return Costs(self._errors(latents, codes), np.array(bits)[:, None], codes)
 
-    def _codes_of_all(self, latents: NDArray[np.float32]) -> NDArray[np.int64]:
+    def _found(self, latents: NDArray[np.float32], stages: int, *, paths: int) -> NDArray[np.int64]:
+        """Codes [B, lines, T] that so few paths find, where the search can be told so."""
+        return self.sessions.quantize(latents, stages, min(paths, self.sessions.manifest.max_paths))
+
+    def _low_bits(self, stages: int) -> NDArray[np.float64]:
+        """What each stage count takes at least, about, [1, stages, 1]."""
         m = self.sessions.manifest
-        return self.sessions.quantize(latents, m.quantizer.max_stages, min(1, m.max_paths))
+        codes = np.array([m.layout.codes(n) for n in range(1, stages + 1)], np.float64)
+        return _LOW * m.quantizer.code_bits * codes[None, :, None]
 
     def _errors(self, latents: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The error after each stage, [B, stages, T]."""
-        layout, stages = self.sessions.manifest.layout, self.sessions.manifest.quantizer.max_stages
+        """The error after each stage of codes, [B, stages, T]."""
+        layout = self.sessions.manifest.layout
+        stages = layout.stages(codes.shape[1])
         errors = np.empty((len(codes), stages, codes.shape[2]))
         for first in range(0, codes.shape[2], _ERROR_FRAMES):
             part = slice(first, first + _ERROR_FRAMES)

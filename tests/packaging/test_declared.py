@@ -20,6 +20,7 @@ WINGS = ("files", "live", "network", "benchmarks", "commands")
 EXTRAS = {  # that are needed for all that a folder does
     **{f"runtime/edgecodec/{wing}": "" for wing in WINGS},
     "runtime/edgecodec/files": "codes",
+    "runtime/edgecodec/network": "secure",
     "runtime/edgecodec/evaluation": "eval,visqol",
     "export/edgecodec_export": "export,hub",
     "training/edgecodec_training": "train",

@@ -8,9 +8,10 @@ from array import array
 
 import numpy as np
 import pytest
-from edgecodec.code_coder import CodeCoder
+from edgecodec.code_coder import Body, CodeCoder
 from edgecodec.entropy_model import EntropyModel, Predictor, read_entropy_model, tables
 from edgecodec.errors import BundleError
+from edgecodec.even_coder import decode_even, encode_even
 from edgecodec.layout import PLAIN, Layout
 from edgecodec.range_coder import TOTAL, RangeDecoder, RangeEncoder
 from hypothesis import given, settings
@@ -102,6 +103,43 @@ def test_codes_come_back_whole_and_cut(
     if not is_mixed:
         ideal = coder.bits(codes).sum() / 8 + side * streams * frames
         assert ideal - 0.01 <= len(coded.data) + 1 and len(coded.data) <= 1.002 * ideal + 1.5
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    widths=st.sampled_from([(), (1, 2, 4), (3, 3)]),
+    side=st.integers(0, 2),
+    bits=st.integers(1, 16),
+    streams=st.integers(1, 3),
+    frames=st.integers(1, 9),
+    seed=st.integers(0, 1000),
+)
+def test_even_codes_are_packed_to_the_bytes_of_the_range_coder(
+    widths: tuple[int, ...], side: int, bits: int, streams: int, frames: int, seed: int
+) -> None:
+    """Also where bytes at the end are zero, which are left out; and cut behind any stage."""
+    layout, stages = Layout(side, widths), 1 + seed % 2
+    codes = random_codes(layout, streams, stages, frames, 1 << bits, False, seed)
+    codes[:, -1, frames // 2 :] = seed % 3 and codes[:, -1, frames // 2 :]
+    coder = CodeCoder(layout, Predictor(1 << bits), streams)
+    coded = coder.encode(codes)
+    assert encode_even(layout, bits, codes) == coded
+    for data in (coded.data, *(coded.data[:end] for end in coded.ends), bytes(range(5))):
+        again = decode_even(layout, bits, data, streams, stages, frames)
+        assert np.array_equal(again, coder.decode([data], stages, frames, mixed=False)[0])
+
+
+def test_bodies_of_any_shape_are_decoded_in_one_go() -> None:
+    coder = CodeCoder(Layout(1, (1, 2, 4)), EntropyModel(random_arrays(3, 100, 0)), 2)
+    shapes = [(3, 7, True), (1, 7, False), (2, 3, True), (3, 1, False), (2, 9, False)]
+    clips = [random_codes(coder.layout, 2, n, frames, 100, mixed, n) for n, frames, mixed in shapes]
+    coded = [coder.encode(clip, most=3) for clip in clips]
+    bodies = [
+        Body(own.data, n, frames, bool((coder.layout.counts(clip) < n).any()))
+        for own, clip, (n, frames, _) in zip(coded, clips, shapes, strict=True)
+    ]
+    for again, clip in zip(coder.decode_all(bodies, 3), clips, strict=True):
+        assert np.array_equal(again, clip)
 
 
 def test_several_clips_are_coded_as_one_each() -> None:

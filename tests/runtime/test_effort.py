@@ -107,15 +107,15 @@ def test_more_paths_than_the_graph_can_follow_are_refused(tmp_path: Path) -> Non
         edgecodec.load(bundle)
 
 
-def test_files_get_the_best_search(run, clip: Path, searching: edgecodec.Codec, tmp_path: Path) -> None:
+def test_files_get_the_fast_search(run, clip: Path, searching: edgecodec.Codec, tmp_path: Path) -> None:
     found = {}
     for name, options in {"default": [], **{effort: ["--effort", effort] for effort in EFFORTS}}.items():
         assert run("encode", clip, f"{name}.edgc", "--bundle", PATHS, "-q", 4, *options).exit_code == 0
         found[name] = codes_of_edgc(str(tmp_path / f"{name}.edgc"), None).codes
-    assert np.array_equal(found["default"], found["best"])
+    assert np.array_equal(found["default"], found["fast"])
     assert len({codes.tobytes() for codes in found.values()}) == 3
     assert run("roundtrip", clip, "a.wav", "--bundle", PATHS, "-q", 4).exit_code == 0
-    assert run("decode", "best.edgc", "b.wav", "--bundle", PATHS).exit_code == 0
+    assert run("decode", "fast.edgc", "b.wav", "--bundle", PATHS).exit_code == 0
     assert run("roundtrip", clip, "c.wav", "--bundle", PATHS, "-q", 4, "--effort", "live").exit_code == 0
     a, b, c = ((tmp_path / f"{name}.wav").read_bytes() for name in "abc")
     assert a == b != c
@@ -123,7 +123,7 @@ def test_files_get_the_best_search(run, clip: Path, searching: edgecodec.Codec, 
     assert refused.exit_code == 2 and "live" in refused.output
 
 
-def test_scores_are_those_of_files(run, clip: Path) -> None:
+def test_scores_are_those_of_the_best_search(run, clip: Path) -> None:
     scored = {}
     for name, options in {"default": [], **{effort: ["--effort", effort] for effort in EFFORTS}}.items():
         result = run("evaluate", "--fixed", PATHS, "--data", clip.parent, "-q", 4, "--json", *options)

@@ -72,7 +72,7 @@ class BundleCodec:
 
     codec: Codec
     stages: int
-    effort: Effort = "best"  # as files are encoded
+    effort: Effort = "best"  # of files too, which are encoded with less unless they are asked for it
 
     @property
     def name(self) -> str:

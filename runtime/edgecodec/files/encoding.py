@@ -28,6 +28,7 @@ _PRICES = 0.03, 0.0003  # of quality 0 and 10
 _SLACK = 0.02  # of a bitrate: people round
 _NEAR = 0.015  # of the bits wanted: near enough
 _TRIES = 3
+_SHALLOW, _SHALLOW_PRICE = 0.3, 0.0035  # of the bits of all stages; of a bit, in speech of as many
 _PROBES = 4  # chunks of the first window
 
 
@@ -82,7 +83,7 @@ class ChunkStream:
         coder: ChunkCoder,
         rate: Rate,
         *,
-        effort: Effort = "best",
+        effort: Effort = "fast",
         window: float = FILE_WINDOW,
     ) -> None:
         self._header, self._coder, self._rate = header, coder, rate
@@ -119,11 +120,9 @@ class ChunkStream:
         if rate.stages is not None:
             chunks = self._at(search, np.full(latents.shape[:2], rate.stages))
         else:
-            costs = self._variable.costs(latents, self._header.frames_per_packet)
-            if rate.price is not None:
-                chunks = self._at(search, costs.counts(rate.price))
-            else:
-                chunks = self._within(search, costs)
+            price_of = self._price if self._is_shallow(latents) else None
+            costs = self._variable.costs(latents, self._header.frames_per_packet, price_of)
+            chunks = self._at(search, costs.counts(self._price(costs))) if rate.price else self._within(search, costs)
         self._chunks += len(chunks)
         self._bits += self._size(chunks)
         return chunks
@@ -135,15 +134,11 @@ class ChunkStream:
         finds other codes: some chunks tell how much more than foreseen all will take, and the price is found anew
         until that holds.
         """
-        header, kbps = self._header, self._rate.kbps
-        assert kbps is not None
-        seconds = self._frames * header.frame_size / header.codec_rate
-        wanted = max(1.0, 1000 * kbps * header.streams * seconds - self._bits)
         if not self._chunks:
-            self._bias = self._tried(search, costs, costs.counts(costs.price(wanted)))
-        before = None
+            self._bias = self._tried(search, costs, costs.counts(self._price(costs)))
+        before, wanted = None, self._wanted()
         for _ in range(_TRIES):
-            counts = costs.counts(costs.price(wanted / self._bias))
+            counts = costs.counts(self._price(costs))
             if before is not None and np.array_equal(counts, before):
                 break
             chunks, before = self._at(search, counts), counts
@@ -152,6 +147,25 @@ class ChunkStream:
                 break
             self._bias = size / costs.bits_of(counts)
         return chunks
+
+    def _is_shallow(self, latents: NDArray[np.float32]) -> bool:
+        """Whether few frames of a window [streams, T, D] will have more than half of the stages."""
+        if self._rate.price is not None:
+            return bool(self._rate.price > _SHALLOW_PRICE)
+        header, (streams, frames, _) = self._header, latents.shape
+        most = streams * frames * header.layout.codes(header.stages) * header.code_bits
+        return bool(self._wanted() < _SHALLOW * most)
+
+    def _price(self, costs: Costs) -> float:
+        """What a bit costs in this window."""
+        return self._rate.price or costs.price(self._wanted() / self._bias)
+
+    def _wanted(self) -> float:
+        """The bits of this window that bring the mean of all so far to what is asked for."""
+        header, kbps = self._header, self._rate.kbps
+        assert kbps is not None
+        seconds = self._frames * header.frame_size / header.codec_rate
+        return max(1.0, 1000 * kbps * header.streams * seconds - self._bits)
 
     def _tried(self, search: Search, costs: Costs, counts: NDArray[np.int64]) -> float:
         """The bits of some chunks, spread over all, to those foreseen for these counts [streams, T]."""

@@ -17,7 +17,7 @@ from .edgc import check_header, chunk_coder, make_header
 from .encoding import ChunkStream, Rate
 
 
-def encode_clip(codec: Codec, audio: NDArray[np.float32], rate: Rate, *, effort: Effort = "best") -> bytes:
+def encode_clip(codec: Codec, audio: NDArray[np.float32], rate: Rate, *, effort: Effort = "fast") -> bytes:
     """The bytes of an .edgc file of audio [channels, samples] at the rate of the codec.
 
     Raises:
