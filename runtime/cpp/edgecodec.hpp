@@ -17,13 +17,14 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iomanip>
 #include <initializer_list>
+#include <iomanip>
 #include <istream>
 #include <limits>
 #include <map>
@@ -37,6 +38,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -72,11 +74,27 @@ class Error : public std::runtime_error {
 
 namespace detail {
 
+inline std::string text_of(const char* text) { return text; }
+inline std::string text_of(const std::string& text) { return text; }
+inline std::string text_of(double number) {
+  std::array<char, 32> text;
+  std::snprintf(text.data(), text.size(), "%g", number);
+  return text.data();
+}
+template <class Whole, class = std::enable_if_t<std::is_integral_v<Whole>>>
+std::string text_of(Whole number) {
+  return std::to_string(number);
+}
+
+[[noreturn]] inline void raise(Error::Kind kind, std::initializer_list<std::string> parts) {
+  std::string message;
+  for (const std::string& part : parts) message += part;
+  throw Error(kind, message);
+}
+
 template <class... Parts>
 [[noreturn]] void fail(Error::Kind kind, const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw Error(kind, message.str());
+  raise(kind, {text_of(parts)...});
 }
 
 template <class... Parts>
@@ -425,8 +443,8 @@ inline NpyArray read_npy(const Bytes& data) {
     if (each.empty()) continue;
     if (each.size() > 10 || each.find_first_not_of("0123456789") != std::string::npos) no_npz("an array's odd shape");
     array.shape.push_back(std::stoull(each));
-    bytes = array.shape.back() && bytes > data.size() / array.shape.back() ? data.size() + 1
-                                                                           : bytes * array.shape.back();
+    bytes =
+        array.shape.back() && bytes > data.size() / array.shape.back() ? data.size() + 1 : bytes * array.shape.back();
   }
   if (array.shape.size() > 8 || bytes != data.size() - begin - length)
     no_npz("an array's header contradicts its bytes");
@@ -479,8 +497,8 @@ inline std::map<std::string, NpyArray> read_npz(View data, std::size_t limit,
 
 // ---------------------------------------------------------------------------------------------------------- layout
 
-constexpr std::int64_t kMissing = -1;   // stands in the lines of stages that a frame does not have
-constexpr std::size_t kSideBits = 8;    // of a number beside the stages
+constexpr std::int64_t kMissing = -1;       // stands in the lines of stages that a frame does not have
+constexpr std::size_t kSideBits = 8;        // of a number beside the stages
 constexpr std::size_t kMaxLines = 1 << 16;  // code lines a frame
 
 /// Which code lines of a frame belong to which stage: `side` lines first, then `widths[i]` of stage i; no widths: one.
@@ -488,9 +506,7 @@ struct Layout {
   std::size_t side = 0;
   std::vector<std::size_t> widths;
 
-  bool is_plain() const {
-    return !side && (widths.empty() || *std::max_element(widths.begin(), widths.end()) == 1);
-  }
+  bool is_plain() const { return !side && (widths.empty() || *std::max_element(widths.begin(), widths.end()) == 1); }
   std::size_t width(std::size_t stage) const { return widths.empty() ? 1 : widths[stage]; }
   /// Codes a frame of so many stages.
   std::size_t codes(std::size_t stages) const {
@@ -754,12 +770,12 @@ inline Manifest Manifest::from_json(const std::string& text) {
   if (version_at->is_number_unsigned() && version_at->get<std::uint64_t>() > detail::kFormatVersion)
     detail::fail_bundle("the bundle has format ", version_at->get<std::uint64_t>(), ", this edgecodec reads up to ",
                         detail::kFormatVersion, ": upgrade edgecodec");
-  Fields all(json, "",
-             {"name", "architecture", "sample_rate", "frame_size", "latent_dim", "quantizer", "state", "latency",
-              "parameters", "macs_per_second", "opset", "precision", "graphs", "golden", "parity", "quality",
-              "training", "tools"},
-             {"format_version", "channels", "lookahead", "start_frames", "call_frames", "side", "stage_widths",
-              "max_paths", "entropy"});
+  Fields all(
+      json, "",
+      {"name", "architecture", "sample_rate", "frame_size", "latent_dim", "quantizer", "state", "latency", "parameters",
+       "macs_per_second", "opset", "precision", "graphs", "golden", "parity", "quality", "training", "tools"},
+      {"format_version", "channels", "lookahead", "start_frames", "call_frames", "side", "stage_widths", "max_paths",
+       "entropy"});
   Manifest m;
   std::size_t version = all.number("format_version", 1, detail::kFormatVersion);
   m.name = all.text("name");
@@ -794,11 +810,13 @@ inline Manifest Manifest::from_json(const std::string& text) {
     all.expect_array("stage_widths");
     const detail::Json& widths = all.value("stage_widths");
     for (std::size_t i = 0; i < widths.size(); ++i)
-      m.layout.widths.push_back(
-          detail::whole_number(widths[i], 1, 4096, "stage_widths[" + std::to_string(i) + "]"));
+      m.layout.widths.push_back(detail::whole_number(widths[i], 1, 4096, "stage_widths[" + std::to_string(i) + "]"));
   }
   m.max_paths = all.number_or("max_paths", 0, 64, 0);
-  if (all.has("entropy") && !all.value("entropy").is_null()) m.entropy = all.file("entropy");
+  if (all.has("entropy") && !all.value("entropy").is_null()) {
+    detail::expect(all.value("entropy").is_object(), "object | null", all.value("entropy"), "entropy");
+    m.entropy = all.file("entropy");
+  }
   for (const char* sizes : {"parameters", "macs_per_second"}) {
     Fields parts = all.object(sizes, {"encoder", "decoder", "quantizer"});
     for (const char* part : {"encoder", "decoder", "quantizer"}) parts.number(part, 0, std::uint64_t{1} << 50);
@@ -811,8 +829,8 @@ inline Manifest Manifest::from_json(const std::string& text) {
   for (const char* facts : {"parity", "training", "tools"}) all.expect_object(facts);
   all.expect_array("quality");
   m.check_contradictions();
-  bool first_format = m.channels == 1 && !m.ahead() && m.encoder_start == 1 && m.decoder_start == 1 &&
-                      !m.call_frames && !m.layout.side && m.layout.widths.empty() && !m.max_paths && !m.entropy;
+  bool first_format = m.channels == 1 && !m.ahead() && m.encoder_start == 1 && m.decoder_start == 1 && !m.call_frames &&
+                      !m.layout.side && m.layout.widths.empty() && !m.max_paths && !m.entropy;
   if (version == 1 && !first_format)
     detail::fail_bundle("the manifest's format_version: 1, but it holds keys of format 2");
   return m;
@@ -823,8 +841,7 @@ inline void Manifest::check_contradictions() const {
     detail::fail_bundle("the manifest's stage_widths: ", layout.widths.size(), " widths for ", max_stages, " stages");
   if (layout.lines(max_stages) > kMaxLines)
     detail::fail_bundle("the manifest's stage_widths: more than ", kMaxLines, " code lines a frame");
-  if (encoder_start < encoder_lookahead + (encoder_lookahead ? 1 : 0) ||
-      decoder_start * frame_size < decoder_lookahead)
+  if (encoder_start < encoder_lookahead + (encoder_lookahead ? 1 : 0) || decoder_start * frame_size < decoder_lookahead)
     detail::fail_bundle("the manifest's start_frames: a first call would hold no more than lookahead keeps back");
   if (call_frames && std::max(encoder_start, decoder_start) > call_frames)
     detail::fail_bundle("the manifest's start_frames: more than the one frame of every call");
@@ -893,9 +910,7 @@ class RangeEncoder {
     }
   }
 
-  void encode(const Table& table, std::size_t symbol) {
-    encode(table[symbol], table[symbol + 1] - table[symbol]);
-  }
+  void encode(const Table& table, std::size_t symbol) { encode(table[symbol], table[symbol + 1] - table[symbol]); }
 
   /// Remember this place, to cut the bytes at.
   void mark() { marks_.push_back(settled_with(low_)); }
@@ -1099,12 +1114,8 @@ class EntropyModel : public Predictor {
     const std::int8_t* vector = vectors_.data() + (stage * entries + entry) * width;
     for (std::size_t i = 0; i < width; ++i) sums[i] += vector[i];
   }
-  std::size_t place_of(std::size_t stage, std::size_t entry) const override {
-    return places_[stage * entries + entry];
-  }
-  std::size_t entry_at(std::size_t stage, std::size_t place) const override {
-    return order_[stage * entries + place];
-  }
+  std::size_t place_of(std::size_t stage, std::size_t entry) const override { return places_[stage * entries + entry]; }
+  std::size_t entry_at(std::size_t stage, std::size_t place) const override { return order_[stage * entries + place]; }
   std::vector<std::int32_t> hidden(std::size_t stage, const std::vector<std::int32_t>& context) const override {
     return through(hidden_, stage, context, shapes_.hidden, 0, kHiddenLimit);
   }
@@ -1386,10 +1397,13 @@ class CodeCoder {
       for (std::size_t line = 0; line < layout.side; ++line)
         for (std::size_t t = 0; t < codes.shape[2]; ++t)
           coder.encode(static_cast<std::uint32_t>(codes(row, line, t)) * kSideFrequency, kSideFrequency);
-    each_told(codes, [&](const std::vector<Told>& told) {
-      for (const Told& one : told) coder.encode(one.group[0], one.group[1]);
-      for (const Told& one : told) coder.encode(one.member[0], one.member[1]);
-    }, [&] { coder.mark(); });
+    each_told(
+        codes,
+        [&](const std::vector<Told>& told) {
+          for (const Told& one : told) coder.encode(one.group[0], one.group[1]);
+          for (const Told& one : told) coder.encode(one.member[0], one.member[1]);
+        },
+        [&] { coder.mark(); });
   }
 
   /// How each code is told, stage by stage, stream by stream: start and frequency of group and member.
@@ -1400,7 +1414,8 @@ class CodeCoder {
         found.push_back({static_cast<std::int32_t>(one.group[0]), static_cast<std::int32_t>(one.group[1]),
                          static_cast<std::int32_t>(one.member[0]), static_cast<std::int32_t>(one.member[1])});
     };
-    each_told(codes, keep, [] {}, /*by_step=*/false);
+    each_told(
+        codes, keep, [] {}, /*by_step=*/false);
     return found;
   }
 
@@ -1778,8 +1793,7 @@ class PacketFormat {
     if (data.size < begin + 2 || !detail::is_sound(data)) detail::fail_bitstream("damaged packet");
     std::size_t frames = data[1], stages_before = repeats ? data[4] : 0, frames_before = repeats ? data[5] : 0;
     if (!frames || (repeats && !(stages_before && frames_before))) detail::fail_bitstream("damaged packet");
-    auto [codes, previous] =
-        coder_->decode(data.part(begin, data.size - 2), frames, stages_before, frames_before);
+    auto [codes, previous] = coder_->decode(data.part(begin, data.size - 2), frames, stages_before, frames_before);
     return Packet{static_cast<std::uint16_t>(detail::number_at(data, 2, 2)), std::move(codes), std::move(previous),
                   layout_};
   }
@@ -1965,8 +1979,8 @@ class ChunkFormat {
 
 /// What an .edgc file says before its chunks, or before the packets of version 1.
 struct Header {
-  Fingerprint fingerprint{};  // of the bundle
-  std::string bundle;         // its name
+  Fingerprint fingerprint{};                                    // of the bundle
+  std::string bundle;                                           // its name
   std::size_t codec_rate = 0, frame_size = 0, sample_rate = 0;  // the last one: of the audio that was encoded
   std::size_t channels = 1, stages = 1, code_bits = 1, frames_per_packet = 1;
   std::size_t stream_channels = 1;
@@ -2079,11 +2093,13 @@ inline Header read_header(Input& input) {
   };
   if (!begins({'E', 'D', 'G', 'C'})) {
     if (begins({'E', 'C', 'D', 'C'}))
-      fail_bitstream("an .ecdc file of encodec, whose entropy coder needs that package: decode it there, then encode "
-                     "the audio");
+      fail_bitstream(
+          "an .ecdc file of encodec, whose entropy coder needs that package: decode it there, then encode "
+          "the audio");
     if (begins({0x93, 'N', 'U', 'M'}))
-      fail_bitstream("a .dac file, which is a pickle and could run code: decode it with descript-audio-codec, or save "
-                     "its codes as .npz and give them to edgecodec codes");
+      fail_bitstream(
+          "a .dac file, which is a pickle and could run code: decode it with descript-audio-codec, or save "
+          "its codes as .npz and give them to edgecodec codes");
     fail_bitstream(start.empty() ? "empty, not an .edgc file" : "not an .edgc file");
   }
   if (start.size() < kStart) fail_bitstream("truncated in the header");
@@ -2140,12 +2156,12 @@ struct EndRecord {
   }
 };
 
-/// Looks for chunks and end records ahead in an input: where one should be, or, behind damage, the next that may follow.
-/// However the bytes are made, CRCs are computed of no more than a fixed number of bytes for each that is passed.
+/// Looks for chunks and end records ahead in an input: where one should be, or, behind damage, the next that may
+/// follow. However the bytes are made, CRCs are computed of no more than a fixed number of bytes for each that is
+/// passed.
 class ChunkSearch {
  public:
-  ChunkSearch(Input& source, ChunkFormat form)
-      : source_(source), form_(std::move(form)), largest_(form_.largest()) {}
+  ChunkSearch(Input& source, ChunkFormat form) : source_(source), form_(std::move(form)), largest_(form_.largest()) {}
 
   std::optional<std::size_t> damaged_from;  // the byte behind the last sound one, while nothing sound is found
 
@@ -2339,8 +2355,7 @@ class Writer {
 
   void write(Packet packet) {
     const char* what = header_.version == 1 ? "packet " : "chunk ";
-    if (packet.sequence != (chunks_ & 0xFFFF) || ended_)
-      detail::fail_bitstream(what, packet.sequence, " out of order");
+    if (packet.sequence != (chunks_ & 0xFFFF) || ended_) detail::fail_bitstream(what, packet.sequence, " out of order");
     if (packet.stages() > header_.stages || packet.frames() > header_.frames_per_packet)
       detail::fail_bitstream(packet.stages(), " stages, ", packet.frames(),
                              " frames are more than the header announces");
@@ -2518,15 +2533,17 @@ class Reader {
   /// Compare the end record ahead with what was read.
   void end(const detail::EndRecord& record) {
     bool first_version = header_.version == 1;
-    bool possible = first_version ? record.chunks == due_
-                                  : record.chunks >= due_ && search_.missing(record.chunks, due_) == record.chunks - due_;
+    bool possible = first_version
+                        ? record.chunks == due_
+                        : record.chunks >= due_ && search_.missing(record.chunks, due_) == record.chunks - due_;
     if (possible) say_lost(record.chunks - due_);
     input_.drop(detail::kEndSize);
     bool whole = damage.empty();
     // A length beyond all frames is refused; one sample more is the resampler's rounding.
     double frames = static_cast<double>(whole ? frames_ : record.chunks * header_.frames_per_packet);
     double most = frames * static_cast<double>(header_.frame_size) * static_cast<double>(header_.sample_rate) /
-                      static_cast<double>(header_.codec_rate) + 1;
+                      static_cast<double>(header_.codec_rate) +
+                  1;
     if (!possible || static_cast<double>(record.samples) > most || (whole && record.checksum != checksum_)) {
       damage.push_back(std::string("the end record contradicts the ") + (first_version ? "packets" : "chunks"));
       return;
@@ -2566,8 +2583,9 @@ inline Bytes from_hex(const std::string& text) {
 inline std::optional<Bytes> read_bounded(const std::filesystem::path& path, std::size_t limit, const char* advice) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error))
-    fail_bundle(path.string(), ": ", error && error != std::errc::no_such_file_or_directory ? error.message()
-                                                                                            : "No such file", "; ", advice);
+    fail_bundle(path.string(), ": ",
+                error && error != std::errc::no_such_file_or_directory ? error.message() : "No such file", "; ",
+                advice);
   if (std::filesystem::file_size(path, error) > limit && !error) return std::nullopt;
   std::ifstream file(path, std::ios::binary);
   if (!file) fail_bundle(path.string(), ": cannot read; ", advice);
@@ -2586,7 +2604,8 @@ inline Bytes read_entry(const std::filesystem::path& folder, const std::string& 
   const std::string& name = entry.file;
   bool has_drive = name.size() > 1 && name[1] == ':';
   if (has_drive || name == "." || name == ".." || name.find_first_of(std::string("/\\\0", 3)) != std::string::npos)
-    fail_bundle(folder.string(), ": ", what, " file '", one_line(name), "' is no plain file name, so it would leave "
+    fail_bundle(folder.string(), ": ", what, " file '", one_line(name),
+                "' is no plain file name, so it would leave "
                 "the bundle");
   const char* advice = "the bundle is incomplete, copy or export it again";
   std::filesystem::path path = folder / name;
@@ -2693,7 +2712,8 @@ struct Tensors {
   void add_state(const Floats& state) { add(state.values, {state.shape[0], state.shape[2]}); }
   void add(const Codes& codes) { add(codes.values, {codes.shape[0], codes.shape[1], codes.shape[2]}); }
   void add(const std::int64_t& scalar) {
-    values.push_back(Ort::Value::CreateTensor<std::int64_t>(memory(), const_cast<std::int64_t*>(&scalar), 1, nullptr, 0));
+    values.push_back(
+        Ort::Value::CreateTensor<std::int64_t>(memory(), const_cast<std::int64_t*>(&scalar), 1, nullptr, 0));
   }
 
  private:
@@ -2765,9 +2785,8 @@ class Sessions {
   /// Latents [B, T, D] to audio.
   Floats synthesize(const Floats& latents, Floats& state, bool last) const {
     Floats audio(latents.shape[0], manifest.channels, 0), next = state;
-    each_block(decoder, latents, 1, 1, last, [&](const Floats& block, bool is_last) {
-      audio.append(2, step(decoder, block, next, is_last));
-    });
+    each_block(decoder, latents, 1, 1, last,
+               [&](const Floats& block, bool is_last) { audio.append(2, step(decoder, block, next, is_last)); });
     state = std::move(next);
     return audio;
   }
@@ -2796,7 +2815,8 @@ class Sessions {
           if (counts(0, b, t) == stages) places.emplace_back(b, t);
       Codes alike(1, layout.lines(stages), places.size());
       for (std::size_t line = 0; line < alike.shape[1]; ++line)
-        for (std::size_t i = 0; i < places.size(); ++i) alike(0, line, i) = codes(places[i].first, line, places[i].second);
+        for (std::size_t i = 0; i < places.size(); ++i)
+          alike(0, line, i) = codes(places[i].first, line, places[i].second);
       Floats found = latents_of_whole(alike);
       for (std::size_t i = 0; i < places.size(); ++i)
         std::copy_n(&found(0, i, 0), manifest.latent_dim, &latents(places[i].first, places[i].second, 0));
@@ -2954,9 +2974,10 @@ class Sessions {
       bool fits = tensor.GetElementType() == expected[i].type && shape.size() == expected[i].shape.size();
       for (std::size_t k = 0; k < shape.size() && fits; ++k)
         fits = expected[i].shape[k] < 0 || shape[k] < 0 || shape[k] == expected[i].shape[k];
-      if (!fits) fail_bundle(where, ": ", what, " ", names[i], " is ", type_text(tensor.GetElementType()), " ",
-                             shape_text(shape), ", the manifest says ", type_text(expected[i].type), " ",
-                             shape_text(expected[i].shape));
+      if (!fits)
+        fail_bundle(where, ": ", what, " ", names[i], " is ", type_text(tensor.GetElementType()), " ",
+                    shape_text(shape), ", the manifest says ", type_text(expected[i].type), " ",
+                    shape_text(expected[i].shape));
     }
   }
 
@@ -3165,7 +3186,7 @@ class EncoderStream {
   EncoderOptions options_;
   std::size_t stages_ = 1, redundancy_ = 0;
   Floats state_;
-  Audio rest_;                                          // samples short of a packet
+  Audio rest_;                                                // samples short of a packet
   std::size_t samples_ = 0, frames_ = 0, silent_frames_ = 0;  // that went in
   std::uint16_t sequence_ = 0;
   std::optional<Codes> previous_;  // codes of the last packet
@@ -3185,8 +3206,8 @@ class EncoderStream {
     const Manifest& m = manifest();
     std::vector<Packet> packets;
     if (!samples && !(last && frames_ && sessions_->looks_ahead(detail::encoder))) return packets;
-    Codes codes = sessions_->encode(detail::grouped(audio, m.channels, samples), state_, stages_,
-                                    m.paths(options_.effort), last);
+    Codes codes =
+        sessions_->encode(detail::grouped(audio, m.channels, samples), state_, stages_, m.paths(options_.effort), last);
     for (std::size_t first = 0; first < codes.shape[2]; first += options_.frames_per_packet) {
       Packet packet{sequence_++, codes.part(2, first, std::min(first + options_.frames_per_packet, codes.shape[2])),
                     std::nullopt, m.layout};
@@ -3213,8 +3234,8 @@ struct DecoderStatistics {
 /// Turns packets into audio, also where some are missing. Belongs to one thread at a time. `Codec::decoder_stream`
 /// makes one.
 ///
-/// Who reads packets in the order they come only calls `push`, which fills gaps. A player that must have sound now holds
-/// one more packet back:  audio = packet ? decoder.push(*packet) : decoder.conceal(following);
+/// Who reads packets in the order they come only calls `push`, which fills gaps. A player that must have sound now
+/// holds one more packet back:  audio = packet ? decoder.push(*packet) : decoder.conceal(following);
 class DecoderStream {
  public:
   DecoderStream(std::shared_ptr<const detail::Sessions> sessions, std::size_t channels, bool after_silence)
@@ -3267,8 +3288,7 @@ class DecoderStream {
   /// before had, where nothing is said.
   Audio conceal(const Packet* following = nullptr, std::size_t frames = 0) {
     frames = frames ? frames : now_.packet_frames;
-    if (frames > kMaxFrames)
-      detail::fail_bitstream("a packet has 1 to ", kMaxFrames, " frames, not ", frames);
+    if (frames > kMaxFrames) detail::fail_bitstream("a packet has 1 to ", kMaxFrames, " frames, not ", frames);
     Unchanged guard(*this);
     std::optional<Codes> previous;
     const Codes* after = nullptr;
@@ -3338,7 +3358,7 @@ class DecoderStream {
     bool kept_ = false;
   };
 
-  static constexpr double kFadeSeconds = 0.1;   // from the last sound to silence
+  static constexpr double kFadeSeconds = 0.1;  // from the last sound to silence
   static constexpr double kLongestGap = 10.0;  // seconds; a jump beyond it is no loss but another stream
 
   std::shared_ptr<const detail::Sessions> sessions_;
@@ -3354,7 +3374,8 @@ class DecoderStream {
     std::size_t ahead = now_.due ? static_cast<std::uint16_t>(sequence - *now_.due) : 0;
     if (!ahead) return 0;
     double longest = kLongestGap * manifest().frame_rate() / static_cast<double>(now_.packet_frames);
-    if (ahead > 1 << 15) return static_cast<double>((1 << 16) - ahead) <= longest ? std::nullopt : std::optional(0ul);
+    if (ahead > 1 << 15)
+      return static_cast<double>((1 << 16) - ahead) <= longest ? std::nullopt : std::optional<std::size_t>(0);
     return static_cast<double>(ahead) <= longest ? ahead : 0;
   }
 
@@ -3507,7 +3528,8 @@ inline Codec load(const std::filesystem::path& folder, int threads = 1) {
   return Codec(std::move(bundle), std::move(sessions));
 }
 
-// ------------------------------------------------------------------------------------------- whole clips as .edgc files
+// ------------------------------------------------------------------------------------------- whole clips as .edgc
+// files
 
 /// The header of a file of at most so many stages, with chunks of a second.
 inline Header make_header(const Codec& codec, std::size_t sample_rate, std::size_t channels, std::size_t stages) {
@@ -3532,11 +3554,10 @@ inline void check_header(const Codec& codec, const Header& header) {
   const Manifest& m = codec.manifest();
   auto hex = [](const Fingerprint& name) { return detail::hex(View(name.data(), name.size())); };
   if (header.fingerprint != codec.fingerprint())
-    detail::fail_bitstream("made with bundle '", header.bundle, "' (", hex(header.fingerprint), "), not with '",
-                           m.name, "' (", hex(codec.fingerprint()), "); give the right one with --bundle");
-  if (header.codec_rate != m.sample_rate || header.frame_size != m.frame_size ||
-      header.code_bits != m.code_bits() || header.stream_channels != m.channels || !(header.layout == m.layout) ||
-      header.stages > m.max_stages)
+    detail::fail_bitstream("made with bundle '", header.bundle, "' (", hex(header.fingerprint), "), not with '", m.name,
+                           "' (", hex(codec.fingerprint()), "); give the right one with --bundle");
+  if (header.codec_rate != m.sample_rate || header.frame_size != m.frame_size || header.code_bits != m.code_bits() ||
+      header.stream_channels != m.channels || !(header.layout == m.layout) || header.stages > m.max_stages)
     detail::fail_bitstream("the header contradicts bundle '", m.name, "'");
   if (header.has_model() && header.model != codec.model_fingerprint())
     detail::fail_bitstream("its codes are told by an entropy model (", hex(header.model), ") that bundle '", m.name,
@@ -3580,7 +3601,8 @@ class FileEncoder {
 inline Bytes encode_clip(const Codec& codec, const Audio& audio, int stages, Effort effort = Effort::best) {
   if (audio.values.empty()) detail::fail(Error::Kind::audio, "audio must be [channels, samples] and not empty");
   Bytes data;
-  FileEncoder encoder(codec, [&](View more) { detail::put_bytes(data, more); }, stages, audio.channels, effort);
+  FileEncoder encoder(
+      codec, [&](View more) { detail::put_bytes(data, more); }, stages, audio.channels, effort);
   encoder.push(audio);
   encoder.finish();
   return data;
@@ -3600,8 +3622,7 @@ inline FileReport decode_file(const Codec& codec, Reader& reader, const std::fun
   DecoderStream stream = codec.decoder_stream(header.channels);
   std::size_t skip = codec.delay();
   std::uint64_t given = 0;
-  std::optional<Audio> held;  // one block back: the end record says how much of the last ones is sound
-  std::vector<Audio> pending;
+  std::vector<Audio> pending;  // of the packet at hand: after the last one, the end record says how much is sound
   auto hand_on = [&](std::optional<std::uint64_t> end) {
     for (Audio& block : pending) {
       std::size_t left = end ? static_cast<std::size_t>(std::max(*end, given) - given) : block.samples;
@@ -3627,9 +3648,7 @@ inline FileReport decode_file(const Codec& codec, Reader& reader, const std::fun
     due = static_cast<std::uint16_t>(packet->sequence + 1);
     begun = true;
   }
-  for (std::size_t left = reader.lost_at_end; left > 0; --left) {
-    add(stream.conceal(nullptr, header.frames_per_packet));
-  }
+  for (std::size_t left = reader.lost_at_end; left > 0; --left) add(stream.conceal(nullptr, header.frames_per_packet));
   if (begun) add(stream.flush());
   bool ends = reader.samples && header.sample_rate == header.codec_rate;
   hand_on(ends ? reader.samples : std::nullopt);
@@ -3722,8 +3741,7 @@ inline std::vector<GoldenResult> verify(const Codec& codec) {
       auto same = [&](const std::string& name, const std::string& type, const auto& numbers) {
         auto wanted = arrays.find(name + suffix);
         using T = typename std::decay_t<decltype(numbers)>::value_type;
-        return wanted != arrays.end() && wanted->second.type == type &&
-               wanted->second.template numbers<T>() == numbers;
+        return wanted != arrays.end() && wanted->second.type == type && wanted->second.template numbers<T>() == numbers;
       };
       result.coded_equal = same("coded", "|u1", body.data) && same("ends", "<i4", ends) &&
                            same("intervals", "<i4", told) && coder.decode(body.data, stages, frames, false) == codes;

@@ -159,8 +159,10 @@ int main(int argc, char** argv) {
     else if (what == "decode" && argc == 5)
       decode(edgecodec::load(argv[2]), argv[3], argv[4]);
     else
-      return std::fprintf(stderr, "usage: wav encode BUNDLE STAGES IN.wav OUT.edgc\n"
-                                  "       wav decode BUNDLE IN.edgc OUT.wav\n"), 2;
+      return std::fprintf(stderr,
+                          "usage: wav encode BUNDLE STAGES IN.wav OUT.edgc\n"
+                          "       wav decode BUNDLE IN.edgc OUT.wav\n"),
+             2;
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
