@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CLIP := tests/audio/speech_es.flac
-DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins tmux strace
+DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins tmux strace \
+  g++ cmake pkg-config nlohmann-json3-dev zlib1g-dev portaudio19-dev
 
 NODE_MODULES := runtime/js/node_modules
 
