@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DEBS = re.search(r"^DEBS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+DEBS = re.search(r"^DEBS := (.*)$", (ROOT / "Makefile").read_text().replace("\\\n", ""), re.MULTILINE)[1].split()
 
 
 @pytest.mark.parametrize(("variable", "outcome"), [("", pytest.skip.Exception), ("1", pytest.fail.Exception)])
