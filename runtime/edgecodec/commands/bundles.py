@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from ..errors import BundleError
-from ..golden import GoldenResult
 from .options import AsJson, BundleName, DeviceName, Threads, load_codec, say
 
 
@@ -59,9 +58,3 @@ def verify(
     say("\n".join([f"{codec.manifest.name} on {codec.device}: files as the manifest says", *lines]), data, as_json)
     if not passed:
         raise BundleError(f"{bundle}: does not do what was exported")
-
-
-def _remark(result: GoldenResult) -> str:
-    if not result.passed:
-        return "  FAILED" if result.coded_equal else ", coded to other bytes  FAILED"
-    return "" if result.equal_codes == 1 else " (another processor rounds differently)"
