@@ -25,9 +25,7 @@ from torch import Tensor
 from .entropy_network import EntropyConfig, EntropyNetwork
 
 HELD_OUT = 20  # of so many clips one is not learned from, and tells what is saved
-_PACKETS = 0.35  # share of the batches that are packets, not chunks of files
-_PACKET_FRAMES = (2, 4, 6, 8, 12)  # those that they repeat included
-_REPEATED_STAGES = 4  # of the frames before, the most
+_PACKET_FRAMES = (2, 4, 8)
 _MEASURED_FRAMES = 6000
 
 Codes = NDArray[np.uint16]  # [lines, T] of one stream
@@ -147,11 +145,10 @@ def _batch(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Codes of every stage [B, steps], and whether a frame has them: chunks of a file, or packets; all stages or mixed.
 
-    As variable rate has it, the count stays for a few frames, and then is another. Half of the packets begin with
-    frames that they repeat, of few stages.
+    As variable rate has it, the count stays for a few frames, and then is another.
     """
-    packets = random.random() < _PACKETS
-    frames = min(int(random.choice(_PACKET_FRAMES)) if packets else config.chunk_frames, codes.shape[1])
+    frames = config.chunk_frames if random.random() < 0.8 else int(random.choice(_PACKET_FRAMES))
+    frames = min(frames, codes.shape[1])
     count = max(1, config.batch_frames // frames)
     starts = random.integers(0, codes.shape[1] - frames + 1, count)
     windows = np.stack([codes[:, start : start + frames] for start in starts]).astype(np.int64)  # [B, lines, T]
@@ -159,9 +156,6 @@ def _batch(
     middle = 2.0 ** random.uniform(0, np.log2(stages), (count, 1))
     mixed = runs_of_counts(middle, frames, stages, random)
     counts = np.where(random.random((count, 1)) < 0.5, stages, mixed)
-    if packets and random.random() < 0.5:
-        repeated = counts[:, : frames // 2]
-        np.minimum(repeated, random.integers(1, _REPEATED_STAGES + 1, (count, 1)), out=repeated)
     of_stage = [torch.from_numpy(np.ascontiguousarray(_of_stage(windows, layout, s))) for s in range(stages)]
     active = [torch.from_numpy(np.repeat(counts > s, layout.width(s), axis=1)) for s in range(stages)]
     return of_stage, active
