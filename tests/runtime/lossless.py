@@ -124,6 +124,8 @@ def main() -> None:
         if turn % 10 == 9:
             check(*other_batch(rng, turn // 10), others)
         turn += 1
+        if turn % 50 == 0:
+            print(f"{tally.frames / rate / 3600:.2f} h, codes wrong: {tally.wrong + others.wrong}", flush=True)
     hours = tally.frames / rate / 3600
     print(f"{hours:.2f} h of speech, {tally.chunks} chunks, {tally.codes} codes, {tally.size} bytes")
     print(f"other layouts: {others.chunks} chunks, {others.codes} codes, {others.size} bytes")
