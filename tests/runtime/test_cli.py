@@ -194,8 +194,8 @@ def test_verify(run, tiny: Path, bundle: Path) -> None:
     assert "altered" in result.stderr
 
 
-NAMES = ["encode", "decode", "roundtrip", "trim", "codes", "info", "verify", "live", "devices", "send", "receive",
-         "simulate-loss", "evaluate", "bench", "export", "train", "train-entropy"]  # fmt: skip
+NAMES = ["encode", "decode", "roundtrip", "trim", "codes", "info", "verify", "doctor", "live", "devices", "send",
+         "receive", "simulate-loss", "evaluate", "bench", "export", "train", "train-entropy"]  # fmt: skip
 
 
 def example(run, name: str) -> list[str]:
