@@ -2,8 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CLIP := tests/audio/speech_es.flac
-DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins tmux \
-  g++ cmake pkg-config nlohmann-json3-dev zlib1g-dev portaudio19-dev
+DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins tmux g++ cmake pkg-config nlohmann-json3-dev zlib1g-dev portaudio19-dev
 
 .PHONY: demo test debs check bench published adapters clean
 
