@@ -174,6 +174,17 @@ def test_whole_clips_of_another_format(cpp: Cpp, wide: edgecodec.Codec, audio: n
     )
 
 
+def test_one_frame_a_call(cpp: Cpp, tmp_path: Path, audio: np.ndarray) -> None:
+    """A bundle whose graphs are to get one frame in each call: as many calls, and the same codes and sound."""
+    folder = Path(shutil.copytree(BUNDLES / "tiny_bundle", tmp_path / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"format_version": 2, "call_frames": 1}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    codec = both(cpp, edgecodec.load(folder))
+    codes = codec.encode(audio[:5000], stages=3)
+    assert np.array_equal(codes, codes_of(cpp.ask("encode", audio=as_json(audio[:5000]), stages=3, effort="live")))
+    assert_close(codec.decode(codes)[0], audio_of(cpp.ask("decode", codes=codes_json(codes), samples=None)))
+
+
 @pytest.mark.parametrize("after_silence", [False, True])
 @pytest.mark.parametrize("name", ["speech", "wide"])
 def test_streams(cpp: Cpp, request: Any, name: str, after_silence: bool, audio: np.ndarray) -> None:
@@ -565,6 +576,15 @@ def test_the_loopback_of_the_page(built: Path, library: Path, need: Any, audio: 
     assert said == "75 frames, 1275 bytes\n"
     assert np.abs(heard).max() > 0.05
     assert np.abs(played).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("library", "said"),
+    [("libz.so.1", "libz.so.1: no onnxruntime 1."), ("/none.so", "onnxruntime cannot be opened: /none.so")],
+)
+def test_libraries_that_are_no_onnxruntime(built: Path, library: str, said: str) -> None:
+    script = "! build/cpp/verify models/edgecodec_models/speech 2>&1"
+    assert cpp_page.run(script, built, EDGECODEC_ONNXRUNTIME=library).startswith(said)
 
 
 def test_how_long_a_frame_takes(built: Path, library: Path, codec: edgecodec.Codec) -> None:
