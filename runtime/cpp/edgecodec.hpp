@@ -139,6 +139,8 @@ struct Array3 {
   Array3(std::size_t a, std::size_t b, std::size_t c, T fill = T{}) : shape{a, b, c}, values(a * b * c, fill) {}
 
   bool empty() const { return values.empty(); }
+  /// Whether there are as many values as the shape says.
+  bool is_filled() const { return values.size() == shape[0] * shape[1] * shape[2]; }
   T& operator()(std::size_t a, std::size_t b, std::size_t c) { return values[(a * shape[1] + b) * shape[2] + c]; }
   const T& operator()(std::size_t a, std::size_t b, std::size_t c) const {
     return values[(a * shape[1] + b) * shape[2] + c];
@@ -851,7 +853,7 @@ inline void Manifest::check_contradictions() const {
 }
 
 inline void Manifest::check_codes(const Codes& codes, std::optional<std::size_t> wanted) const {
-  std::size_t found = codes.empty() ? 0 : layout.stages(codes.shape[1]);
+  std::size_t found = codes.empty() || !codes.is_filled() ? 0 : layout.stages(codes.shape[1]);
   if (!found || found > max_stages)
     detail::fail_bitstream("codes must be [B, ", layout.is_plain() ? "n_stages" : "lines", ", T] with 1 to ",
                            max_stages, " stages, not of shape ", detail::listed(codes.shape));
@@ -1668,6 +1670,8 @@ class PacketFormat {
 
   /// A packet as bytes; throws where its codes do not fit.
   Bytes to_bytes(const Packet& packet) const {
+    if (!packet.codes.is_filled() || (packet.previous && !packet.previous->is_filled()))
+      detail::fail_bitstream("codes ", detail::listed(packet.codes.shape), " are fewer or more than their shape says");
     Bytes data;
     if (auto body = coded(packet)) {
       data = {static_cast<std::uint8_t>(packet.previous ? 'D' : 'C'), static_cast<std::uint8_t>(packet.frames())};
@@ -2354,6 +2358,7 @@ class Writer {
   }
 
   void write(Packet packet) {
+    if (!packet.codes.is_filled()) detail::fail_bitstream("codes are fewer or more than their shape says");
     const char* what = header_.version == 1 ? "packet " : "chunk ";
     if (packet.sequence != (chunks_ & 0xFFFF) || ended_) detail::fail_bitstream(what, packet.sequence, " out of order");
     if (packet.stages() > header_.stages || packet.frames() > header_.frames_per_packet)
@@ -2665,7 +2670,7 @@ inline Bundle read_bundle(const std::filesystem::path& folder) {
 
 #ifdef EDGECODEC_DLOPEN
 /// Open the onnxruntime that this program uses, once and before the first `load`: a path, or a name that the system
-/// finds. Without a call, EDGECODEC_ONNXRUNTIME in the environment says it, or libonnxruntime.so is taken.
+/// finds. Without a call, EDGECODEC_ONNXRUNTIME in the environment says it, or libonnxruntime.so.1 is taken.
 ///
 /// The symbols of the library carry its release, so that a program that was linked with one refuses another. What is
 /// opened may be any release from that of the headers on: that of a Python wheel too.
@@ -2692,7 +2697,7 @@ namespace detail {
 inline void start_runtime() {
 #ifdef EDGECODEC_DLOPEN
   const char* named = std::getenv("EDGECODEC_ONNXRUNTIME");
-  open_runtime(named ? named : "libonnxruntime.so");
+  open_runtime(named ? named : "libonnxruntime.so.1");
 #else
   if (!OrtGetApiBase()->GetApi(ORT_API_VERSION)) fail_bundle("onnxruntime is older than its headers");
 #endif
@@ -3615,7 +3620,7 @@ struct FileReport {
 };
 
 /// Hands on the sound of an .edgc file block by block, **at the rate of the codec**, the delay removed; what is lost is
-/// concealed, and as long as it was. Up to the length that the end record says where that is the codec's rate.
+/// concealed, and as long as it was. Up to the length that the end record says, if it does.
 inline FileReport decode_file(const Codec& codec, Reader& reader, const std::function<void(const Audio&)>& take) {
   const Header& header = reader.header();
   check_header(codec, header);
@@ -3650,8 +3655,9 @@ inline FileReport decode_file(const Codec& codec, Reader& reader, const std::fun
   }
   for (std::size_t left = reader.lost_at_end; left > 0; --left) add(stream.conceal(nullptr, header.frames_per_packet));
   if (begun) add(stream.flush());
-  bool ends = reader.samples && header.sample_rate == header.codec_rate;
-  hand_on(ends ? reader.samples : std::nullopt);
+  std::optional<std::uint64_t> end = reader.samples;
+  if (end) end = (*end * header.codec_rate + header.sample_rate - 1) / header.sample_rate;
+  hand_on(end);
   return {reader.samples, reader.damage};
 }
 

@@ -93,6 +93,7 @@ struct Desk {
       if (!ask["samples"].is_null()) samples = ask["samples"].get<std::size_t>();
       return json_of(codec->decode(codes_of(ask["codes"]), samples));
     }
+    if (what == "bitrate") return codec->manifest().stages_of_bitrate(ask["kbps"]);
     if (what == "page") return call(ask["path"], audio_of(ask["audio"]));
     if (what == "sha256") {
       auto digest = detail::sha256(bytes_of(ask["data"]));

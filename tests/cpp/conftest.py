@@ -13,7 +13,7 @@ import edgecodec
 import onnxruntime
 import pytest
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
+HERE = Path(__file__).parent
 sys.path.append(str(HERE))  # for modules beside the tests, which pytest's importlib mode finds nowhere
 
 import cpp_page  # noqa: E402
@@ -43,16 +43,9 @@ def library() -> Path:
 
 @pytest.fixture(scope="session")
 def built(need) -> Path:
-    """A folder that looks like the top of the repository, in which the commands of the page have run up to the build.
-
-    It stays from session to session, so that only what is new is built.
-    """
+    """A folder in which the commands of the page have run up to the build."""
     need(complete, *PACKAGES)
-    folder = ROOT / "build" / "cpp-tests"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("runtime", "models"):
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to(ROOT / name)
+    folder = cpp_page.like_the_top("cpp-tests")
     headers, build, _ = cpp_page.blocks("Debian 12, or another onnxruntime")
     if not list((folder / "build" / "headers").glob("usr/include/onnxruntime/*_cxx_api.h")):
         try:

@@ -19,6 +19,16 @@ def blocks(heading: str, language: str = "bash") -> list[str]:
     return [text for kind, text in _BLOCK.findall(section) if kind == language]
 
 
+def like_the_top(name: str) -> Path:
+    """A folder that looks like the top of the repository, and stays: only what is new is built again."""
+    folder = ROOT / "build" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in ("runtime", "models"):
+        if not (folder / source).is_symlink():
+            (folder / source).symlink_to(ROOT / source)
+    return folder
+
+
 def shell(script: str) -> list[str]:
     """What runs a block."""
     return ["bash", "-euo", "pipefail", "-c", script]
