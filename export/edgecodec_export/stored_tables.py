@@ -32,19 +32,10 @@ class StoredTables:
         self._vectors = graph.constant("tables", (whole + _MIDDLE).numpy(), np.uint8)
         self._scales = graph.constant("scales", tables.scales[:, :, 0].numpy(), np.float32)
 
-    def add_entries(self, rows: str, part: GraphBuilder) -> str:
-        """The vectors [..., D] of rows [...] of all stages' tables, one below the other.
-
-        They are looked up as they are stored: bytes take a quarter of the memory, and their few floats less time.
-        """
-        table = part.add("Flatten", [self._vectors], "table", axis=2)
-        if not self._scales:
-            return part.add("Gather", [table, rows], "entries", axis=0)
-        stored = part.add("Gather", [table, rows], "stored_entries", axis=0)
-        scales = part.add("Reshape", [self._scales, part.constant("as_column", [-1, 1])], "scale_of_row")
-        shifted = part.add("Cast", [stored], "shifted_entries", to=TensorProto.FLOAT)
-        whole = part.add("Sub", [shifted, part.constant("middle", _MIDDLE, np.float32)], "whole_entries")
-        return part.add("Mul", [whole, part.add("Gather", [scales, rows], "entry_scales", axis=0)], "entries")
+    def add_all(self, part: GraphBuilder) -> str:
+        """All vectors [S * K, D]."""
+        tables = self._multiplied_out(self._vectors, self._scales, "all_vectors", part)
+        return part.add("Flatten", [tables], "vectors", axis=2)
 
     def add_stage(self, i: int, part: GraphBuilder) -> str:
         """Stage i's vectors [K, D], which onnxruntime makes at load.
