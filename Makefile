@@ -7,7 +7,7 @@ DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plug
 
 NODE_MODULES := runtime/js/node_modules
 
-.PHONY: demo test debs npm check bench published adapters clean
+.PHONY: demo test debs npm check bench published adapters everything clean
 
 demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
 	@mkdir -p demo
@@ -44,7 +44,10 @@ published: .venv/published ## published weights against the numbers that transfo
 
 adapters: .venv/test      ## speed of adapted codecs at their real sizes, beside the originals in torch; all kinds of them
 	OMP_NUM_THREADS=1 $(BIN)/python tests/adapters/speed.py
-	EVERY_KIND=1 $(BIN)/python -m pytest tests/export/test_adapted_bundles.py
+	EVERYTHING=1 $(BIN)/python -m pytest tests/export/test_adapted_bundles.py
+
+everything:               ## the tests, with those that take minutes and are left out of `make test`
+	EVERYTHING=1 $(MAKE) test
 
 clean:
 	rm -rf .venv demo dist build $(NODE_MODULES)

@@ -18,6 +18,8 @@ sys.path += [str(Path(__file__).parent / folder) for folder in ("adapters", "exp
 # A background shell starts its programs with SIGINT ignored, and they would hand that on to the programs that tests
 # interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):  # nohup does the same with this one
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -3573,7 +3573,7 @@ inline void check_header(const Codec& codec, const Header& header) {
 /// needed, then `finish`.
 class FileEncoder {
  public:
-  FileEncoder(const Codec& codec, WriteBytes write, int stages, std::size_t channels = 1, Effort effort = Effort::best)
+  FileEncoder(const Codec& codec, WriteBytes write, int stages, std::size_t channels = 1, Effort effort = Effort::fast)
       : writer_(std::move(write), make_header(codec, codec.sample_rate(), channels, codec.manifest().stages(stages)),
                 codec.model_fingerprint() == detail::kNoModel ? nullptr : codec.predictor()),
         stream_(codec.encoder_stream(options(stages, channels, effort, writer_.header().frames_per_packet))) {}
@@ -3603,7 +3603,7 @@ class FileEncoder {
 };
 
 /// The bytes of an .edgc file of audio at the codec's rate.
-inline Bytes encode_clip(const Codec& codec, const Audio& audio, int stages, Effort effort = Effort::best) {
+inline Bytes encode_clip(const Codec& codec, const Audio& audio, int stages, Effort effort = Effort::fast) {
   if (audio.values.empty()) detail::fail(Error::Kind::audio, "audio must be [channels, samples] and not empty");
   Bytes data;
   FileEncoder encoder(

@@ -124,10 +124,11 @@ class PacketFormat:
         if coded is not None:
             kind = _CODED if previous is None else _CODED_REDUNDANT
             return _sealed(_CODED_HEAD.pack(kind, packet.frames, sequence) + _repetition(packet) + coded)
+        payload = self.pack(packet.codes)
+        if previous is not None:
+            payload = _repetition(packet) + self.pack(previous) + payload
         kind = PACKET if previous is None else _REDUNDANT
-        head = PACKET_HEAD.pack(kind, packet.stages, packet.frames, sequence) + _repetition(packet)
-        repeated = b"" if previous is None else self.pack(previous)
-        return _sealed(head + repeated + self.pack(packet.codes))
+        return _sealed(PACKET_HEAD.pack(kind, packet.stages, packet.frames, sequence) + payload)
 
     def coded(self, packet: Packet) -> bytes | None:
         """The coded payload of a packet, that of what it repeats included; None where it does not pay.

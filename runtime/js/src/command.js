@@ -36,7 +36,7 @@ const COMMANDS = {
       bitrate: { type: "string", short: "b" },
       cbr: { type: "boolean", default: false },
       stages: { type: "string", short: "q" },
-      effort: { type: "string", default: "best" },
+      effort: { type: "string", default: "fast" },
     },
   },
   decode: { run: decode, options: { strict: { type: "boolean", default: false } } },

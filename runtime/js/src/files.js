@@ -14,11 +14,11 @@ const CHUNK_SECONDS = 1.0; // at most: what one damaged chunk costs
 
 /**
  * The bytes of an .edgc file of a clip, one channel or a list of them, at `sampleRate` (by default that of the codec):
- * at a fixed stage count, which `bitrate` or `stages` says, and with the best search for the codes unless `effort` says
+ * at a fixed stage count, which `bitrate` or `stages` says, and with the search `fast` for the codes unless `effort` says
  * less.
  */
 export async function encodeClip(codec, audio, options = {}) {
-  const { sampleRate = codec.sampleRate, effort = "best", bitrate, stages } = options;
+  const { sampleRate = codec.sampleRate, effort = "fast", bitrate, stages } = options;
   const count = codec.stages({ bitrate, stages });
   const { data, channels, samples } = asAudio(audio);
   if (!samples) throw new AudioError("audio must not be empty");
