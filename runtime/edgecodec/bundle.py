@@ -12,6 +12,7 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from .durable import settle
 from .entropy_model import NO_MODEL, Predictor, read_entropy_model
 from .errors import BundleError
 from .manifest import FORMAT_VERSION, GRAPHS, FileEntry, Manifest
@@ -81,6 +82,7 @@ def find_bundle(bundle: str | os.PathLike[str]) -> Path:
     shipped = {} if is_path else shipped_bundles()
     if text in shipped:
         return shipped[text]
+    settle(path)
     if path.is_dir():
         return path
     if is_path:

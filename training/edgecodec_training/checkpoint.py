@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from edgecodec.durable import new_folder, settle, settle_within
 from edgecodec.errors import CheckpointError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -42,30 +43,25 @@ class Checkpoint:
     training: dict[str, Tensor] | None
 
     def save(self, folder: Path) -> Path:
-        """Write `folder/step-…` beside a temporary name, then rename; older steps go once the new one stands.
+        """Write `folder/step-…`, whole or not at all (see `edgecodec.durable`); older steps go once it stands.
 
         Raises:
             CheckpointError: it could not be written; what stood there before still does.
         """
         final = folder / step_name(self.step)
-        partial = folder / f".{final.name}.{os.getpid()}.tmp"
-        shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            _save_parts(self.weights, partial, "weights")
-            if self.training is not None:
-                _save_parts(self.training, partial, "training")
-            description = {"step": self.step, "config": dataclasses.asdict(self.config), "ledger": to_json(self.ledger)}
-            (partial / "checkpoint.json").write_text(json.dumps(description, indent=1) + "\n")
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
+            folder.mkdir(parents=True, exist_ok=True)
+            with new_folder(final) as partial:
+                _save_parts(self.weights, partial, "weights")
+                if self.training is not None:
+                    _save_parts(self.training, partial, "training")
+                facts = {"step": self.step, "config": dataclasses.asdict(self.config), "ledger": to_json(self.ledger)}
+                (partial / "checkpoint.json").write_text(json.dumps(facts, indent=1) + "\n")
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"cannot write {final}: {error}") from None
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        for older in folder.glob("step-*"):
-            if older.name < final.name:
-                shutil.rmtree(older)
+        for step, older in _steps(folder):
+            if step < self.step:
+                shutil.rmtree(older, ignore_errors=True)
         return final
 
 
@@ -102,9 +98,18 @@ def step_name(step: int) -> str:
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint under a run's folder, or the folder itself if it is one."""
+    settle(folder)
     if (folder / "checkpoint.json").exists():
         return folder
-    return max(folder.glob("step-*"), default=None)
+    settle_within(folder)
+    complete = [(step, path) for step, path in _steps(folder) if (path / "checkpoint.json").exists()]
+    return max(complete)[1] if complete else None
+
+
+def _steps(folder: Path) -> list[tuple[int, Path]]:
+    """The folders of steps in that of a run, and nothing else that lies there."""
+    found = [(re.fullmatch(r"step-(\d{8,15})", path.name, re.ASCII), path) for path in folder.glob("step-*")]
+    return [(int(name[1]), path) for name, path in found if name is not None and path.is_dir()]
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

@@ -7,11 +7,12 @@ those of the runs that it was started from.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from edgecodec.durable import new_file
 
 Scores = list[dict[str, float]]  # a row a stage count, see `validation`
 LOSSES_A_LEG = 200  # points; older ones are thinned to every second when there are more
@@ -74,9 +75,5 @@ def draw(ledger: Sequence[LegEntry], path: Path) -> None:
     hours, audio = (sum(getattr(entry, n) for entry in ledger) / 3600 for n in ("wall_seconds", "audio_seconds"))
     panels[0].set_title(f"{len(ledger)} legs, {hours:.2f} h, {audio:.1f} h of audio seen", fontsize="medium")
     panels[-1].set_xlabel("step")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with new_file(path) as partial:
         figure.savefig(partial, format="png", dpi=110)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
