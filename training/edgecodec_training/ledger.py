@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from edgecodec.durable import new_file
 
 Scores = list[dict[str, float]]  # a row a stage count, see `validation`
@@ -44,8 +45,11 @@ def to_json(ledger: Sequence[LegEntry]) -> list[dict[str, Any]]:
 
 
 def from_json(values: Sequence[dict[str, Any]]) -> list[LegEntry]:
-    """The inverse of `to_json`; TypeError for unknown or missing keys."""
-    return [LegEntry(**value) for value in values]
+    """The inverse of `to_json`; TypeError for unknown or missing keys, msgspec.ValidationError for a wrong type."""
+    known = {field.name for field in dataclasses.fields(LegEntry)}
+    if unknown := {key for value in values for key in value} - known:
+        raise TypeError(f"unknown key {min(unknown)[:60]!r} in the ledger")
+    return msgspec.convert(values, list[LegEntry])
 
 
 def draw(ledger: Sequence[LegEntry], path: Path) -> None:
