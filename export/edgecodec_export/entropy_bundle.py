@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from edgecodec.bundle import Bundle, find_bundle, read_bundle
 from edgecodec.codec import Codec
+from edgecodec.durable import new_folder
 from edgecodec.entropy_model import read_entropy_model
 from edgecodec.errors import ExportError
 from edgecodec.evaluation.clips import find_clips
@@ -97,12 +98,19 @@ def _checkpoint(folder: Path) -> _Subject:
 
 
 def keep_with(checkpoint: Path, lesson: Lesson) -> None:
-    """Write an entropy model beside the weights that it belongs to; every export of them takes it along."""
+    """Write an entropy model beside the weights that it belongs to; every export of them takes it along.
+
+    Raises:
+        ExportError: it cannot be written; the checkpoint stays as it was.
+    """
     facts = lesson.facts() | {"weights": _digest_of_weights(checkpoint)}
-    for name, content in ((FILE, lesson.npz()), (FACTS, (json.dumps(facts, indent=1) + "\n").encode())):
-        partial = checkpoint / f".{name}.tmp"
-        partial.write_bytes(content)
-        partial.replace(checkpoint / name)
+    try:
+        with new_folder(checkpoint.absolute()) as partial:  # both files at once: each is nothing without the other
+            shutil.copytree(checkpoint, partial, dirs_exist_ok=True)
+            (partial / FILE).write_bytes(lesson.npz())
+            (partial / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+    except OSError as error:
+        raise ExportError(f"{checkpoint}: {error.strerror or error}") from None
 
 
 def kept_with(checkpoint: Path) -> tuple[bytes, dict[str, Any]] | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgecodec.durable import new_folder, settle
 from edgecodec.errors import ExportError
 
 
@@ -18,27 +17,17 @@ def bundle_folder(target: Path, *, force: bool) -> Iterator[Path]:
     Raises:
         ExportError: a target that exists (with `force`, one that is no bundle), or that cannot be written.
     """
+    settle(target)
     if target.exists() and not force:
         raise ExportError(f"{target}: exists; -f replaces it")
     if target.exists() and not _is_bundle_or_empty(target):
         raise ExportError(f"{target}: is no bundle; -f replaces only bundles and empty folders")
     beside = next(folder for folder in target.absolute().parents if folder.exists())
-    temporary = beside / f".{target.name}-{secrets.token_hex(6)}.tmp"
-    old = temporary.with_suffix(".old")
     try:
-        temporary.mkdir()
-        yield temporary
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
+        with new_folder(target, beside=beside) as temporary:
+            yield temporary
     except OSError as error:
-        if old.exists() and not target.exists():
-            old.rename(target)
         raise ExportError(f"{error.filename or target}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _is_bundle_or_empty(folder: Path) -> bool:

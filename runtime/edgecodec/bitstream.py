@@ -19,9 +19,10 @@ from typing import Protocol
 
 from .chunk_search import END_SIZE, ChunkSearch, EndRecord
 from .chunks import Chunk
-from .edgc_header import MAX_NAME, MAX_PACKET, VERSION, Header, read_header
+from .edgc_header import MAX_PACKET, VERSION, Header, read_header
 from .edgc_input import EdgcInput, Readable
 from .errors import BitstreamError
+from .manifest import MAX_NAME
 from .packets import CRC16, PACKET, PACKET_HEAD, SEQUENCE_MODULUS, Packet
 
 __all__ = ["END_SIZE", "MAX_NAME", "MAX_PACKET", "VERSION", "Header", "Readable", "Reader", "Writable", "Writer"]

@@ -12,9 +12,11 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from .durable import settle
 from .entropy_model import NO_MODEL, Predictor, read_entropy_model
 from .errors import BundleError
 from .manifest import FORMAT_VERSION, GRAPHS, FileEntry, Manifest
+from .onnx_fields import keeps_data_elsewhere
 
 __all__ = [
     "FORMAT_VERSION",
@@ -28,9 +30,6 @@ __all__ = [
 ]
 
 MANIFEST_BYTES = 1 << 20
-# A StringStringEntryProto whose key is "location": how ONNX says that a tensor lies in another file. onnxruntime would
-# look for that file in the current folder.
-_EXTERNAL_DATA = b"\n\x08location\x12"
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,7 @@ def find_bundle(bundle: str | os.PathLike[str]) -> Path:
     shipped = {} if is_path else shipped_bundles()
     if text in shipped:
         return shipped[text]
+    settle(path)
     if path.is_dir():
         return path
     if is_path:
@@ -109,9 +109,13 @@ def read_bundle(bundle: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"{manifest_path}: {error}") from None
     graphs = {name: _read_entry(path, name, getattr(manifest.graphs, name)) for name in GRAPHS}
     for name, data in graphs.items():
-        if _EXTERNAL_DATA in data:
-            file = getattr(manifest.graphs, name).file
-            raise BundleError(f"{path / file}: keeps weights in another file (external data); save it as one file")
+        file = path / getattr(manifest.graphs, name).file
+        try:
+            elsewhere = keeps_data_elsewhere(data)
+        except BundleError as error:
+            raise BundleError(f"{file}: {error}") from None
+        if elsewhere:  # which onnxruntime would look for in the current folder
+            raise BundleError(f"{file}: keeps weights in another file (external data); save it as one file")
     return Bundle(path, manifest, graphs, _read_predictor(path, manifest))
 
 

@@ -18,12 +18,12 @@ from .chunks import Chunk, ChunkFormat
 from .entropy_model import NO_MODEL
 from .errors import BitstreamError
 from .layout import PLAIN, Layout
+from .manifest import MAX_NAME
 from .packets import Packet, PacketFormat
 
 MAGIC = b"EDGC"
 VERSION = 2
 MAX_PACKET = 1 << 20  # bytes of payload
-MAX_NAME = 64  # bytes of UTF-8
 
 _FOREIGN = {  # first bytes of other codecs' files
     b"ECDC": "an .ecdc file of encodec, whose entropy coder needs that package: decode it there, then encode the audio",

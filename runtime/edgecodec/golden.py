@@ -16,7 +16,8 @@ from .errors import BitstreamError, BundleError
 from .manifest import Manifest
 from .npz import read_npz
 
-MAX_BYTES = 64 << 20  # of one array
+MAX_BYTES = 64 << 20  # of all arrays
+LONGEST_SECONDS = 10.0  # of audio; an export writes 0.4
 # Another processor rounds differently, and a near tie may then fall the other way (and change later stages with it).
 LEAST_EQUAL_CODES = 0.99
 MOST_DECODED_ERROR = 5e-3  # of full scale; a number that int8 rounds the other way counts for 2e-3 at most
@@ -102,6 +103,8 @@ def _check_shapes(arrays: dict[str, NDArray[Any]], m: Manifest, where: str) -> N
         or not audio.size
     ):
         raise BundleError(f"{where}: no float32 audio [1, {m.channels}, samples]")
+    if audio.shape[2] > LONGEST_SECONDS * m.sample_rate or not np.isfinite(audio).all():
+        raise BundleError(f"{where}: audio of more than {LONGEST_SECONDS:g} s, or that is not finite")
     frames = m.frames(audio.shape[2])
     stages = {name.partition("_")[2] for name in arrays if name.startswith(("codes_", "decoded_"))}
     if not stages:
@@ -113,3 +116,5 @@ def _check_shapes(arrays: dict[str, NDArray[Any]], m: Manifest, where: str) -> N
             raise BundleError(f"{where}: codes_{n} must be int64 {list(shape)}, with decoded_{n}")
         if int(n) > m.quantizer.max_stages or decoded.dtype != np.float32 or decoded.shape != audio.shape:
             raise BundleError(f"{where}: decoded_{n} must be float32 {list(audio.shape)}, n within the bundle's stages")
+        if not np.isfinite(decoded).all():
+            raise BundleError(f"{where}: decoded_{n} is not finite")

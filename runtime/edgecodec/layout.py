@@ -59,10 +59,14 @@ class Layout:
 
     def cut(self, codes: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """A copy of codes [B, lines, T] with no more than `counts` [B, T] stages in each frame."""
-        stages = range(self.stages(codes.shape[1]))
+        return np.where(self.present(codes.shape[1], counts), codes, MISSING)
+
+    def present(self, lines: int, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which lines [B, lines, T] frames of `counts` [B, T] stages have; those beside the stages always."""
+        stages = range(self.stages(lines))
         stage_of_line = np.repeat(stages, [self.width(stage) for stage in stages])
-        kept = np.concatenate([np.full(self.side, -1), stage_of_line])[:, None] < counts[:, None]
-        return np.where(kept, codes, MISSING)
+        kept: NDArray[np.bool_] = np.concatenate([np.full(self.side, -1), stage_of_line])[:, None] < counts[:, None]
+        return kept
 
     def trimmed(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Codes [B, lines, T] without the lines of stages that no frame has."""

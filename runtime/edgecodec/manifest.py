@@ -18,6 +18,7 @@ from .errors import BitrateError, BitstreamError, BundleError
 from .layout import MAX_LINES, MISSING, SIDE_BITS, Layout
 
 FORMAT_VERSION = 2
+MAX_NAME = 64  # bytes of a bundle's name in UTF-8: what files and announcements can hold
 GRAPHS = ("encoder", "quantizer_encode", "quantizer_decode", "decoder")
 DEFAULT_BITRATE = 6.0  # kbps
 
@@ -149,7 +150,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Refuse fields that contradict each other, and set the version that these fields make."""
         start, ahead, widths = self.start_frames, self.lookahead, self.stage_widths
         wrong = None
-        if widths and len(widths) != self.quantizer.max_stages:
+        if not "".join(_texts(self)).isprintable():
+            wrong = "texts: hold what cannot be printed"
+        elif len(self.name.encode()) > MAX_NAME:
+            wrong = f"name: more than {MAX_NAME} bytes, which files cannot hold"
+        elif widths and len(widths) != self.quantizer.max_stages:
             wrong = f"stage_widths: {len(widths)} widths for {self.quantizer.max_stages} stages"
         elif self.layout.lines(self.quantizer.max_stages) > MAX_LINES:
             wrong = f"stage_widths: more than {MAX_LINES} code lines a frame"
@@ -161,11 +166,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             wrong = f"latency.algorithmic: {self.latency.algorithmic}, but {self.held} samples are held back"
         if wrong is not None:
             raise BundleError(f"the manifest's {wrong}")
-        msgspec.structs.force_setattr(self, "format_version", 1 if self._is_first_format else 2)
-
-    @property
-    def _is_first_format(self) -> bool:
-        return all(getattr(self, key) == default for key, default in _SECOND_FORMAT.items())
+        is_second = any(getattr(self, key) != default for key, default in _SECOND_FORMAT.items())
+        msgspec.structs.force_setattr(self, "format_version", 1 + is_second)
 
     @property
     def held(self) -> int:
@@ -275,7 +277,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             if not missing.any() or _largest(np.where(missing, 0, present)) >= quantizer.codebook_size:
                 raise BitstreamError(f"codes must lie in 0..{quantizer.codebook_size - 1}")
             counts = layout.counts(checked)
-            if not counts.all() or not np.array_equal(layout.cut(checked, counts) == MISSING, checked == MISSING):
+            if not counts.all() or not np.array_equal(layout.present(checked.shape[1], counts), checked != MISSING):
                 raise BitstreamError("-1 may only stand in the last stages of a frame, and not in all")
         if layout.side and _largest(checked[:, : layout.side]) >> SIDE_BITS:
             raise BitstreamError(f"the first {layout.side} lines of codes must lie in 0..{(1 << SIDE_BITS) - 1}")
@@ -320,6 +322,12 @@ _SECOND_FORMAT: dict[str, Any] = {
     "max_paths": 0,
     "entropy": None,
 }
+
+
+def _texts(part: msgspec.Struct) -> list[str]:
+    values = msgspec.structs.astuple(part)
+    parts = [text for value in values if isinstance(value, msgspec.Struct) for text in _texts(value)]
+    return [*parts, *(value for value in values if isinstance(value, str))]
 
 
 def _largest(numbers: NDArray[np.int64]) -> int:

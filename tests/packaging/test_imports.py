@@ -31,7 +31,7 @@ ARROWS = {
         *(f"edgecodec.{wing}" for wing in ("files", "live", "network", "evaluation", "benchmarks")),
     },
     "edgecodec_models": set(),
-    "edgecodec_training": {"edgecodec.errors", "edgecodec.progress", "edgecodec.evaluation"},
+    "edgecodec_training": {"edgecodec.durable", "edgecodec.errors", "edgecodec.progress", "edgecodec.evaluation"},
     "edgecodec_export": {
         "edgecodec_training",
         "edgecodec",

@@ -18,9 +18,10 @@ import pytest
 import soundfile
 from edgecodec.errors import ConfigError, DataError
 from edgecodec.evaluation.clips import find_clips
+from edgecodec.evaluation.tar_members import HEADER_BYTES
 from edgecodec_training import stream_reader
 from edgecodec_training.data import Batches, BatchSource, BatchSpec, DataConfig, Prefetched
-from edgecodec_training.shards import HEADER_BYTES, MEMBER_BYTES, expand_braces, open_shard, read_samples
+from edgecodec_training.shards import MEMBER_BYTES, expand_braces, open_shard, read_samples
 from edgecodec_training.streamed_data import StreamedBatches, open_batches
 
 RATE = 16_000
@@ -332,7 +333,7 @@ def test_hostile_shards_cannot_fill_the_memory(tmp_path: Path) -> None:
         assert [(s.key, bool(s.audio)) for s in read_samples(file)] == [("huge", False), ("fine", True)]
     for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
         header = sparse(tmp_path / "header.tar", kind, 64 * HEADER_BYTES)
-        with header.open("rb") as file, pytest.raises(DataError, match="tar header of more than"):
+        with header.open("rb") as file, pytest.raises(DataError, match="tar headers of more than"):
             list(read_samples(file))
             assert file.tell() < 3 * HEADER_BYTES
 

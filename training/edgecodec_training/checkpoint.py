@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 import torch
-from edgecodec.errors import CheckpointError
+from edgecodec.durable import new_folder, settle, settle_within
+from edgecodec.errors import CheckpointError, ConfigError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -28,7 +31,23 @@ from .config import Config, ModelConfig, from_dict
 from .ledger import LegEntry, from_json, to_json
 from .model import CodecModel
 
+FACTS_BYTES = 64 << 20  # of checkpoint.json
 PART_BYTES = 15_000_000  # of tensors: with its header, a file stays below 16 MiB
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What checkpoint.json says."""
+
+    step: int
+    config: Config
+    ledger: list[LegEntry]
+
+
+class _RawFacts(msgspec.Struct):
+    step: Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
+    config: dict[str, Any]
+    ledger: Annotated[list[dict[str, Any]], msgspec.Meta(max_length=100_000)]
 
 
 @dataclass
@@ -42,30 +61,25 @@ class Checkpoint:
     training: dict[str, Tensor] | None
 
     def save(self, folder: Path) -> Path:
-        """Write `folder/step-…` beside a temporary name, then rename; older steps go once the new one stands.
+        """Write `folder/step-…`, whole or not at all (see `edgecodec.durable`); older steps go once it stands.
 
         Raises:
             CheckpointError: it could not be written; what stood there before still does.
         """
         final = folder / step_name(self.step)
-        partial = folder / f".{final.name}.{os.getpid()}.tmp"
-        shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            _save_parts(self.weights, partial, "weights")
-            if self.training is not None:
-                _save_parts(self.training, partial, "training")
-            description = {"step": self.step, "config": dataclasses.asdict(self.config), "ledger": to_json(self.ledger)}
-            (partial / "checkpoint.json").write_text(json.dumps(description, indent=1) + "\n")
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
+            folder.mkdir(parents=True, exist_ok=True)
+            with new_folder(final) as partial:
+                _save_parts(self.weights, partial, "weights")
+                if self.training is not None:
+                    _save_parts(self.training, partial, "training")
+                facts = {"step": self.step, "config": dataclasses.asdict(self.config), "ledger": to_json(self.ledger)}
+                (partial / "checkpoint.json").write_text(json.dumps(facts, indent=1) + "\n")
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"cannot write {final}: {error}") from None
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        for older in folder.glob("step-*"):
-            if older.name < final.name:
-                shutil.rmtree(older)
+        for step, older in _steps(folder):
+            if step < self.step:
+                shutil.rmtree(older, ignore_errors=True)
         return final
 
 
@@ -87,12 +101,22 @@ def _save_parts(tensors: dict[str, Tensor], folder: Path, stem: str) -> None:
 
 def _load_parts(folder: Path, stem: str) -> dict[str, Tensor] | None:
     """The tensors of `stem`, None if there is no such file."""
-    whole, parts = folder / f"{stem}.safetensors", sorted(folder.glob(f"{stem}-*-of-*.safetensors"))
-    if whole.exists() or not parts:
-        return load_file(whole) if whole.exists() else None
-    count = int(parts[0].stem.rpartition("-")[2])
-    wanted = [folder / f"{stem}-{i}-of-{count}.safetensors" for i in range(1, count + 1)]
-    return {name: tensor for path in wanted for name, tensor in load_file(path).items()}
+    whole = folder / f"{stem}.safetensors"
+    if whole.exists():
+        return load_file(whole)
+    parts = sorted(folder.glob(f"{stem}-*-of-*.safetensors"))
+    if not parts:
+        return None
+    counts = {path.stem.rpartition("-")[2] for path in parts}
+    if counts != {str(len(parts))}:
+        raise CheckpointError(f"{len(parts)} files {stem}-…: of how many they are, their names contradict")
+    tensors: dict[str, Tensor] = {}
+    for i in range(1, len(parts) + 1):
+        own = load_file(folder / f"{stem}-{i}-of-{len(parts)}.safetensors")
+        if own.keys() & tensors.keys():
+            raise CheckpointError(f"two files {stem}-… hold {min(own.keys() & tensors.keys())[:60]!r}")
+        tensors |= own
+    return tensors
 
 
 def step_name(step: int) -> str:
@@ -102,9 +126,18 @@ def step_name(step: int) -> str:
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint under a run's folder, or the folder itself if it is one."""
+    settle(folder)
     if (folder / "checkpoint.json").exists():
         return folder
-    return max(folder.glob("step-*"), default=None)
+    settle_within(folder)
+    complete = [(step, path) for step, path in _steps(folder) if (path / "checkpoint.json").exists()]
+    return max(complete)[1] if complete else None
+
+
+def _steps(folder: Path) -> list[tuple[int, Path]]:
+    """The folders of steps in that of a run, and nothing else that lies there."""
+    found = [(re.fullmatch(r"step-(\d{8,15})", path.name, re.ASCII), path) for path in folder.glob("step-*")]
+    return [(int(name[1]), path) for name, path in found if name is not None and path.is_dir()]
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -117,15 +150,44 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if found is None:
         raise CheckpointError(f"no checkpoint in {folder}: expected step-*/checkpoint.json")
     try:
-        description = json.loads((found / "checkpoint.json").read_text())
-        config = from_dict(Config, description["config"])
+        with (found / "checkpoint.json").open("rb") as file:
+            facts = parse_facts(file.read(FACTS_BYTES + 1))
         weights = _load_parts(found, "weights")
         if weights is None:
             raise FileNotFoundError("weights.safetensors is missing")
-        ledger = from_json(description["ledger"])
-        return Checkpoint(int(description["step"]), config, ledger, weights, _load_parts(found, "training"))
-    except (OSError, KeyError, TypeError, ValueError, CheckpointError, SafetensorError) as error:
+        _check_fit(facts.config.model, weights)
+        training = _load_parts(found, "training")
+    except (OSError, ConfigError, CheckpointError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{found}: not a usable checkpoint: {error}") from None
+    return Checkpoint(facts.step, facts.config, facts.ledger, weights, training)
+
+
+def parse_facts(data: bytes) -> Facts:
+    """What a checkpoint.json says.
+
+    Raises:
+        CheckpointError, ConfigError: it is none of ours, or a number is out of its range.
+    """
+    if len(data) > FACTS_BYTES:
+        raise CheckpointError(f"checkpoint.json of more than {FACTS_BYTES} bytes")
+    try:
+        raw = msgspec.json.decode(data, type=_RawFacts)
+        ledger = from_json(raw.ledger)
+    except (msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise CheckpointError("".join(c if c.isprintable() else "?" for c in text)) from None
+    return Facts(raw.step, from_dict(Config, raw.config), ledger)
+
+
+def _check_fit(config: ModelConfig, weights: dict[str, Tensor]) -> None:
+    """Refuse weights that are not those of the configuration, before a model of its size takes memory."""
+    try:
+        with torch.device("meta"):
+            expected = {name: tensor.shape for name, tensor in CodecModel(config).state_dict().items()}
+    except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"its configuration makes no model: {str(error).partition(chr(10))[0][:200]}") from None
+    if expected != {name: tensor.shape for name, tensor in weights.items()}:
+        raise CheckpointError("weights do not fit the configuration")
 
 
 def build_model(config: ModelConfig, weights: dict[str, Tensor]) -> CodecModel:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import math
+import re
 import sys
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from edgecodec.errors import ConfigError
+from msgspec import Meta
 
 from . import architectures
 from .data import DataConfig
@@ -24,7 +26,7 @@ from .discriminators import DiscriminatorConfig
 from .edge import EdgeConfig
 from .losses import LossConfig
 from .quantizer import QuantizerConfig
-from .ranges import Count, Decay, Natural, NotNegative, Positive
+from .ranges import Count, Decay, Natural, NotNegative, Positive, Seconds, Width
 from .seanet import SeanetConfig
 
 if sys.version_info >= (3, 11):
@@ -34,15 +36,19 @@ else:  # pragma: no cover
 
 T = TypeVar("T")
 
+TOML_BYTES = 1 << 20
+_DEEPEST = 64  # brackets within brackets: tomllib calls itself for each
+_NO_TOML = (tomllib.TOMLDecodeError, RecursionError, OverflowError)
+
 
 @dataclass(frozen=True)
 class ModelConfig:
     """What the codec is: this part travels with a checkpoint and decides its shapes."""
 
     architecture: architectures.Name = "edge"
-    sample_rate: Count = 24_000
-    frame_size: Count = 320
-    latent_dim: Count = 80
+    sample_rate: Annotated[int, Meta(ge=1000, le=768_000)] = 24_000
+    frame_size: Width = 320
+    latent_dim: Width = 80
     edge: EdgeConfig = field(default_factory=EdgeConfig)
     seanet: SeanetConfig = field(default_factory=SeanetConfig)
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
@@ -77,11 +83,11 @@ class RunConfig:
     A step takes `batch_size` crops of `clip_seconds`, split evenly over the processes of the run.
     """
 
-    seed: Natural = 0
-    steps: Count = 200_000
-    batch_size: Count = 4
-    clip_seconds: Positive = 0.8
-    codebook_seconds: Positive = 400.0
+    seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] = 0
+    steps: Annotated[int, Meta(ge=1, le=(1 << 32) - 1)] = 200_000
+    batch_size: Width = 4
+    clip_seconds: Seconds = 0.8
+    codebook_seconds: Annotated[float, Meta(gt=0, le=1e6)] = 400.0
     mixed_precision: bool = False  # bfloat16 in the networks; losses and codebooks stay float32
     compiled: bool = False  # torch.compile: minutes at the start, faster steps on a GPU
     log_every: Count = 50
@@ -117,13 +123,26 @@ def load_config(name: str | Path) -> Config:
         text = (shipped / f"{name}.toml").read_text()
     else:
         try:
-            text = path.read_text()
+            with path.open("rb") as file:
+                data = file.read(TOML_BYTES + 1)
+            text = data.decode()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read configuration {path}: {error}") from None
+        if len(data) > TOML_BYTES:
+            raise ConfigError(f"cannot read configuration {path}: more than {TOML_BYTES} bytes")
+    return parse_config(text, str(name))
+
+
+def parse_config(text: str, name: str) -> Config:
+    """The configuration that a text in TOML is; `name` says where it came from.
+
+    Raises:
+        ConfigError: not TOML, or as `from_dict`.
+    """
     try:
-        return from_dict(Config, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: not valid TOML: {error}") from None
+        return from_dict(Config, _toml(text))
+    except _NO_TOML as error:
+        raise ConfigError(f"{name}: not valid TOML: {_printable(error)}") from None
 
 
 def override(config: Config, settings: Sequence[str]) -> Config:
@@ -136,11 +155,11 @@ def override(config: Config, settings: Sequence[str]) -> Config:
         for part in tables:
             table = table.get(part, {})
         if not equals or not isinstance(table, dict) or name not in table:
-            raise ConfigError(f"cannot set {setting!r}: give table.key=value, for instance run.batch_size=64")
+            raise ConfigError(f"cannot set {setting[:200]!r}: give table.key=value, for instance run.batch_size=64")
         try:
-            table[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            raise ConfigError(f"cannot set {setting!r}: {value.strip()!r} is no TOML value") from None
+            [(_, table[name])] = _toml(f"value = {value}").items()
+        except (*_NO_TOML, ValueError):
+            raise ConfigError(f"cannot set {setting[:200]!r}: {value.strip()[:200]!r} is no TOML value") from None
     return from_dict(Config, values)
 
 
@@ -154,11 +173,30 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
         _check_names(kind, values)
     try:
         return msgspec.convert(values, kind)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
+    except (msgspec.ValidationError, OverflowError, RecursionError) as error:
+        what, _, where = _printable(error).partition(" - at `$")
         key = where.strip(".`") or "the configuration"
         what = what.replace("`object`", "a table").replace("`array`", "a list").replace("`", "")
         raise ConfigError(f"{key}: {what[0].lower()}{what[1:]}") from None
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """The tables of a text; TOMLDecodeError for one that nests deeper than any configuration."""
+    if max(text.count("["), text.count("{"), text.count(".")) > _DEEPEST:
+        depth = 0
+        for letter in text:  # strings may hold brackets: refused at worst where thousands are open
+            depth += (letter in "[{") - (letter in "]}")
+            if depth > _DEEPEST:
+                raise tomllib.TOMLDecodeError(f"nested more than {_DEEPEST} deep")
+        if re.search(rf"(\.[^.\n=]*){{{_DEEPEST}}}", text):
+            raise tomllib.TOMLDecodeError(f"a key of more than {_DEEPEST} parts")
+    tables: dict[str, Any] = tomllib.loads(text)
+    return tables
+
+
+def _printable(value: object) -> str:
+    text = " ".join(str(value)[:300].split())
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _check_names(kind: type, values: dict[str, Any], where: str = "") -> None:
@@ -167,7 +205,7 @@ def _check_names(kind: type, values: dict[str, Any], where: str = "") -> None:
     for key, value in values.items():
         hint = hints.get(key)
         if hint is None:
-            raise ConfigError(f"unknown key {where}{key}; known here: {', '.join(sorted(hints))}")
+            raise ConfigError(f"unknown key {where}{_printable(key)}; known here: {', '.join(sorted(hints))}")
         if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
             raise ConfigError(f"{where}{key}: must be one of {', '.join(typing.get_args(hint))}, got {value!r}")
         if dataclasses.is_dataclass(hint) and isinstance(value, dict):

@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from edgecodec.errors import ConfigError, DataError
 from edgecodec.evaluation.clips import Clip
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from .augmentation import Augmentation
-from .ranges import Fraction, Natural, NotNegative, Positive
+from .ranges import Decibels, Depth, Fraction, NotNegative, Seconds
 
 NOISE_KINDS = {"noise", "music"}  # what is mixed into speech
 
@@ -38,14 +39,14 @@ class DataConfig:
     """
 
     kind_weights: Mapping[str, NotNegative] = field(default_factory=lambda: {"speech": 1.0, "music": 1.0, "noise": 1.0})
-    bandwidth_power: NotNegative = 1.0
-    longest_seconds: Positive = 10.0
+    bandwidth_power: Annotated[float, Meta(ge=0, le=100)] = 1.0
+    longest_seconds: Seconds = 10.0
     noise_chance: Fraction = 0.15
-    noise_snr_db: tuple[float, float] = (5.0, 30.0)
-    gain_db: tuple[float, float] = (-10.0, 6.0)
-    cache_hours: NotNegative = 12.0
-    shuffle_minutes: Positive = 30.0
-    threads: Natural = 0
+    noise_snr_db: tuple[Decibels, Decibels] = (5.0, 30.0)
+    gain_db: tuple[Decibels, Decibels] = (-10.0, 6.0)
+    cache_hours: Annotated[float, Meta(ge=0, le=1e6)] = 12.0
+    shuffle_minutes: Annotated[float, Meta(gt=0, le=1e5)] = 30.0
+    threads: Depth = 0
 
     def __post_init__(self) -> None:
         for name in ("gain_db", "noise_snr_db"):

@@ -15,7 +15,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from .ranges import Count, Decay, NotNegative, Window
+from .ranges import MOST, Decay, Depths, NotNegative, Width, Window
 
 BANDS = ((0.0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 
@@ -29,12 +29,12 @@ class DiscriminatorConfig:
     widens the first layer's step over frequency: 2 halves the work. `loss`: hinge, or least squares.
     """
 
-    start_step: Annotated[int, Meta(ge=-1)] = -1
-    stft_windows: tuple[Window, ...] = (512, 1024, 2048)
-    periods: tuple[Count, ...] = ()
-    band_windows: tuple[Window, ...] = ()
-    channels: Count = 16
-    stride: Count = 1
+    start_step: Annotated[int, Meta(ge=-1, le=MOST)] = -1
+    stft_windows: Annotated[tuple[Window, ...], Meta(max_length=32)] = (512, 1024, 2048)
+    periods: Annotated[tuple[Width, ...], Meta(max_length=32)] = ()
+    band_windows: Annotated[tuple[Window, ...], Meta(max_length=32)] = ()
+    channels: Annotated[int, Meta(ge=1, le=4096)] = 16
+    stride: Depths = 1
     learning_rate: NotNegative = 3e-4
     betas: tuple[Decay, Decay] = (0.5, 0.9)
     loss: Literal["hinge", "lsgan"] = "hinge"

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from .causal import Causal
 from .convolutions import FrameBlocks
 from .lapped_transform import LappedAnalysis, LappedSynthesis, band_hats, compand, expand, pad_to, pseudo_power
-from .ranges import Count
+from .ranges import DEEPEST, Depths, Width
 
 NOISE_SPREAD = 2.0  # radians of noise phase per unit of latents: frames that differ at all get other noise
 QUIET, LOUDEST = -7.0, 1.0  # logarithm of the coefficients that noise begins with (-61 dB), and may reach
@@ -49,13 +49,13 @@ class EdgeConfig:
     shapes noise in `noise_bands` bands over all of them.
     """
 
-    channels: Count = 224
-    encoder_blocks: Count = 3
-    decoder_blocks: Count = 4
-    expansion: Count = 3
-    kernel: Annotated[int, Meta(ge=2)] = 7
-    waveform_bins: Count = 96
-    noise_bands: Count = 32
+    channels: Width = 224
+    encoder_blocks: Depths = 3
+    decoder_blocks: Depths = 4
+    expansion: Depths = 3
+    kernel: Annotated[int, Meta(ge=2, le=DEEPEST)] = 7
+    waveform_bins: Width = 96
+    noise_bands: Width = 32
 
 
 def _frame_blocks(config: EdgeConfig, blocks: int) -> FrameBlocks:

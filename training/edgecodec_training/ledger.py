@@ -7,11 +7,13 @@ those of the runs that it was started from.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from edgecodec.durable import new_file
 
 Scores = list[dict[str, float]]  # a row a stage count, see `validation`
 LOSSES_A_LEG = 200  # points; older ones are thinned to every second when there are more
@@ -43,8 +45,11 @@ def to_json(ledger: Sequence[LegEntry]) -> list[dict[str, Any]]:
 
 
 def from_json(values: Sequence[dict[str, Any]]) -> list[LegEntry]:
-    """The inverse of `to_json`; TypeError for unknown or missing keys."""
-    return [LegEntry(**value) for value in values]
+    """The inverse of `to_json`; TypeError for unknown or missing keys, msgspec.ValidationError for a wrong type."""
+    known = {field.name for field in dataclasses.fields(LegEntry)}
+    if unknown := {key for value in values for key in value} - known:
+        raise TypeError(f"unknown key {min(unknown)[:60]!r} in the ledger")
+    return msgspec.convert(values, list[LegEntry])
 
 
 def draw(ledger: Sequence[LegEntry], path: Path) -> None:
@@ -74,9 +79,5 @@ def draw(ledger: Sequence[LegEntry], path: Path) -> None:
     hours, audio = (sum(getattr(entry, n) for entry in ledger) / 3600 for n in ("wall_seconds", "audio_seconds"))
     panels[0].set_title(f"{len(ledger)} legs, {hours:.2f} h, {audio:.1f} h of audio seen", fontsize="medium")
     panels[-1].set_xlabel("step")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with new_file(path) as partial:
         figure.savefig(partial, format="png", dpi=110)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from edgecodec.evaluation.measures import mel_filters
 from torch import Tensor, nn
 
 from .disturbance import Disturbance
-from .ranges import Count, NotNegative, Positive, Window
+from .ranges import NotNegative, Positive, Width, Window
 
 TERMS = ("waveform", "stft", "mel", "loudness", "disturbance")  # each has its weight in `LossConfig`, by this name
 LOUDNESS_POWER = 0.46  # of magnitudes: 0.23 of intensities
@@ -34,7 +34,7 @@ class LossConfig:
     disturbance: NotNegative = 0.0
     stft_windows: tuple[Window, ...] = (512, 1024)
     mel_windows: tuple[Window, ...] = (256, 512, 1024, 2048)
-    mel_bands: tuple[Count, ...] = (24, 48, 80, 120)
+    mel_bands: tuple[Width, ...] = (24, 48, 80, 120)
     mel_floor: Positive = 1e-4
     loudness_windows: tuple[Window, ...] = (512, 1024)
     compression: Positive = 0.3

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .codebook_learning import Learning
 from .codebook_search import LookupTables, look_up, search
 from .distributed import ALONE, Ranks
-from .ranges import Count, Decay, Fraction, Natural, NotNegative, Positive
+from .ranges import WIDEST, Count, Decay, Depths, Fraction, NotNegative, Positive
 
 Kind = Literal["rvq", "vq", "pq", "gumbel"]
 
@@ -32,18 +32,18 @@ class QuantizerConfig:
     """
 
     kind: Kind = "rvq"
-    codebook_size: Annotated[int, Meta(ge=2)] = 1024
-    max_stages: Count = 16
-    code_dim: Natural = 0
+    codebook_size: Annotated[int, Meta(ge=2, le=WIDEST)] = 1024
+    max_stages: Annotated[int, Meta(ge=1, le=128)] = 16
+    code_dim: Annotated[int, Meta(ge=0, le=WIDEST)] = 0
     normalized: bool = False
     learning: Learning = "ema"
     decay: Decay = 0.99
     commitment: NotNegative = 0.25
-    dropout_stages: Annotated[tuple[Count, ...], Meta(min_length=1)] = (1, 2, 3, 4, 6, 8, 12, 16)
+    dropout_stages: Annotated[tuple[Depths, ...], Meta(min_length=1, max_length=1024)] = (1, 2, 3, 4, 6, 8, 12, 16)
     dropout_mixed: Fraction = 0.5
     restart_below: NotNegative = 0.05
     temperature: tuple[Positive, Positive, Count] = (2.0, 0.5, 20_000)
-    paths: tuple[Count, ...] = (3, 3, 3, 2, 2)
+    paths: Annotated[tuple[Annotated[int, Meta(ge=1, le=64)], ...], Meta(max_length=128)] = (3, 3, 3, 2, 2)
 
     def __post_init__(self) -> None:
         if self.kind == "vq" and self.max_stages != 1:

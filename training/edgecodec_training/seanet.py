@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from edgecodec.errors import ConfigError
+from msgspec import Meta
 from torch import Tensor, nn
 
 from .causal import Causal, Chain
 from .convolutions import ACTIVATIONS, Activation, CausalConv, CausalUpsample, FrameBlocks, ResidualUnit
-from .ranges import Count, Natural
+from .ranges import Depth, Depths, Width
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class SeanetConfig:
     `residual_units` of growing dilation (3**i) before each stride; `blocks` ConvNeXt blocks at the frame rate.
     """
 
-    channels: Count = 16
-    strides: tuple[Count, ...] = (2, 4, 5, 8)
-    patch: Count = 1
-    kernel: Count = 7
-    residual_units: Natural = 1
-    blocks: Natural = 0
+    channels: Width = 16
+    strides: Annotated[tuple[Depths, ...], Meta(min_length=1, max_length=12)] = (2, 4, 5, 8)
+    patch: Width = 1
+    kernel: Depths = 7
+    residual_units: Annotated[int, Meta(ge=0, le=8)] = 1
+    blocks: Depth = 0
     activation: Activation = "silu"
 
 

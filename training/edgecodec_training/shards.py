@@ -16,33 +16,23 @@ from __future__ import annotations
 import contextlib
 import http.client
 import subprocess
-import tarfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, cast
 
 from braceexpand import braceexpand
 from edgecodec.errors import DataError
 from edgecodec.evaluation.clips import NOTE_BYTES, SUFFIXES, split_name
+from edgecodec.evaluation.tar_members import Readable, TarReader
 
 MEMBER_BYTES = 512 * 2**20  # a larger recording is refused: members are held in memory
-HEADER_BYTES = 2**20  # between two members; names and such, which tarfile reads into memory as a whole
 PADDING_BYTES = 2**20  # that a command may write behind an archive
-BLOCK_BYTES = 2**18
 REMOTE_BLOCK_BYTES = 8 * 2**20
 TIMEOUT = 60.0  # seconds without a byte from a web server
 RECONNECTS = 5
-
-
-class Readable(Protocol):
-    """What a shard is read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,7 @@ def _command(command: str) -> Iterator[Readable]:
         try:
             yield process.stdout
             ended = len(process.stdout.read(PADDING_BYTES)) < PADDING_BYTES
-        except tarfile.TarError:
+        except DataError:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1)
             if not process.returncode:  # the archive is to blame; otherwise a command that failed
@@ -168,49 +158,23 @@ class _WebFile:
         self.response.close()
 
 
-class _Bounded:
-    """Lets a tar reader come no further than `limit`, for it reads extended headers of any size into memory."""
-
-    def __init__(self, stream: Readable) -> None:
-        self.stream, self.position, self.limit = stream, 0, HEADER_BYTES + BLOCK_BYTES
-
-    def read(self, size: int, /) -> bytes:
-        data = self.stream.read(size)
-        self.position += len(data)
-        if self.position > self.limit:
-            raise DataError(f"a tar header of more than {HEADER_BYTES} bytes")
-        return data
-
-
 def read_samples(stream: Readable) -> Iterator[Sample]:
     """The samples of a shard in their order.
 
     Raises:
-        tarfile.TarError: not a tar, or one that is damaged or ends too early.
-        DataError: a header too large to be honest.
+        DataError: not a tar, or one that is damaged or ends too early, or a header too large to be honest.
     """
-    bounded = _Bounded(stream)
     key, audio, note = "", None, None
-    with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r|", bufsize=BLOCK_BYTES) as tar:
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # tarfile would remember every one
-            bounded.limit = member.offset_data + member.size + HEADER_BYTES + BLOCK_BYTES
-            if not member.isreg() or member.issparse():
-                continue
-            name, suffix = split_name(member.name)
-            if name != key:
-                if audio is not None:
-                    yield Sample(key, audio, note)
-                key, audio, note = name, None, None
-            if suffix in SUFFIXES:
-                audio = _content(tar, member) if member.size <= MEMBER_BYTES else b""
-            elif suffix == ".json":
-                note = _content(tar, member, NOTE_BYTES + 1)
+    tar = TarReader(stream)
+    for member in tar:
+        name, suffix = split_name(member.name)
+        if name != key:
+            if audio is not None:
+                yield Sample(key, audio, note)
+            key, audio, note = name, None, None
+        if suffix in SUFFIXES:
+            audio = tar.content(member, MEMBER_BYTES) if member.size <= MEMBER_BYTES else b""
+        elif suffix == ".json":
+            note = tar.content(member, NOTE_BYTES + 1)
     if audio is not None:
         yield Sample(key, audio, note)
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, most: int = MEMBER_BYTES) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None  # a regular file
-    return file.read(most)

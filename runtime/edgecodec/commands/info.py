@@ -120,6 +120,7 @@ class _Sizes:
 
 def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
     m = bundle.manifest
+    entropy = m.training.get("entropy")  # any JSON
     return {
         "name": m.name,
         "path": str(bundle.path),
@@ -142,6 +143,6 @@ def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
         "opset": m.opset,
         "graph_bytes": sum(len(graph) for graph in bundle.graphs.values()),
         "entropy_bytes": 0 if m.entropy is None else m.entropy.bytes,
-        "entropy_saving": m.training.get("entropy", {}).get("saved"),  # share of the bits, by stages
+        "entropy_saving": entropy.get("saved") if isinstance(entropy, dict) else None,  # share of the bits, by stages
         "quality": m.quality,
     }

@@ -152,7 +152,9 @@ def _root(
 
 
 def _complain(message: str) -> None:
-    typer.echo(f"edgecodec: {message}", err=True)
+    # Names in it may be a stranger's: they do not write to the terminal.
+    safe = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in message)
+    typer.echo(f"edgecodec: {safe}", err=True)
 
 
 def _fail(message: str, code: int) -> NoReturn:

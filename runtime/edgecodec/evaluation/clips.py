@@ -8,7 +8,6 @@ import io
 import json
 import math
 import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import AudioError, DataError
 from ..files.audio import audio_in
+from .tar_members import Member, TarReader
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".w64", ".caf", ".au"}
 NOTE_BYTES = 1_000_000  # a JSON larger than this is no note on a clip
@@ -32,7 +32,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except (AudioError, csv.Error, tarfile.TarError, UnicodeError) as error:
+    except (AudioError, csv.Error, UnicodeError) as error:
         raise DataError(f"{path}: {error}") from None
 
 
@@ -201,26 +201,27 @@ def _file_clip(path: Path, sample_rate: int) -> Clip:
 
 def _shard_clips(path: Path, sample_rate: int) -> Iterator[Clip]:
     """Pairs of `<key>.<audio suffix>` and `<key>.json`; the JSON is optional."""
-    audio: dict[str, tarfile.TarInfo] = {}
+    audio: dict[str, Member] = {}
     notes: dict[str, Note] = {}
-    with _named(path), tarfile.open(path) as tar:
+    with _named(path), path.open("rb") as file:
+        tar = TarReader(file, seekable=True)
         for member in tar:
             key, suffix = split_name(member.name)
             if suffix in SUFFIXES:
                 audio[key] = member
-            elif suffix == ".json" and (content := tar.extractfile(member)) is not None:
-                notes[key] = Note.parse(content.read(NOTE_BYTES + 1))
+            elif suffix == ".json":
+                notes[key] = Note.parse(tar.content(member, NOTE_BYTES + 1))
     for key, member in audio.items():
         note = notes.get(key, Note())
         seconds = 5.0 if note.seconds is None else note.seconds
         bandwidth = note.bandwidth(note.sample_rate or sample_rate, sample_rate)
-        yield Clip(path, member.offset_data, member.size, key, seconds, note.kind, bandwidth)
+        yield Clip(path, member.offset, member.size, key, seconds, note.kind, bandwidth)
 
 
 def split_name(name: str) -> tuple[str, str]:
     """Key and suffix of a member of a shard: members with one key belong together."""
     path = PurePosixPath(name)
-    return str(path.with_suffix("")), path.suffix.lower()
+    return str(path.with_suffix("")) if path.name else name, path.suffix.lower()
 
 
 def validation_clips(folder: Path, sample_rate: int, *, kind: str = "speech", limit: int = 0) -> list[Clip]:

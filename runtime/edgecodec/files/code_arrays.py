@@ -38,6 +38,7 @@ from .output import open_output
 
 SUFFIXES = (".npz", ".safetensors")
 MAX_BYTES = 1 << 30  # of a file of codes: 1,000 hours at 6 kbps
+_SMALL_BYTES, _MOST_INFLATION = 16 << 20, 32  # codes hold information: deflated, they do not grow by more
 _FACTS = ("codec", "fingerprint", "sample_rate", "frame_rate", "input_rate", "samples", "channels")
 _COUNTS = ("input_rate", "samples", "channels")
 
@@ -174,7 +175,8 @@ def _smallest_type(codes: NDArray[np.int64], bits: int) -> type[np.integer[Any]]
 
 def _from_npz(source: str, data: bytes) -> dict[str, Any]:
     try:
-        found = read_npz(data, lambda name: name == "codes" or name in _FACTS, MAX_BYTES)
+        most = min(MAX_BYTES, _SMALL_BYTES + _MOST_INFLATION * len(data))
+        found = read_npz(data, lambda name: name == "codes" or name in _FACTS, most)
         values = {name: array if name == "codes" else array.item() for name, array in found.items()}
     except (BitstreamError, ValueError) as error:
         raise BitstreamError(f"{source}: {error}") from None
@@ -191,7 +193,7 @@ def _from_safetensors(source: str, data: bytes) -> dict[str, Any]:
         values: dict[str, Any] = {name: array for name, array in load(data).items() if name == "codes"}
         size = int.from_bytes(data[:8], "little")
         values |= {k: v for k, v in json.loads(data[8 : 8 + size]).get("__metadata__", {}).items() if k in _FACTS}
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BitstreamError(f"{source}: damaged: {' '.join(str(error).split())[:120]}") from None
     return _numbers(source, values)
 
@@ -200,7 +202,7 @@ def _numbers(source: str, values: dict[str, Any]) -> dict[str, Any]:
     """The values with those that are numbers as such."""
     try:
         values |= {name: int(values[name]) for name in _COUNTS if name in values}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BitstreamError(f"{source}: {', '.join(_COUNTS)}: one is no number in range") from None
     if not (1000 <= values.get("input_rate", 1000) <= 768_000 and 1 <= values.get("channels", 1) <= 255):
         raise BitstreamError(f"{source}: {', '.join(_COUNTS)}: one is no number in range")

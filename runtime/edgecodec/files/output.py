@@ -1,7 +1,7 @@
 """The one way by which output is written: complete or not there, or else in place.
 
-    a file, or a link to one        a temporary file in the same folder, renamed at the end; links stay links, soft and
-                                    hard ones, and a file that is replaced leaves its mode to the new one
+    a file, or a link to one        a temporary file in the same folder, renamed at the end (see `durable`); links
+                                    stay links, soft and hard ones, and a file that is replaced leaves its mode
     - , a FIFO, a device, or a      in place, as the data comes: it is not edgecodec's, so it is never sought, cut
     descriptor (/dev/stdout …)      short or replaced, and holds what was there before
 
@@ -10,20 +10,18 @@ What goes wrong with the output is said of the output, and nothing else is: erro
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import secrets
-import shutil
 import stat
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from ..durable import claimed_file, finish_copy, put_file
 from ..errors import EdgecodecError
 
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)(?:/task/\d+)?/fd")  # folders of them, links resolved
@@ -127,18 +125,16 @@ def open_output(
     target = Path(os.path.realpath(path))
     _check(path, target, force=force, suffixes=suffixes)
     _check_source(path, _status(target), source)
-    temporary = target.with_name(f".edgecodec-{secrets.token_hex(6)}.tmp")
-    try:
+    with ExitStack() as stack:
         with _said_of(path):
-            new = temporary.open("xb")
+            finish_copy(target)
+            temporary = stack.enter_context(claimed_file(target))
+            new = temporary.open("wb")
         with OutputFile(path, new) as file:
             yield Output(path, file, in_place=False)
         _check(path, target, force=force, suffixes=suffixes)
         with _said_of(path):
-            _put(temporary, target)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+            put_file(temporary, target)
 
 
 def is_standard_output(path: str) -> bool:
@@ -185,34 +181,6 @@ def _status(path: Path) -> os.stat_result | None:
         return path.stat()
     except OSError:
         return None
-
-
-def _put(temporary: Path, target: Path) -> None:
-    """Put a finished file in the place of another, or where none is."""
-    before = _status(target)
-    if before is not None and before.st_nlink > 1:
-        with temporary.open("rb") as new, target.open("r+b") as old:  # its other names are to show the same
-            _reserve(old, temporary.stat().st_size)
-            shutil.copyfileobj(new, old)
-            old.truncate()
-        return
-    if before is not None:
-        if hasattr(os, "chown"):
-            with suppress(OSError):  # another's file
-                os.chown(temporary, before.st_uid, before.st_gid)
-        temporary.chmod(stat.S_IMODE(before.st_mode))
-    temporary.replace(target)
-
-
-def _reserve(file: BinaryIO, size: int) -> None:
-    """See that the disk has room before anything is overwritten, where it can tell."""
-    if not hasattr(os, "posix_fallocate") or not size:
-        return
-    try:
-        os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            raise
 
 
 def _opened_in_place(path: Path) -> BinaryIO | None:
