@@ -194,8 +194,9 @@ def test_verify(run, tiny: Path, bundle: Path) -> None:
     assert "altered" in result.stderr
 
 
-NAMES = ["encode", "decode", "roundtrip", "trim", "codes", "info", "verify", "doctor", "live", "devices", "web", "send",
-         "receive", "simulate-loss", "evaluate", "bench", "export", "train", "train-entropy"]  # fmt: skip
+NAMES = ["encode", "decode", "roundtrip", "trim", "codes", "info", "verify", "vectors", "doctor", "live", "devices",
+         "web", "send", "receive", "simulate-loss", "evaluate", "bench", "export", "train",
+         "train-entropy"]  # fmt: skip
 
 
 def example(run, name: str) -> list[str]:
@@ -215,7 +216,7 @@ def test_all_commands_are_listed_and_end_their_help_with_an_example(run) -> None
         assert example(run, name)[0] == name
 
 
-FILES = ["encode", "decode", "roundtrip", "trim", "simulate-loss", "info", "verify", "evaluate", "bench"]
+FILES = ["encode", "decode", "roundtrip", "trim", "simulate-loss", "info", "verify", "vectors", "evaluate", "bench"]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,4 +1,4 @@
-"""The commands `info` and `verify`."""
+"""The commands `info`, `verify` and `vectors`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import BundleError
-from .options import AsJson, BundleName, DeviceName, Threads, load_codec, say
+from .options import AsJson, Bundle, BundleName, DeviceName, Force, Threads, load_codec, say
 
 
 def info(
@@ -58,3 +58,23 @@ def verify(
     say("\n".join([f"{codec.manifest.name} on {codec.device}: files as the manifest says", *lines]), data, as_json)
     if not passed:
         raise BundleError(f"{bundle}: does not do what was exported")
+
+
+def vectors(
+    source: Annotated[str, typer.Argument(metavar="IN", help="Audio; its first three seconds are taken.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help=".npz, or .json with the same.")],
+    bundle: Bundle = "speech",
+    force: Force = False,
+) -> None:
+    """Write a clip and all that a codec makes of it on the way: what a port in another language compares itself with.
+
+    Example: edgecodec vectors speech.wav vectors.npz
+    """
+    from ..files.output import open_output
+    from ..files.port_vectors import port_vectors, read_clip, to_json, to_npz
+
+    codec = load_codec(bundle, "cpu", 1)
+    with open_output(target, force=force, suffixes=(".npz", ".json"), source=source) as output:
+        arrays = port_vectors(codec, read_clip(codec, source))
+        output.file.write(to_json(arrays) if target.lower().endswith(".json") else to_npz(arrays))
+    say(f"{target}: {len(arrays)} arrays of {codec.manifest.name}", {}, False, beside=target)

@@ -37,6 +37,7 @@ _OWN = (  # name, where it is, summary, the extra that it needs
     ("codes", "files:codes", "Take codes out of an .edgc file as an array, and back.", "codes"),
     ("info", "bundles:info", "Tell what an .edgc file or a bundle is.", None),
     ("verify", "bundles:verify", "Check a bundle, and this machine's results.", None),
+    ("vectors", "bundles:vectors", "Write what a codec makes of a clip, for ports.", None),
     ("doctor", "doctor:doctor", "Look for what is wrong on this machine.", None),
     ("live", "live:live", "Hear yourself through the codec.", None),
     ("devices", "live:devices", "List microphones and loudspeakers.", None),
