@@ -243,7 +243,7 @@ def test_the_example_in_every_help_works(run, tiny: Path, tmp_path: Path, clip: 
 def test_the_same_options_everywhere(run, name: str) -> None:
     words = run(name, "--help").stdout.split()
     for option in ("--json", "--device", "--threads"):
-        assert (option in words) == (name not in ("info", "trim") or option == "--json"), option
+        assert (option in words) == (name not in ("info", "trim", "vectors") or option == "--json"), option
 
 
 def test_the_version_of_a_source_tree(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def vectors(
     target: Annotated[str, typer.Argument(metavar="OUT", help=".npz, or .json with the same.")],
     bundle: Bundle = "speech",
     force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a clip and all that a codec makes of it on the way: what a port in another language compares itself with.
 
@@ -77,4 +78,5 @@ def vectors(
     with open_output(target, force=force, suffixes=(".npz", ".json"), source=source) as output:
         arrays = port_vectors(codec, read_clip(codec, source))
         output.file.write(to_json(arrays) if target.lower().endswith(".json") else to_npz(arrays))
-    say(f"{target}: {len(arrays)} arrays of {codec.manifest.name}", {}, False, beside=target)
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    say(f"{target}: {len(arrays)} arrays of {codec.manifest.name}", shapes, as_json, beside=target)
