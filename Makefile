@@ -6,7 +6,9 @@ DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plug
 
 NODE_MODULES := runtime/js/node_modules
 
-.PHONY: demo test debs npm check bench published adapters clean
+MINUTES ?= 10
+
+.PHONY: demo test debs npm check bench published adapters fuzz clean
 
 demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
 	@mkdir -p demo
@@ -44,6 +46,9 @@ published: .venv/published ## published weights against the numbers that transfo
 adapters: .venv/test      ## speed of adapted codecs at their real sizes, beside the originals in torch; all kinds of them
 	OMP_NUM_THREADS=1 $(BIN)/python tests/adapters/speed.py
 	EVERY_KIND=1 $(BIN)/python -m pytest tests/export/test_adapted_bundles.py
+
+fuzz: .venv/test          ## mutated input for every parser, MINUTES=10 in all; what fails is kept in tests/fuzz/found
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES)
 
 clean:
 	rm -rf .venv demo dist build $(NODE_MODULES)
