@@ -29,21 +29,32 @@ class Target:
 
 
 def edgc(folder: Path) -> Target:
-    """Files, decoded to their last sample; no checksum counts, so that mutations come through."""
+    """Files, decoded for a while: with their checksums, and without, so that mutations come through."""
     import edgecodec
     from edgecodec.bitstream import Reader
+    from edgecodec.errors import BitstreamError
     from edgecodec.files.decoding import WHOLE, decoded
     from edgecodec.files.edgc import check_header, chunk_coder
     from edgecodec.files.encoding import Rate
     from edgecodec.files.in_memory import encode_clip
 
-    zlib.crc32 = lambda data, value=0: 0
+    real, zlib.crc32 = zlib.crc32, lambda data, value=0: 0
+    none = zlib.crc32
     codecs = [edgecodec.load(bundle) for bundle in (TINY, WIDE)]
     audio = np.random.default_rng(0).uniform(-0.3, 0.3, (2, RATE // 4)).astype(np.float32)
     seeds = [encode_clip(codec, audio, Rate(stages=2)) for codec in codecs]
     seeds += [encode_clip(codecs[0], audio[:1], Rate(stages=4)), (TESTS / "runtime" / "version1.edgc").read_bytes()]
 
     def parse(data: bytes) -> None:
+        for zlib.crc32 in (real, none):
+            try:
+                read(data)
+                return
+            except BitstreamError as error:
+                refusal = error
+        raise refusal
+
+    def read(data: bytes) -> None:
         reader = Reader(io.BytesIO(data))
         codec = next((c for c in codecs if c.fingerprint == reader.header.fingerprint), codecs[0])
         check_header(codec, reader.header)
