@@ -7,7 +7,9 @@ DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plug
 
 NODE_MODULES := runtime/js/node_modules
 
-.PHONY: demo test debs npm check bench published adapters everything clean
+MINUTES ?= 10
+
+.PHONY: demo test debs npm check bench published adapters everything fuzz clean
 
 demo: .venv/base          ## encode and decode a real clip at 1.5, 3 and 6 kbps
 	@mkdir -p demo
@@ -48,6 +50,9 @@ adapters: .venv/test      ## speed of adapted codecs at their real sizes, beside
 
 everything:               ## the tests, with those that take minutes and are left out of `make test`
 	EVERYTHING=1 $(MAKE) test
+
+fuzz: .venv/test          ## mutated input for every parser, MINUTES=10 in all; what fails is kept in tests/fuzz/found
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --minutes $(MINUTES)
 
 clean:
 	rm -rf .venv demo dist build $(NODE_MODULES)

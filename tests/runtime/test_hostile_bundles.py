@@ -155,3 +155,9 @@ def test_external_data_that_onnx_itself_writes() -> None:
     held = next(a for a in model.graph.node[0].attribute if a.name == "then_branch").g.initializer[0]
     onnx.external_data_helper.set_external_data(held, "w.bin")
     assert keeps_data_elsewhere(model.SerializeToString())
+
+
+def test_a_bundle_that_lost_its_name_to_a_killed_export_loads(bundle: Path) -> None:
+    bundle.rename(bundle.with_name(f".{bundle.name}.edgecodec-old"))
+    assert edgecodec.load(bundle).max_stages == 4
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
