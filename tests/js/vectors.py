@@ -15,7 +15,8 @@ from edgecodec.code_coder import CodeCoder
 from edgecodec.entropy_model import Predictor
 from edgecodec.layout import Layout
 from edgecodec.live.resampler import LiveResampler
-from edgecodec.packets import Packet, PacketFormat
+from edgecodec.packet_coder import PacketCoder
+from edgecodec.packets import Packet, PacketFormat, crc16
 from file_vectors import damage_vectors, file_vectors, refused_headers
 from numpy.typing import NDArray
 from store import BUNDLES, Store, clip, codes_json, flipped, random_codes, said
@@ -30,6 +31,7 @@ def write_vectors(folder: Path) -> None:
         "bundles": {name: str(path) for name, path in BUNDLES.items()},
         "codecs": {name: codec_vectors(name, store) for name in BUNDLES},
         "packets": packet_vectors(),
+        "codedPackets": coded_packet_vectors(),
         "coded": coded_vectors(),
         "files": file_vectors(store),
         "damaged": damage_vectors(store),
@@ -171,6 +173,55 @@ def coded_vectors() -> list[dict[str, Any]]:
                 }
             )
     return made
+
+
+def coded_packet_vectors() -> list[dict[str, Any]]:
+    """Coded packets, with and without what they repeat and frames that lack stages, cut, and bytes that are none."""
+    rng, made = np.random.default_rng(4), []
+    speech = edgecodec.load(BUNDLES["speech"])
+    sound = speech.encode(np.stack([clip(4000), clip(8000)[4000:]]), stages=16)
+    for model, layout, bits, most in ((None, Layout(2, (1, 2, 4)), 7, 3), ("speech", Layout(), 10, 16)):
+        predictor = speech.bundle.predictor if model else Predictor(1 << bits)
+        form = PacketFormat(2, bits, layout, PacketCoder(CodeCoder(layout, predictor, 2), most))
+        for stages, repeated, frames, mixed in (
+            (most, 0, 5, False),
+            (2, 1, 3, False),
+            (1, most, 2, True),
+            (most, 2, 4, True),
+            (3, 0, 1, False),
+            (3, 0, 1, True),
+        ):
+            whole = random_codes(rng, layout, 2, most, 10, bits) if model is None else sound[:, :, :10]
+            codes = whole[:, : layout.lines(stages), 4 : 4 + frames]
+            previous = whole[:, : layout.lines(repeated), 2:4] if repeated else None
+            if mixed:
+                codes = layout.cut(codes, rng.integers(1, stages + 1, (2, frames)))
+                previous = None if previous is None else layout.cut(previous, rng.integers(1, repeated + 1, (2, 2)))
+            packet = Packet(65_534, codes, previous, layout)
+            data, body = form.to_bytes(packet), form.coded(packet)
+            bad = [data[:4], data[:-1], data + b"\0", *(flipped(data, i) for i in range(len(data)))]
+            bad += [sealed(data[:1] + b"\0" + data[2:-2]), sealed(data[:-2] + b"\1\1\1\1\1")]
+            bad += [sealed(data[:4] + bytes(pair) + data[6:-2]) for pair in ((0, 1), (1, 0), (most + 1, 1))]
+            made.append(
+                {
+                    "model": model,
+                    "form": [bits, 2, layout.side, list(layout.widths)],
+                    "most": most,
+                    "codes": codes_json(codes),
+                    "previous": None if previous is None else codes_json(previous),
+                    "coded": None if body is None else body.hex(),
+                    "bytes": data.hex(),
+                    "read": None if body is None else codes_json(form.from_bytes(data).codes),
+                    "cut": form.truncate(data, 1).hex(),
+                    "bad": [[spoilt.hex(), said(form.from_bytes, spoilt)] for spoilt in bad],
+                }
+            )
+    return made
+
+
+def sealed(body: bytes) -> bytes:
+    """Bytes and the checksum that packets end with."""
+    return body + crc16(body)
 
 
 def manifest_vectors() -> list[list[Any]]:

@@ -66,16 +66,34 @@ export class Packet {
   truncate(stages: number): Packet;
 }
 
-/** How packets look as bytes: what both ends must know beforehand. */
+/** Codes of packets of one bundle, of up to `stages` stages, to bytes and back. */
+export class PacketCoder {
+  constructor(coder: CodeCoder, stages: number);
+  readonly coder: CodeCoder;
+  readonly stages: number;
+  readonly hasModel: boolean;
+  encode(codes: Codes, previous?: Codes | null): Uint8Array;
+  decode(
+    body: Uint8Array,
+    frames: number,
+    repeatedStages?: number,
+    repeatedFrames?: number,
+  ): { codes: Codes; previous: Codes | null };
+}
+
+/** How packets look as bytes: what both ends must know beforehand. With a coder, several frames take fewer bytes. */
 export class PacketFormat {
-  constructor(streams: number, codeBits: number, layout?: Layout);
+  constructor(streams: number, codeBits: number, layout?: Layout, coder?: PacketCoder | null);
   readonly streams: number;
   readonly codeBits: number;
   readonly layout: Layout;
+  readonly coder: PacketCoder | null;
   payloadSize(stages: number, frames: number): number;
   size(stages: number, frames: number): number;
   toBytes(packet: Packet): Uint8Array;
   fromBytes(data: Uint8Array): Packet;
+  /** The coded payload of a packet; null where it does not pay. */
+  coded(packet: Packet): Uint8Array | null;
   /** A packet's bytes with its first stages only. */
   truncate(data: Uint8Array, stages: number): Uint8Array;
   pack(codes: Codes): Uint8Array;

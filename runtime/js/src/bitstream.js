@@ -26,6 +26,7 @@ export { Header, MAX_NAME, MAX_PACKET, NO_MODEL, VERSION } from "./edgc_header.j
 export { EntropyModel, Predictor, readEntropyModel } from "./entropy_model.js";
 export { AudioError, BitrateError, BitstreamError, BundleError, EdgecodecError } from "./errors.js";
 export { Layout } from "./layout.js";
+export { PacketCoder } from "./packet_coder.js";
 export { Packet, PacketFormat } from "./packets.js";
 
 /** Writes an .edgc file: chunks, whose sequences follow one another, then the end. Of version 1, packets instead. */

@@ -40,19 +40,25 @@ export class CodeCoder {
     const [coder, counts] = [new RangeEncoder(), this.layout.counts(codes)];
     const stages = largest(counts);
     if (counts.some((count) => count < stages)) encodeCounts(coder, counts, codes.frames, most || stages);
+    this.tell(coder, codes);
+    return coder.finish();
+  }
+
+  /** Tell a coder codes without their counts; the ends of their stages are marked. */
+  tell(coder, codes) {
+    const counts = this.layout.counts(codes);
     for (let stream = 0; stream < this.streams; stream++) {
       for (let line = 0; line < this.layout.side; line++) {
         for (const number of codes.line(stream, line)) coder.encode(SIDE_TABLE[number], TOTAL >> SIDE_BITS);
       }
     }
-    for (const { stage, steps, active, intervals } of this.#told(codes, counts, stages)) {
+    for (const { stage, steps, active, intervals } of this.#told(codes, counts, largest(counts))) {
       for (const places of this.#orders(stage, steps, active)) {
         for (const p of places) coder.encode(intervals[4 * p], intervals[4 * p + 1]);
         for (const p of places) coder.encode(intervals[4 * p + 2], intervals[4 * p + 3]);
       }
       coder.mark();
     }
-    return coder.finish();
   }
 
   /** How each code is told, [N, 4], stage by stage, stream by stream: start and frequency of group and member. */
@@ -86,12 +92,18 @@ export class CodeCoder {
    * `mixed` where the counts of frames differ, of 1 to `most` as in `encode`; what a cut took of them is gone.
    */
   decode(body, stages, frames, { mixed, most = 0 }) {
-    const [coder, rows] = [new RangeDecoder(body), this.streams];
+    const coder = new RangeDecoder(body);
+    const counts = mixed
+      ? decodeCounts(coder, this.streams, frames, most || stages)
+      : new Int32Array(this.streams * frames).fill(stages);
+    return this.read(coder, counts, stages);
+  }
+
+  /** The codes [streams, lines, T] of known counts [streams * T] that `tell` told a coder. */
+  read(coder, counts, stages) {
+    const [rows, frames] = [this.streams, counts.length / this.streams];
     const codes = new Codes(rows, this.layout.lines(stages), frames);
     codes.data.fill(-1);
-    const counts = mixed
-      ? decodeCounts(coder, rows, frames, most || stages)
-      : new Int32Array(rows * frames).fill(stages);
     for (let stream = 0; stream < rows; stream++) {
       for (let line = 0; line < this.layout.side; line++) {
         const own = codes.line(stream, line);
@@ -246,7 +258,19 @@ class Context {
   }
 }
 
-function encodeCounts(coder, counts, frames, most) {
+/** Tell a coder one of so many symbols, all about as likely. */
+export function tellOne(coder, symbol, alphabet) {
+  const table = evenTable(alphabet);
+  coder.encode(table[symbol], table[symbol + 1] - table[symbol]);
+}
+
+/** The symbol that `tellOne` told. */
+export function readOne(coder, alphabet) {
+  return coder.decode(evenTable(alphabet));
+}
+
+/** Tell a coder stage counts [streams * frames] of 1 to `most`. */
+export function encodeCounts(coder, counts, frames, most) {
   const tables = countTables(most);
   let last = most;
   for (let i = 0; i < counts.length; i++) {
@@ -257,7 +281,8 @@ function encodeCounts(coder, counts, frames, most) {
   }
 }
 
-function decodeCounts(coder, streams, frames, most) {
+/** The counts [streams * frames] that `encodeCounts` told. */
+export function decodeCounts(coder, streams, frames, most) {
   const [tables, counts] = [countTables(most), new Int32Array(streams * frames)];
   let last = most;
   for (let i = 0; i < counts.length; i++) {
@@ -273,6 +298,11 @@ function countTables(most) {
     const logits = Int32Array.from({ length: most }, (_, count) => -COUNT_FALL * Math.abs(count - before));
     return fillTable(logits, most, new Int32Array(most + 1));
   });
+}
+
+/** The table of symbols that are equally likely, as nearly as whole numbers can. */
+function evenTable(alphabet) {
+  return fillTable(new Int32Array(alphabet), alphabet, new Int32Array(alphabet + 1));
 }
 
 function putInterval(intervals, at, table, symbol) {

@@ -4,6 +4,7 @@ import { CodeCoder } from "./code_coder.js";
 import { DecoderStream } from "./decoder_stream.js";
 import { EncoderStream } from "./encoder_stream.js";
 import { AudioError } from "./errors.js";
+import { PacketCoder } from "./packet_coder.js";
 import { PacketFormat, within } from "./packets.js";
 import { asAudio, channelsOf, grouped } from "./samples.js";
 import { readBundle } from "./bundle.js";
@@ -132,10 +133,14 @@ export class Codec {
     return new DecoderStream(this.#sessions, options);
   }
 
-  /** How this codec's packets look as bytes. */
-  packetFormat({ channels = 1 } = {}) {
+  /**
+   * How this codec's packets look as bytes. Packets that are coded need what `codeCoder` gives, of as many channels,
+   * as `coder`.
+   */
+  packetFormat({ channels = 1, coder = null } = {}) {
     const m = this.manifest;
-    return new PacketFormat(m.streams(channels), m.codeBits, m.layout);
+    const ofPackets = coder === null ? null : new PacketCoder(coder, m.maxStages);
+    return new PacketFormat(m.streams(channels), m.codeBits, m.layout, ofPackets);
   }
 
   /** How this codec's codes become few bytes: led by the bundle's entropy model, where it has one. */

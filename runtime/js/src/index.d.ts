@@ -144,7 +144,8 @@ export class Codec {
   checkCodes(codes: Codes, streams?: number): Codes;
   encoderStream(options?: EncoderStreamOptions): EncoderStream;
   decoderStream(options?: DecoderStreamOptions): DecoderStream;
-  packetFormat(options?: { readonly channels?: number }): PacketFormat;
+  /** `coder`, of `codeCoder`, for packets of several frames in fewer bytes. */
+  packetFormat(options?: { readonly channels?: number; readonly coder?: CodeCoder | null }): PacketFormat;
   codeCoder(options?: { readonly channels?: number }): Promise<CodeCoder>;
   release(): Promise<void>;
 }

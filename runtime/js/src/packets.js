@@ -4,11 +4,14 @@
  *     "P" u8  stages u8  frames u8  sequence u16  payload  CRC-16
  *     "R" u8  stages u8  frames u8  sequence u16  previous stages u8  previous frames u8  previous payload
  *         payload  CRC-16
+ *     "C" u8  frames u8  sequence u16  coded payload  CRC-16
+ *     "D" u8  frames u8  sequence u16  previous stages u8  previous frames u8  coded payload  CRC-16
  *
  * The payload is stage-major: all frames of all streams of stage 0, then stage 1, … at ⌈log2 K⌉ bits a code; where a
  * frame has more lines than stages (`layout.js`), line after line, those beside the stages first, in bytes. Cutting its
  * tail therefore lowers the bitrate without decoding. A packet "R" repeats the first stages of the packet before it,
- * for networks that lose packets; files hold none.
+ * for networks that lose packets; files hold none. Where a bundle has an entropy model, and it pays, packets are coded
+ * by it (`packet_coder.js`): "C" is what "P" is, and "D" repeats.
  */
 
 import { clearAfter, packBits, packedSize, unpackBits } from "./bits.js";
@@ -25,13 +28,17 @@ export const PACKET_HEAD = 5; // bytes: kind, stages, frames, sequence
 export const CRC16 = 2; // bytes
 
 const REDUNDANT = 0x52; // "R"
+const [CODED, CODED_REDUNDANT] = [0x43, 0x44]; // "C", "D"
+const CODED_HEAD = 4; // bytes: kind, frames, sequence
 const PREVIOUS_HEAD = 2; // bytes: stages, frames
+const LEAST_CODED = 4; // frames, repeated ones included: of fewer, coding saves no more than 5 %
 
 /**
  * Codes of a few frames: `codes` [streams, lines, frames]; `sequence` counts packets modulo 65,536.
  *
  * `layout` says how many lines the stages have: one each, where nothing is said. `previous` repeats the first stages of
- * the packet before, [streams, lines, its frames], or is null (no redundancy).
+ * the packet before, [streams, lines, its frames], or is null (no redundancy). Frames of either may lack the last
+ * stages: -1 stands there.
  */
 export class Packet {
   constructor(sequence, codes, previous = null, layout = PLAIN) {
@@ -65,14 +72,26 @@ export class Packet {
   }
 }
 
-/** How packets look as bytes: what both ends must know beforehand. `Codec.packetFormat` makes one. */
+/**
+ * How packets look as bytes: what both ends must know beforehand. `Codec.packetFormat` makes one.
+ *
+ * With a `coder`, packets of several frames take fewer bytes. Sizes are those without: the most that is written, but
+ * for frames of unequal stage counts, which only a coder writes.
+ */
 export class PacketFormat {
-  constructor(streams, codeBits, layout = PLAIN) {
+  /**
+   * @param {number} streams
+   * @param {number} codeBits
+   * @param {import("./layout.js").Layout} layout
+   * @param {import("./packet_coder.js").PacketCoder | null} coder
+   */
+  constructor(streams, codeBits, layout = PLAIN, coder = null) {
     const possible = within(streams, 1, 255) && within(codeBits, 1, 16);
     if (!possible) throw new BitstreamError(`no packet has ${streams} streams and codes of ${codeBits} bits`);
     this.streams = streams;
     this.codeBits = codeBits;
     this.layout = layout;
+    this.coder = coder;
     Object.freeze(this);
   }
 
@@ -88,16 +107,37 @@ export class PacketFormat {
 
   /** A packet as bytes. Throws a BitstreamError for codes that do not fit this format. */
   toBytes(packet) {
-    const payload = this.pack(packet.codes);
-    if (packet.previous === null) return sealed(PACKET, packet.stages, packet.frames, packet.sequence, [payload]);
-    const head = Uint8Array.of(packet.repeatedStages, packet.previous.frames);
-    const parts = [head, this.pack(packet.previous), payload];
-    return sealed(REDUNDANT, packet.stages, packet.frames, packet.sequence, parts);
+    const { stages, frames, sequence, previous } = packet;
+    const repetition = previous === null ? [] : [Uint8Array.of(packet.repeatedStages, previous.frames)];
+    const coded = this.coded(packet);
+    if (coded !== null) {
+      const kind = previous === null ? CODED : CODED_REDUNDANT;
+      return sealed([kind, frames, ...u16Bytes(sequence)], [...repetition, coded]);
+    }
+    const repeated = previous === null ? [] : [this.pack(previous)];
+    const kind = previous === null ? PACKET : REDUNDANT;
+    const head = [kind, stages, frames, ...u16Bytes(sequence)];
+    return sealed(head, [...repetition, ...repeated, this.pack(packet.codes)]);
+  }
+
+  /**
+   * The coded payload of a packet, that of what it repeats included; null where it does not pay. Throws a
+   * BitstreamError for codes that do not fit this format.
+   */
+  coded({ codes, previous }) {
+    const parts = previous === null ? [codes] : [previous, codes];
+    const frames = parts.reduce((sum, part) => sum + part.frames, 0);
+    const whole = parts.every(isWhole);
+    if (this.coder === null || (whole && (frames < LEAST_CODED || !this.coder.hasModel))) return null;
+    const body = this.coder.encode(codes, previous);
+    const sizes = parts.map((part) => this.payloadSize(this.layout.stages(part.lines), part.frames));
+    return !whole || body.length < sizes.reduce((sum, size) => sum + size, 0) ? body : null;
   }
 
   /** A packet of its bytes. Throws a BitstreamError for bytes that are damaged or no packet of this format. */
   fromBytes(bytes) {
     const data = asBytes(bytes);
+    if (isCoded(data)) return this.#fromCoded(data);
     const head = this.#head(data);
     let previous = null;
     if (head.previousFrames) {
@@ -108,15 +148,20 @@ export class PacketFormat {
     return new Packet(head.sequence, codes, previous, this.layout);
   }
 
-  /** A packet's bytes with the first `stages` stages only: bytes are cut off, no code is unpacked. */
+  /**
+   * A packet's bytes with the first `stages` stages only: bytes are cut off, no code is unpacked. Those of a coded
+   * packet are coded anew.
+   */
   truncate(bytes, stages) {
     checkKept(stages, "packet");
     const data = asBytes(bytes);
+    if (isCoded(data)) return this.toBytes(this.#fromCoded(data).truncate(stages));
     const head = this.#head(data);
     if (stages >= head.stages) return data;
     const begin = head.begin + this.#sideBytes(head.frames);
     const kept = clearAfter(data.subarray(begin), this.#count(stages, head.frames), this.codeBits);
-    return sealed(data[0], stages, head.frames, head.sequence, [data.subarray(PACKET_HEAD, begin), kept]);
+    const words = [data[0], stages, head.frames, ...u16Bytes(head.sequence)];
+    return sealed(words, [data.subarray(PACKET_HEAD, begin), kept]);
   }
 
   /** The payload of codes [streams, lines, frames]. Throws a BitstreamError for codes that do not fit. */
@@ -153,6 +198,19 @@ export class PacketFormat {
       }
     }
     return codes;
+  }
+
+  /** The packet of bytes of kind "C" or "D". */
+  #fromCoded(data) {
+    if (this.coder === null) throw new BitstreamError("a packet that is coded; what reads it must know the codec");
+    const repeats = data[0] === CODED_REDUNDANT;
+    const begin = CODED_HEAD + (repeats ? PREVIOUS_HEAD : 0);
+    const end = data.length - CRC16;
+    const sound = end >= begin && crc16(data, 0, end) === u16(data, end);
+    const repetition = repeats ? [...data.subarray(CODED_HEAD, begin)] : [];
+    if (!sound || !data[1] || repetition.includes(0)) throw new BitstreamError("damaged packet");
+    const { codes, previous } = this.coder.decode(data.subarray(begin, end), data[1], ...repetition);
+    return new Packet(u16(data, 2), codes, previous, this.layout);
   }
 
   #sideBytes(frames) {
@@ -202,8 +260,20 @@ export function within(number, least, most) {
   return Number.isInteger(number) && least <= number && number <= most;
 }
 
-function sealed(kind, stages, frames, sequence, parts) {
-  const head = Uint8Array.of(kind, stages, frames, ...u16Bytes(sequence));
-  const body = concatenated([head, ...parts]);
+function isCoded(data) {
+  return data[0] === CODED || data[0] === CODED_REDUNDANT;
+}
+
+/** Whether all frames have all stages. */
+function isWhole(codes) {
+  for (let stream = 0; stream < codes.streams; stream++) {
+    if (codes.lines && codes.line(stream, codes.lines - 1).some((code) => code < 0)) return false;
+  }
+  return true;
+}
+
+/** The bytes of a head and of what follows it, and their checksum. */
+function sealed(head, parts) {
+  const body = concatenated([Uint8Array.from(head), ...parts]);
   return concatenated([body, u16Bytes(crc16(body))]);
 }

@@ -75,6 +75,11 @@ export class RangeDecoder {
     for (let i = 0; i < 4; i++) this.#code = this.#code * 256 + (data[i] ?? 0);
   }
 
+  /** Whether no byte is left; the symbols of whole bytes take all of them. */
+  get isSpent() {
+    return this.#next >= this.#data.length;
+  }
+
   /**
    * The next symbol. A table of n symbols has n + 1 rising numbers: before each symbol the sum of the frequencies so
    * far, and `TOTAL` at the end.

@@ -14,7 +14,7 @@ import {
   Reader,
   Writer,
 } from "edgecodec/bitstream";
-import { bytes, bytesOf, codesOf, digits, formOf, modelOf, said, vectors } from "./vectors.js";
+import { bytes, bytesOf, codedForm, codesOf, digits, formOf, modelOf, said, vectors } from "./vectors.js";
 
 test("packets are Python's bytes, and back", () => {
   for (const row of vectors.packets) {
@@ -100,6 +100,71 @@ test("entropy coding is Python's, to the bit, and back", async () => {
     const again = coder.decode(data, layout.stages(codes.lines), codes.frames, { mixed, most: row.most });
     assert.ok(again.equals(codes));
   }
+});
+
+test("coded packets are Python's bytes, and back", async () => {
+  const kinds = new Set();
+  for (const row of vectors.codedPackets) {
+    const form = await codedForm(row);
+    const [codes, previous] = [codesOf(row.codes), codesOf(row.previous)];
+    const packet = new Packet(65_534, codes, previous, form.layout);
+    const coded = form.coded(packet);
+    assert.equal(coded === null ? null : digits(coded), row.coded);
+    const data = form.toBytes(packet);
+    assert.equal(digits(data), row.bytes);
+    assert.equal(digits(form.truncate(data, 1)), row.cut);
+    const again = form.fromBytes(data);
+    assert.equal(again.sequence, 65_534);
+    assert.ok(again.codes.equals(row.read === null ? codes : codesOf(row.read)));
+    assert.ok(previous === null ? again.previous === null : again.previous.equals(previous));
+    kinds.add(String.fromCharCode(data[0]));
+  }
+  assert.deepEqual([...kinds].sort(), ["C", "D", "P", "R"]);
+});
+
+test("coded packets that are damaged are refused, as in Python", async () => {
+  for (const row of vectors.codedPackets) {
+    const form = await codedForm(row);
+    for (const [spoilt, verdict] of row.bad) {
+      assert.equal(
+        said(() => form.fromBytes(bytes(spoilt))),
+        verdict,
+        spoilt,
+      );
+    }
+  }
+});
+
+test("codes that no packet has are not coded, and those that are coded need their coder", async () => {
+  const row = vectors.codedPackets.find((one) => one.model === null);
+  const form = await codedForm(row);
+  const [side, codes] = [[1, 2], [3, -1, -1]];
+  const packet = (data, lines = 5) => new Packet(0, new Codes(2, lines, 1, [...data, ...data]), null, form.layout);
+  const sound = form.toBytes(packet([...side, ...codes]));
+  assert.match(
+    said(() => formOf(row.form).fromBytes(sound)),
+    /a packet that is coded; what reads it must know the codec/,
+  );
+  assert.match(
+    said(() => formOf(row.form).toBytes(packet([...side, ...codes]))),
+    /does not fit into 7 bits/,
+  );
+  for (const [data, verdict] of [
+    [[...side, 128, -1, -1], /codes must lie in 0..127/],
+    [[...side, -2, -1, -1], /codes must lie in 0..127/],
+    [[...side, -1, -1, -1], /at least 1 stage/],
+    [[1, 256, ...codes], /a number beside the stages does not fit into 8 bits/],
+    [[1, -1, ...codes], /a number beside the stages does not fit into 8 bits/],
+  ]) {
+    assert.match(
+      said(() => form.toBytes(packet(data))),
+      verdict,
+    );
+  }
+  assert.match(
+    said(() => form.toBytes(packet([...side, ...codes, -1], 6))),
+    /codes \[2, 6, 1\] do not fit packets of 2 streams/,
+  );
 });
 
 test("any bytes give codes in range", async () => {

@@ -281,7 +281,7 @@ async function encoded(codec, audio, row) {
     at += size;
   }
   packets.push(...(await encoder.flush()));
-  return { packets, form: codec.packetFormat({ channels: 2 }) };
+  return { packets, form: codec.packetFormat({ channels: 2, coder: await codec.codeCoder({ channels: 2 }) }) };
 }
 
 /** Blocks of channels as all of the first channel, then all of the next. */

@@ -64,7 +64,8 @@ test("what JavaScript writes of mixed stage counts is left for Python", async ()
 
 test("packets and codes are left for Python", async () => {
   const audio = samplesOf(fixed[0].audio[0]).subarray(0, 9600);
-  const [form, stream] = [codec.packetFormat(), codec.encoderStream({ stages: 5, redundancy: 2, framesPerPacket: 2 })];
+  const form = codec.packetFormat({ coder: await codec.codeCoder() });
+  const stream = codec.encoderStream({ stages: 5, redundancy: 2, framesPerPacket: 2 });
   const packets = [...(await stream.push(audio)), ...(await stream.flush())];
   const lines = packets.map((packet) => digits(form.toBytes(packet)));
   writeFileSync(join(FOLDER, "made", "packets.txt"), lines.join("\n"));

@@ -3,7 +3,16 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { Codes, EntropyModel, Layout, PacketFormat, Predictor, readEntropyModel } from "edgecodec/bitstream";
+import {
+  CodeCoder,
+  Codes,
+  EntropyModel,
+  Layout,
+  PacketCoder,
+  PacketFormat,
+  Predictor,
+  readEntropyModel,
+} from "edgecodec/bitstream";
 
 export const FOLDER = process.env.EDGECODEC_VECTORS;
 export const vectors = JSON.parse(readFileSync(join(FOLDER, "vectors.json"), "utf8"));
@@ -36,6 +45,13 @@ export function codesOf(written) {
 /** A form of codes: bits, streams, and layout. */
 export function formOf([bits, streams, side, widths]) {
   return new PacketFormat(streams, bits, new Layout(side, widths));
+}
+
+/** The form of packets that are coded. */
+export async function codedForm({ model, form: [bits, streams, side, widths], most }) {
+  const layout = new Layout(side, widths);
+  const coder = new CodeCoder(layout, await modelOf(model, bits), streams);
+  return new PacketFormat(streams, bits, layout, new PacketCoder(coder, most));
 }
 
 /** The entropy model of a bundle, or that of even frequencies. */

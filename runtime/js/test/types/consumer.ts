@@ -12,7 +12,7 @@ import {
   decodeClip,
   encodeClip,
 } from "edgecodec";
-import { Reader, type Chunk, type Packet } from "edgecodec/bitstream";
+import { Reader, type Chunk, type Packet, type PacketFormat } from "edgecodec/bitstream";
 import { load as loadFolder, shippedFolder } from "edgecodec/node";
 import { load as loadUrl, verify } from "edgecodec/web";
 
@@ -22,11 +22,12 @@ const audio = new Float32Array(codec.sampleRate);
 const codes: Codes = await codec.encode([audio, audio], { bitrate: 6, effort: "best" });
 const [left, right]: Float32Array[] = await other.decode(codes, { samples: audio.length });
 
+const form: PacketFormat = codec.packetFormat({ coder: await codec.codeCoder() });
 const encoder = codec.encoderStream({ stages: 8, redundancy: 2 });
 const decoder = codec.decoderStream();
 encoder.stages = 4;
 for (const packet of await encoder.push(audio)) {
-  const data: Uint8Array = codec.packetFormat().toBytes(packet);
+  const data: Uint8Array = form.toBytes(packet);
   const [block]: Float32Array[] = await decoder.push(codec.packetFormat().fromBytes(data));
   block?.fill(0);
 }
