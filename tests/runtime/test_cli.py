@@ -194,7 +194,7 @@ def test_verify(run, tiny: Path, bundle: Path) -> None:
     assert "altered" in result.stderr
 
 
-NAMES = ["encode", "decode", "roundtrip", "trim", "codes", "info", "verify", "live", "devices", "send", "receive",
+NAMES = ["encode", "decode", "roundtrip", "trim", "codes", "info", "verify", "live", "devices", "web", "send", "receive",
          "simulate-loss", "evaluate", "bench", "export", "train", "train-entropy"]  # fmt: skip
 
 

@@ -39,6 +39,7 @@ _OWN = (  # name, where it is, summary, the extra that it needs
     ("verify", "bundles:verify", "Check a bundle, and this machine's results.", None),
     ("live", "live:live", "Hear yourself through the codec.", None),
     ("devices", "live:devices", "List microphones and loudspeakers.", None),
+    ("web", "web:web", "Make a live page for browsers, or serve it.", None),
     ("send", "network:send", "Send sound to another machine over UDP.", None),
     ("receive", "network:receive", "Play what another machine sends.", None),
     ("simulate-loss", "evaluation:simulate_loss", "Hear and score what lost packets do.", None),
