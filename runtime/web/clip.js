@@ -1,4 +1,4 @@
-/** A file, and its versions at several bitrates: encoded when they are first asked for, and switched while they play. */
+/** A file and its versions at several bitrates: encoded when first asked for, and switched while they play. */
 
 const MOST_SECONDS = 60;
 const MOST_BYTES = 200 << 20;
@@ -22,8 +22,8 @@ export class Clip {
   }
 
   /**
-   * Take a file: audio that the browser reads, or an .edgc file, at a rate in Hz. What goes on for more than a minute is
-   * cut. Gives { seconds, channels, isEdgc, damage }.
+   * Take a file, audio that the browser reads or an .edgc file, at a rate in Hz. What goes on for more than a minute is
+   * cut. Gives { seconds, damage }.
    */
   async open(file, sampleRate) {
     this.stop();
@@ -35,12 +35,7 @@ export class Clip {
     this.sampleRate = read.sampleRate;
     this.#audio = channels;
     this.#versions = new Map([[0, { audio: channels, file: null }]]);
-    return {
-      seconds: channels[0].length / read.sampleRate,
-      channels: channels.length,
-      isEdgc,
-      damage: read.damage ?? [],
-    };
+    return { seconds: channels[0].length / read.sampleRate, damage: read.damage ?? [] };
   }
 
   /** The version of a stage count: { audio, file }, file null of the original. */

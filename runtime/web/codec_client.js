@@ -1,6 +1,6 @@
 /** The page's end of the worker. */
 
-/** Calls of the worker, and what it tells unasked: `onnews`. The worker starts, and the codec loads, at the first one. */
+/** Calls of the worker, and what it tells unasked: `onnews`. At the first one the worker starts and the codec loads. */
 export class CodecClient {
   #worker = null;
   #loaded = null;

@@ -1,8 +1,8 @@
 /**
  * The worker that computes: one codec, for live sound or a file.
  *
- * A call { id, type, … } is answered by { id, value } or { id, error }; what has no id is news. Import maps do not reach
- * workers: modules are named by their addresses.
+ * A call { id, type, … } is answered by { id, value } or { id, error }; what has no id is news. Import maps do not
+ * reach workers: modules are named by their addresses.
  */
 
 import { chunkCoder, makeHeader } from "./edgecodec/files.js";
@@ -30,7 +30,8 @@ const CALLS = {
     CALLS.stop();
     live = new LiveStream(codec, port, settings, (error) => postMessage({ news: "failed", error: told(error) }));
     timer = setInterval(() => postMessage({ news: "figures", figures: live.figures() }), NEWS_MS);
-    return { resampling: live.resampling, frame: codec.frameSize / codec.sampleRate, delay: codec.delay / codec.sampleRate };
+    const { frameSize, delay, sampleRate } = codec;
+    return { resampling: live.resampling, frame: frameSize / sampleRate, delay: delay / sampleRate };
   },
 
   set(settings) {

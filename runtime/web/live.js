@@ -51,12 +51,10 @@ export class Live {
       ]);
       this.#microphone = microphone;
       const { port1, port2 } = new MessageChannel();
-      this.#codec = await this.#client.call(
-        "start",
-        { port: port2, settings: { ...settings, rate: this.rate } },
-        [port2],
-      );
-      this.#node = new AudioWorkletNode(this.#context, "edgecodec-live", { channelCount: 1, channelCountMode: "explicit" });
+      const call = { port: port2, settings: { ...settings, rate: this.rate } };
+      this.#codec = await this.#client.call("start", call, [port2]);
+      const mono = { channelCount: 1, channelCountMode: "explicit", outputChannelCount: [1] };
+      this.#node = new AudioWorkletNode(this.#context, "edgecodec-live", mono);
       this.#node.port.onmessage = ({ data }) => this.onreport(data);
       this.heard = this.#context.createAnalyser();
       this.played = this.#context.createAnalyser();

@@ -21,7 +21,10 @@ let figures = null; // the last of the worker
 
 // With `#observe` in its address the page keeps all that goes through it: for tests.
 const observe = location.hash === "#observe";
-if (observe) window.observed = { client, live, get report() { return report; }, get figures() { return figures; } };
+if (observe) {
+  const last = { report: { get: () => report }, figures: { get: () => figures } };
+  window.observed = Object.defineProperties({ client }, last);
+}
 
 /** The start of the page: facts of the bundle alone are fetched. */
 async function begin() {
@@ -121,7 +124,7 @@ function show(own) {
   const frame = figures.encodeMs + figures.decodeMs;
   const share = (100 * frame * manifest.sampleRate) / manifest.frameSize / 1000;
   $("codes-kbps").textContent = kbps(figures.codesKbps);
-  $("packets-kbps").textContent = `${kbps(figures.packetsKbps)}`;
+  $("packets-kbps").textContent = kbps(figures.packetsKbps);
   $("frame-ms").textContent = `${frame.toFixed(1)} ms, ${share.toFixed(0)} % of a core`;
   $("latency").textContent = `${ms(total)} ms`;
   $("frames").textContent = `${figures.frames}, ${of} % lost`;

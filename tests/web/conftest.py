@@ -7,41 +7,21 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
+
+sys.path.append(str(Path(__file__).parent))
+
+from opened_page import CLIP, Opened
 
 ROOT = Path(__file__).parents[2]
-CLIP = ROOT / "tests" / "audio" / "speech_ro.flac"
 ORT = ROOT / "runtime" / "js" / "node_modules" / "onnxruntime-web"
 EDGECODEC = Path(sys.executable).parent / "edgecodec"
-
-
-@dataclass
-class Opened:
-    """A page, and what it said that it should not."""
-
-    page: Page
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)  # addresses
-
-
-    def wait(self, expression: str, seconds: float = 120) -> None:
-        """Wait until an expression holds there. (The page forbids the evaluation by which Playwright's own waits work.)"""
-        until = time.monotonic() + seconds
-        while not self.page.evaluate(expression):
-            assert time.monotonic() < until, f"{expression}: {self.state()}"
-            time.sleep(0.1)
-
-    def state(self) -> str:
-        """What the page says."""
-        return f"{self.page.inner_text('#status')} {self.page.inner_text('#error')} {self.said}"
 
 
 Open = Callable[..., Opened]
@@ -59,7 +39,9 @@ def packages(need: Callable[..., None]) -> None:
 def address(packages: None) -> Iterator[str]:
     """Where `edgecodec web --serve` serves the page."""
     command = [EDGECODEC, "web", "--serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    ) as server:
         found = re.match(r"(http://127\.0\.0\.1:\d+/)  \(Ctrl-C ends\)", server.stdout.readline())
         yield found[1]
         server.terminate()
@@ -92,6 +74,7 @@ def opened(browser: Browser, address: str) -> Iterator[Open]:
     def open_page(fragment: str = "", path: str = "", **options: object) -> Opened:
         contexts.append(browser.new_context(permissions=["microphone"], **options))
         own = Opened(contexts[-1].new_page())
+        own.page.set_default_timeout(120_000)  # ms: the machine may be busy
         own.page.on("console", lambda message: own.said.append(f"{message.type}: {message.text}"))
         own.page.on("pageerror", lambda error: own.said.append(f"error: {error}"))
         own.page.on("request", lambda request: own.asked.append(request.url.removeprefix(address)))
