@@ -10,6 +10,8 @@ export class Clip {
   #context = null;
   #source = null;
   #begun = 0; // time of the context at which the clip's start lies
+  name = "";
+  about = ""; // what the page says of it
   onended = () => {};
 
   /** @param {import("./codec_client.js").CodecClient} client */

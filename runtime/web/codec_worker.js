@@ -92,6 +92,7 @@ async function fileOf(packets) {
   for (let first = 0, sequence = 0; first < packets.length; first += size, sequence++) {
     const codes = Codes.join(packets.slice(first, first + size).map((own) => padded(own, most)));
     writer.write(coder.encode(new Packet(sequence, codes, null, layout)));
+    await new Promise((done) => setTimeout(done)); // live sound goes on
   }
   return writer.finish(packets.length * codec.frameSize - codec.delay);
 }

@@ -13,7 +13,7 @@ export class Live {
   #node;
   #source;
   #microphone;
-  #codec; // seconds of its parts
+  #codec = null; // seconds of its parts
   heard = null; // analysers
   played = null;
   onreport = () => {};
@@ -42,14 +42,15 @@ export class Live {
       throw new Error("Browsers open a microphone in secure pages alone: by https, or on localhost.");
     }
     this.#context = new AudioContext({ latencyHint: "interactive" }); // at the device's own rate
+    const microphone = opened(wanted);
     try {
-      const [microphone] = await Promise.all([
-        opened(wanted),
+      await Promise.all([
+        microphone,
         this.#client.load(),
         this.#context.audioWorklet.addModule(new URL("live_worklet.js", import.meta.url)),
         this.#context.resume(),
       ]);
-      this.#microphone = microphone;
+      this.#microphone = await microphone;
       const { port1, port2 } = new MessageChannel();
       const call = { port: port2, settings: { ...settings, rate: this.rate } };
       this.#codec = await this.#client.call("start", call, [port2]);
@@ -66,6 +67,7 @@ export class Live {
       this.#node.connect(this.played).connect(this.#context.destination);
       this.#node.port.postMessage({ port: port1 }, [port1]);
     } catch (error) {
+      void microphone.then(close, () => {}); // it may open later than something else fails
       await this.stop();
       throw new Error(REASONS[error.name] ?? error.message);
     }
@@ -81,13 +83,13 @@ export class Live {
   }
 
   async stop() {
-    const context = this.#context;
-    this.#context = null;
+    const [context, codec] = [this.#context, this.#codec];
+    this.#context = this.#codec = null;
     this.#node?.port.postMessage({ end: true });
     this.#node?.disconnect();
     close(this.#microphone);
     this.#microphone = this.#node = undefined;
-    await Promise.all([context?.close(), this.#client.call("stop").catch(() => {})]);
+    await Promise.all([context?.close(), codec && this.#client.call("stop")]);
   }
 
   /** Seconds from mouth to ear, by part, of a report of the audio thread and of the worker's figures. */

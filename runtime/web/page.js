@@ -161,7 +161,7 @@ async function open(file) {
   const found = await clip.open(file, manifest.sampleRate);
   const damage = found.damage.length ? ` Damaged: ${found.damage[0]}.` : "";
   clip.name = file.name.replace(/\.\w+$/, "");
-  $("file-status").textContent = `${file.name}: ${found.seconds.toFixed(1)} s.${damage}`;
+  clip.about = `${file.name}: ${found.seconds.toFixed(1)} s.${damage}`;
   for (const id of ["versions", "player"]) $(id).hidden = false;
   document.querySelector("[name=version][value='0']").checked = true;
   await choose();
@@ -170,18 +170,19 @@ async function open(file) {
 /** Make the version that is chosen, and go on with it where the one before it plays. */
 async function choose() {
   const stages = Number(document.querySelector("[name=version]:checked").value);
-  const before = $("file-status").textContent;
+  const isChosen = () => document.querySelector("[name=version]:checked").value === String(stages);
   if (stages) {
     await stop();
     $("file-status").textContent = "Encoding …";
   }
   try {
     const version = await clip.version(stages);
+    if (!isChosen()) return;
     $("download").hidden = version.file === null;
     if (version.file !== null) offer($("download"), version.file, `${clip.name}-${stages}.edgc`);
     if (clip.playing) await clip.play(version);
   } finally {
-    $("file-status").textContent = before;
+    if (isChosen()) $("file-status").textContent = clip.about;
   }
 }
 

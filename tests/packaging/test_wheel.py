@@ -35,6 +35,8 @@ def test_the_wheel_is_light_and_holds_the_bundle(wheel: Path) -> None:
     for name in ("golden.npz", "entropy.npz", "MODEL_CARD.md", "LICENSE"):
         assert bundle + name in names
     assert "edgecodec/py.typed" in names
+    for name in ("page/index.html", "edgecodec/web.js", "package-lock.json"):
+        assert f"edgecodec_web/{name}" in names
     assert not [name for name in names if "checkpoint" in name and name.endswith(".safetensors")]
     assert wheel.stat().st_size < 13e6
 

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -102,6 +104,10 @@ def test_serving_on_this_machine_alone(ort: Path) -> None:
                 assert answer.headers["Content-Type"] == kind
         with pytest.raises(HTTPError):
             urlopen(f"{address}nothing.js")
+        _, _, host = address.rstrip("/").partition("//")
+        with socket.create_connection(host.split(":")) as gone:  # a browser that goes away says so to nobody
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.sendall(b"GET /page.js HTTP/1.0\r\n")
         taken = web("--serve", "--port", address.rstrip("/").rpartition(":")[2], "--bundle", TINY, "--ort", ort)
         assert taken.exit_code == 1 and "choose another by --port" in taken.output
         server.send_signal(signal.SIGINT)

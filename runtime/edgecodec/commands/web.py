@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,12 +58,23 @@ def web(
 def _serve(folder: Path, port: int) -> None:
     """Serve a folder on this machine alone: browsers take localhost for secure."""
     try:
-        server = ThreadingHTTPServer((_ADDRESS, port), partial(_Handler, directory=str(folder)))
+        server = _Server((_ADDRESS, port), partial(_Handler, directory=str(folder)))
     except OSError as error:
         raise NetworkError(f"{_ADDRESS}:{port}: {error.strerror}; choose another by --port") from None
     with server, contextlib.suppress(KeyboardInterrupt):  # which is how it ends
         typer.echo(f"http://{_ADDRESS}:{server.server_port}/  (Ctrl-C ends)")
         server.serve_forever()
+
+
+class _Server(ThreadingHTTPServer):
+    """Says nothing of browsers that go away while they are served."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Show what is no broken connection."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(SimpleHTTPRequestHandler):
