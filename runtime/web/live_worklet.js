@@ -13,8 +13,10 @@ class LiveProcessor extends AudioWorkletProcessor {
   #filled = 0;
   #underWay = 0;
   #dropped = 0; // blocks of the microphone
-  #peaks = [0, 0]; // heard, played
-  #waiting = [0, 0]; // sum, count: since the last report
+  #heard = 0; // peaks since the last report
+  #played = 0;
+  #waited = 0; // samples, summed over render quanta since then
+  #quanta = 0;
   #due = 0; // time of the next report
   #ended = false;
 
@@ -34,9 +36,10 @@ class LiveProcessor extends AudioWorkletProcessor {
     if (this.#ended) return false;
     if (this.#worker) this.#send(input ?? new Float32Array(output.length)); // a microphone that is not there yet
     this.#ring.read(output);
-    this.#peaks = [Math.max(this.#peaks[0], input ? peakOf(input) : 0), Math.max(this.#peaks[1], peakOf(output))];
-    this.#waiting[0] += this.#ring.waiting;
-    this.#waiting[1] += 1;
+    if (input) this.#heard = Math.max(this.#heard, peakOf(input));
+    this.#played = Math.max(this.#played, peakOf(output));
+    this.#waited += this.#ring.waiting;
+    this.#quanta += 1;
     if (currentTime >= this.#due) this.#report();
     return true;
   }
@@ -63,21 +66,22 @@ class LiveProcessor extends AudioWorkletProcessor {
   #report() {
     const { underruns, skipped, target } = this.#ring;
     this.port.postMessage({
-      peaks: this.#peaks,
-      waiting: this.#waiting[0] / this.#waiting[1] / sampleRate,
+      peaks: [this.#heard, this.#played],
+      waiting: this.#waited / this.#quanta / sampleRate,
       target: target / sampleRate,
       underruns,
       skipped: skipped / sampleRate,
       dropped: this.#dropped,
       blockSeconds: BLOCK / sampleRate,
     });
-    [this.#peaks, this.#waiting, this.#due] = [[0, 0], [0, 0], currentTime + REPORT];
+    this.#heard = this.#played = this.#waited = this.#quanta = 0;
+    this.#due = currentTime + REPORT;
   }
 }
 
 function peakOf(block) {
   let peak = 0;
-  for (const sample of block) peak = Math.max(peak, Math.abs(sample));
+  for (let i = 0; i < block.length; i++) peak = Math.max(peak, Math.abs(block[i]));
   return peak;
 }
 

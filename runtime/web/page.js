@@ -128,7 +128,7 @@ function show(own) {
   $("frame-ms").textContent = `${frame.toFixed(1)} ms, ${share.toFixed(0)} % of a core`;
   $("latency").textContent = `${ms(total)} ms`;
   $("frames").textContent = `${figures.frames}, ${of} % lost`;
-  $("underruns").textContent = own.dropped ? `${own.underruns}, ${own.dropped} blocks late` : `${own.underruns}`;
+  $("underruns").textContent = own.dropped ? `${own.underruns}, ${own.dropped} blocks lost` : `${own.underruns}`;
   $("latency-parts").replaceChildren(
     ...parts.map(([name, seconds]) => {
       const [row, head, value] = ["tr", "th", "td"].map((tag) => document.createElement(tag));

@@ -71,7 +71,10 @@ export class Ring {
     }
     this.#watch(block.length);
     const [ring, size] = [this.#samples, this.#samples.length];
-    for (let i = 0; i < block.length; i++) block[i] = ring[(this.#read + i) % size];
+    for (let i = 0, at = this.#read; i < block.length; i++) {
+      block[i] = ring[at];
+      if (++at === size) at = 0;
+    }
     this.#advance(block.length);
     for (let i = 0; i < block.length && this.#fadeIn; i++) block[i] *= 1 - this.#fadeIn-- / FADE;
     this.#last = block[block.length - 1];

@@ -1,6 +1,6 @@
 /** A spectrogram that runs from right to left, of what an analyser hears. */
 
-const COLUMN_MS = 33;
+const COLUMN_MS = 50; // drawing may cost as much as the codec, where no GPU helps
 const HIGHEST = 12_000; // Hz
 const [FLOOR, CEILING] = [-100, -25]; // dB
 const STOPS = [

@@ -1,4 +1,4 @@
-"""The page's modules: what waits to be played, in Node, and that all of them are short."""
+"""The page's modules in Node: what waits to be played, and what the worker does; and that all are short."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from edgecodec.commands.site import write_site
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "runtime" / "web"
 
 
-def test_what_waits_to_be_played(tmp_path: Path) -> None:
-    if shutil.which("node") is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("Node 20 is missing")
+@pytest.mark.parametrize(("name", "tests"), [("ring", 4), ("live_stream", 5)])
+def test_modules_in_node(packages: None, tmp_path: Path, name: str, tests: int) -> None:
+    """With the tiny bundle, in a folder of the page."""
+    write_site(tmp_path, str(HERE.parent / "runtime" / "tiny_bundle"), None, print)
     (tmp_path / "package.json").write_text('{"type": "module"}')
-    for path in (HERE / "ring.test.js", PAGE / "ring.js"):
-        shutil.copy(path, tmp_path)
-    command = ["node", "--test", "--test-reporter=spec", "ring.test.js"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "ℹ pass 4" in done.stdout
+    shutil.copy(HERE / f"{name}.test.js", tmp_path)
+    command = ["node", "--test", "--test-reporter=spec", f"{name}.test.js"]
+    environment = {**os.environ, "EDGECODEC_PACKAGE": str(PAGE.parent / "js")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert f"ℹ pass {tests}" in done.stdout
 
 
 def test_modules_are_short() -> None:
