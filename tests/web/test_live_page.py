@@ -126,7 +126,7 @@ def test_a_file(opened: Open, tmp_path: Path) -> None:
     data = Path(download.value.path()).read_bytes()
     codec = edgecodec.load("speech")
     frames = codes_of(data)
-    expected = codec.encode(soundfile.read(tmp_path / "speech.wav", dtype="float32")[0], stages=4, effort="best")[0].T
+    expected = codec.encode(soundfile.read(tmp_path / "speech.wav", dtype="float32")[0], stages=4, effort="fast")[0].T
     assert np.mean(np.array(frames) == expected) >= 0.95  # the search follows near ties, which wasm rounds otherwise
     assert len(decode_clip(codec, data)[0]) == 2 * rate
     page.click("#play")
