@@ -199,9 +199,13 @@ def test_damaged_checkpoints_are_refused(tiny_config: Config, speech_folder: Pat
     with pytest.raises(CheckpointError, match="not a usable checkpoint"):
         load_checkpoint(tmp_path)
     weights.write_bytes(whole)
+    checkpoint = load_checkpoint(tmp_path)
+    model = dataclasses.replace(checkpoint.config.model, latent_dim=9)
+    checkpoint.config = dataclasses.replace(checkpoint.config, model=model)
     description = folder / "checkpoint.json"
     description.write_text(description.read_text().replace('"latent_dim": 8', '"latent_dim": 9'))
-    checkpoint = load_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="not a usable checkpoint: weights do not fit the configuration: decoder"):
+        load_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="weights do not fit the configuration: size mismatch") as refusal:
         build_model(checkpoint.config.model, checkpoint.weights)
     assert "\n" not in str(refusal.value)

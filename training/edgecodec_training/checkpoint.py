@@ -108,11 +108,15 @@ def _load_parts(folder: Path, stem: str) -> dict[str, Tensor] | None:
     if not parts:
         return None
     counts = {path.stem.rpartition("-")[2] for path in parts}
-    if counts != {str(len(parts))}:
-        raise CheckpointError(f"{len(parts)} files {stem}-…: of how many they are, their names contradict")
+    count = counts.pop()
+    if counts or not re.fullmatch(r"[1-9]\d{0,4}", count, re.ASCII) or len(parts) > int(count):
+        raise CheckpointError(f"of how many files {stem}-… there are, their names contradict")
+    wanted = [folder / f"{stem}-{i}-of-{count}.safetensors" for i in range(1, int(count) + 1)]
+    if missing := [path.name for path in wanted if path not in parts]:
+        raise CheckpointError(f"{missing[0]} is missing")
     tensors: dict[str, Tensor] = {}
-    for i in range(1, len(parts) + 1):
-        own = load_file(folder / f"{stem}-{i}-of-{len(parts)}.safetensors")
+    for path in wanted:
+        own = load_file(path)
         if own.keys() & tensors.keys():
             raise CheckpointError(f"two files {stem}-… hold {min(own.keys() & tensors.keys())[:60]!r}")
         tensors |= own
@@ -174,9 +178,12 @@ def parse_facts(data: bytes) -> Facts:
         raw = msgspec.json.decode(data, type=_RawFacts)
         ledger = from_json(raw.ledger)
     except (msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise CheckpointError("".join(c if c.isprintable() else "?" for c in text)) from None
+        raise CheckpointError(_printable(str(error))) from None
     return Facts(raw.step, from_dict(Config, raw.config), ledger)
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split())[:200])
 
 
 def _check_fit(config: ModelConfig, weights: dict[str, Tensor]) -> None:
@@ -186,8 +193,9 @@ def _check_fit(config: ModelConfig, weights: dict[str, Tensor]) -> None:
             expected = {name: tensor.shape for name, tensor in CodecModel(config).state_dict().items()}
     except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
         raise CheckpointError(f"its configuration makes no model: {str(error).partition(chr(10))[0][:200]}") from None
-    if expected != {name: tensor.shape for name, tensor in weights.items()}:
-        raise CheckpointError("weights do not fit the configuration")
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    if differing := sorted(name for name in expected.keys() | found if expected.get(name) != found.get(name)):
+        raise CheckpointError(f"weights do not fit the configuration: {_printable(differing[0])}")
 
 
 def build_model(config: ModelConfig, weights: dict[str, Tensor]) -> CodecModel:
