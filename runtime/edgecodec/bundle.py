@@ -134,7 +134,7 @@ def _read_predictor(path: Path, manifest: Manifest) -> Predictor:
 def _read_entry(folder: Path, what: str, entry: FileEntry) -> bytes:
     """The bytes of one listed file, which must lie in the folder itself and be what the manifest says."""
     plain = PurePosixPath(entry.file).name == entry.file == PureWindowsPath(entry.file).name
-    if not plain or entry.file in ("", ".", "..") or "\0" in entry.file:
+    if not plain or entry.file in ("", ".", "..") or not entry.file.isprintable():
         raise BundleError(f"{folder}: {what} file {entry.file!r} is no plain file name, so it would leave the bundle")
     path = folder / entry.file
     try:

@@ -325,7 +325,7 @@ _SECOND_FORMAT: dict[str, Any] = {
 
 
 def _texts(part: msgspec.Struct) -> list[str]:
-    values = msgspec.structs.astuple(part)
+    values = () if isinstance(part, FileEntry) else msgspec.structs.astuple(part)  # `bundle` looks at their names
     parts = [text for value in values if isinstance(value, msgspec.Struct) for text in _texts(value)]
     return [*parts, *(value for value in values if isinstance(value, str))]
 

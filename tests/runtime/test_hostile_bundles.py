@@ -92,7 +92,7 @@ def test_bytes_that_are_no_protobuf_are_refused_at_once() -> None:
 @pytest.mark.parametrize(
     "text", ["\x1b[2J", "a\nb", "\x07", "\u202egnp", "\u2028", "\x9b31m", "a\x00", "\ud800"], ids=ascii
 )
-@pytest.mark.parametrize("key", ["name", "architecture", "precision", "quantizer.kind", "graphs.decoder.file"])
+@pytest.mark.parametrize("key", ["name", "architecture", "precision", "quantizer.kind"])
 def test_names_cannot_write_to_the_terminal(tiny: Path, key: str, text: str) -> None:
     data = json.loads((tiny / "manifest.json").read_text())
     *parents, last = key.split(".")
@@ -161,3 +161,13 @@ def test_a_bundle_that_lost_its_name_to_a_killed_export_loads(bundle: Path) -> N
     bundle.rename(bundle.with_name(f".{bundle.name}.edgecodec-old"))
     assert edgecodec.load(bundle).max_stages == 4
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J.onnx", "\u202exnno", "a\nb"])
+def test_file_names_cannot_either(bundle: Path, name: str) -> None:
+    data = json.loads((bundle / "manifest.json").read_text())
+    data["graphs"]["decoder"]["file"] = name
+    (bundle / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(BundleError, match="no plain file name") as refusal:
+        edgecodec.load(bundle)
+    assert str(refusal.value).isprintable()
