@@ -35,3 +35,32 @@ def need() -> Need:
             (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
 
     return require
+
+
+# What takes a minute and more, or says what another test says too, and is left to `make everything`.
+_LONG = (
+    "tests/adapters/test_speed.py",
+    "tests/export/test_dac.py::test_residual_falls_at_every_stage[five]",
+    "tests/export/test_encodec_32khz.py::test_contract[identity]",
+    "tests/export/test_encodec_48khz.py::test_names_of_the_original_package_give_the_same_graphs",
+    "tests/export/test_encodec_start.py",
+    "tests/export/test_mimi.py::test_past_the_published_window",
+    "tests/export/test_mimi.py::test_int8_products_of_the_transformers",
+    "tests/export/test_published.py",
+    "tests/js/test_browser.py",
+    "tests/js/test_javascript.py::test_speed_beside_python",
+    "tests/runtime/test_chunks.py::test_tens_of_thousands_of_mutations",
+    "tests/runtime/test_durable.py::test_a_kill_at_every_system_call[links",
+    "tests/runtime/test_report.py",
+    "tests/runtime/test_stream.py::test_streams_never_grow",
+    "tests/training/test_distributed.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long, unless EVERYTHING is set or a test is named."""
+    if os.environ.get("EVERYTHING") or any("::" in word for word in config.args):
+        return
+    long = [item for item in items if item.nodeid.startswith(_LONG)]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]

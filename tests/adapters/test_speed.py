@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import pytest
 import speed
 
 transformers = pytest.importorskip("transformers")
-if not os.environ.get("EVERYTHING"):
-    pytest.skip("two minutes: make everything", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")

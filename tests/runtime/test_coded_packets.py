@@ -135,7 +135,7 @@ def test_live_variable_rate_holds_its_mean_and_loses_nothing(
 ) -> None:
     stream = speech.encoder_stream(stages=4, frames_per_packet=frames, redundancy=2, variable=True)
     form = speech.packet_format()
-    long = np.tile(audio, 3)
+    long = np.tile(audio, 2)
     packets = [packet for block in np.array_split(long, 50) for packet in stream.push(block)]
     taken = sum(len(form.coder.encode(packet.codes)) for packet in packets) * 8
     seconds = len(packets) * frames / speech.manifest.frame_rate

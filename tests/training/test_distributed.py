@@ -97,7 +97,6 @@ def test_a_batch_that_cannot_be_split_is_refused(joined: Path) -> None:
         assert text == "run.batch_size = 3 cannot be split evenly over 2 processes"
 
 
-@pytest.mark.skipif(not os.environ.get("EVERYTHING"), reason="a minute and a half: make everything")
 def test_the_command_under_torchrun_stops_at_one_step_and_goes_on(
     tiny_config: Config, speech_folder: Path, valid_folder: Path, tmp_path: Path, write_config: WriteConfig
 ) -> None:
