@@ -40,6 +40,7 @@ def need() -> Need:
 # What takes a minute and more, or says what another test says too, and is left to `make everything`.
 _LONG = (
     "tests/adapters/test_speed.py",
+    "tests/cpp/test_cpp.py::test_the_loopback_of_the_page",
     "tests/export/test_dac.py::test_residual_falls_at_every_stage[five]",
     "tests/export/test_encodec_32khz.py::test_contract[identity]",
     "tests/export/test_encodec_48khz.py::test_names_of_the_original_package_give_the_same_graphs",

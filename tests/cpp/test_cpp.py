@@ -502,7 +502,7 @@ def test_bundles_that_are_refused(cpp: Cpp, tmp_path: Path) -> None:
         ours = verdict(lambda folder=folder: edgecodec.load(folder))
         theirs = verdict(lambda folder=folder: cpp.ask("load", path=str(folder)))
         assert ours[0] == theirs[0] == "BundleError"
-        if name not in ("no graph", "missing"):
+        if name not in ("no graph", "missing", "external"):  # bytes for Python, which parses, are no graph at all
             assert theirs == ours, name
     linked = Path(shutil.copytree(BUNDLES / "tiny_bundle", tmp_path / "linked"))
     (linked / "decoder.onnx").rename(tmp_path / "elsewhere.onnx")

@@ -200,7 +200,7 @@ def test_external_data(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bytes_that_are_no_graph(bundle: Path) -> None:
     replace(bundle, "decoder", b"not a graph at all")
-    with pytest.raises(BundleError, match=r"decoder\.onnx: onnxruntime refuses the graph"):
+    with pytest.raises(BundleError, match=r"decoder\.onnx: is no ONNX model"):
         edgecodec.load(bundle)
 
 

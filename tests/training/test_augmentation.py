@@ -90,7 +90,7 @@ def test_noise_too_faint_to_be_more_than_rounding_is_left_out() -> None:
         ({"noise_chance": 1.5}, "data.noise_chance: expected float <= 1"),
         ({"noise_chance": float("nan")}, "data.noise_chance: expected float >= 0"),
         ({"noise_snr_db": [30, 5]}, "noise_snr_db must be"),
-        ({"gain_db": [0, float("inf")]}, "gain_db must be"),
+        ({"gain_db": [0, float("inf")]}, r"data.gain_db\[1\]: expected float <= 200"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: dict[str, object], message: str) -> None:

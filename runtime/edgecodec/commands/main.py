@@ -153,8 +153,11 @@ def _root(
 
 
 def _complain(message: str) -> None:
-    # Names in it may be a stranger's: they do not write to the terminal.
-    safe = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in message)
+    # Names in it may be a stranger's: they do not write to the terminal. Bytes of names that are not UTF-8 stay.
+    safe = "".join(
+        letter if letter.isprintable() or letter == "\n" or "\udca0" <= letter <= "\udcff" else "?"
+        for letter in message
+    )
     typer.echo(f"edgecodec: {safe}", err=True)
 
 

@@ -14,8 +14,8 @@ const CHUNK_SECONDS = 1.0; // at most: what one damaged chunk costs
 
 /**
  * The bytes of an .edgc file of a clip, one channel or a list of them, at `sampleRate` (by default that of the codec):
- * at a fixed stage count, which `bitrate` or `stages` says, and with the search `fast` for the codes unless `effort` says
- * less.
+ * at a fixed stage count, which `bitrate` or `stages` says, and with the search `fast` for the codes unless `effort`
+ * says another.
  */
 export async function encodeClip(codec, audio, options = {}) {
   const { sampleRate = codec.sampleRate, effort = "fast", bitrate, stages } = options;
