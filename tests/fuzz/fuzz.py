@@ -86,7 +86,7 @@ def work(name: str, seconds: float, seed: int, note: Path) -> None:
     target.parse(target.seeds[0])  # what is imported at the first time is no input's time or memory
     rng, verdicts = random.Random(seed), Counter[str]()
     slowest, slowest_input, failures = 0.0, "", []
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    base = _peak()
     warnings.simplefilter("error")
     signal.signal(signal.SIGPROF, _slow)
     written = os.open(note, os.O_WRONLY | os.O_CREAT)
@@ -117,10 +117,19 @@ def work(name: str, seconds: float, seed: int, note: Path) -> None:
         verdicts[verdict] += 1
         if len(failures) >= 20:
             break
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = _peak()
     facts = {"target": name, "inputs": count, "verdicts": dict(verdicts.most_common()), "slowest_s": round(slowest, 3)}
     facts |= {"slowest_input": slowest_input, "peak_mb": peak >> 10, "grown_mb": (peak - base) >> 10}
     print(json.dumps(facts | {"failures": failures}), flush=True)
+
+
+def _peak() -> int:
+    """The most memory that this process ever had, kB; not ru_maxrss, which begins with that of whoever started it."""
+    try:
+        status = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
 def _slow(number: int, frame: object) -> None:

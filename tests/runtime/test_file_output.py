@@ -17,6 +17,7 @@ from edgecodec.bitstream import Header, Writer
 from edgecodec.chunk_coder import ChunkCoder
 from edgecodec.files.audio import AUDIO_SUFFIXES
 from edgecodec.packets import Packet
+from peak_memory import peak_megabytes
 
 EDGECODEC = str(Path(sys.executable).parent / "edgecodec")
 
@@ -91,19 +92,8 @@ def test_many_channels_at_a_high_rate_take_little_memory(codec, tiny: Path, tmp_
     with (tmp_path / "wide.edgc").open("wb") as file, Writer(file, header) as writer:
         writer.write(ChunkCoder(header).encode([Packet(0, codes)])[0])
         writer.samples = (frames * m.frame_size - codec.delay) * 96
-    code = (
-        "import pathlib, sys; from edgecodec.commands.main import app\n"
-        "try: app(sys.argv[1:])\n"
-        "except SystemExit as exit:\n"
-        "    assert not exit.code, exit.code\n"
-        "    status = pathlib.Path('/proc/self/status').read_text().splitlines()\n"
-        "    print(next(line.split()[1] for line in status if line.startswith('VmHWM')))"
-    )
-    args = [sys.executable, "-c", code, "decode", "wide.edgc", "/dev/null", "--bundle", str(tiny)]
-    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert (
-        int(done.stdout.split()[-1]) / 1024 < 500
-    )  # MB, half of it for the resampler; all at once it is more than a gigabyte
+    peak = peak_megabytes("decode", "wide.edgc", "/dev/null", "--bundle", str(tiny), cwd=tmp_path)
+    assert peak < 500  # half of it for the resampler; all at once it is more than a gigabyte
 
 
 # --- errors of the last bytes
