@@ -107,5 +107,5 @@ class ChunkCoder:
             raise BitstreamError(f"codes {list(codes.shape)} are not what the header announces")
         if codes.min() < -1 or codes[:, layout.side :].max() >> header.code_bits or not layout.counts(codes).all():
             raise BitstreamError(f"a code does not fit into {header.code_bits} bits")
-        if layout.side and not 0 <= codes[:, : layout.side].min() <= codes[:, : layout.side].max() < 1 << SIDE_BITS:
+        if not layout.holds_side(codes):
             raise BitstreamError(f"a number beside the stages does not fit into {SIDE_BITS} bits")

@@ -9,6 +9,7 @@ stages in a frame; EnCodec at 48 kHz has 150 of each, and the loudness of a fram
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,11 +69,24 @@ class Layout:
         kept: NDArray[np.bool_] = np.concatenate([np.full(self.side, -1), stage_of_line])[:, None] < counts[:, None]
         return kept
 
+    def holds_side(self, codes: NDArray[np.int64]) -> bool:
+        """Whether the lines beside the stages of codes [B, lines, T] hold numbers of `SIDE_BITS`."""
+        side = codes[:, : self.side]
+        return not self.side or bool(0 <= side.min() <= side.max() < 1 << SIDE_BITS)
+
     def trimmed(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Codes [B, lines, T] without the lines of stages that no frame has."""
         if (codes[:, -1] >= 0).any():
             return codes
         return codes[:, : self.lines(int(self.counts(codes).max()))]
+
+
+def joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Codes [B, lines, T] of several parts, one after another; lines that only others have are missing."""
+    lines = max(part.shape[1] for part in parts)
+    lacking = [((0, 0), (0, lines - part.shape[1]), (0, 0)) for part in parts]
+    padded = [np.pad(part, more, constant_values=MISSING) for part, more in zip(parts, lacking, strict=True)]
+    return np.concatenate(padded, axis=2)
 
 
 PLAIN = Layout()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .code_coder import CodeCoder
 from .entropy_model import EntropyModel
 from .errors import BitstreamError
-from .layout import SIDE_BITS
+from .layout import SIDE_BITS, joined
 from .range_coder import RangeDecoder, RangeEncoder
 from .stage_counts import decode_counts, encode_counts, read_one, tell_one
 
@@ -56,9 +56,7 @@ class PacketCoder:
             before = layout.counts(previous)
             _tell_counts(coder, before, layout.stages(previous.shape[1]))
             parts.insert(0, previous)
-        lines = max(part.shape[1] for part in parts)
-        padded = [np.pad(part, ((0, 0), (0, lines - part.shape[1]), (0, 0)), constant_values=-1) for part in parts]
-        self.coder.tell([coder], np.concatenate(padded, axis=2)[None])
+        self.coder.tell([coder], joined(parts)[None])
         return coder.finish()[0]
 
     def decode(self, body: bytes, frames: int, repeated_stages: int = 0, repeated_frames: int = 0) -> _Codes:
@@ -89,7 +87,7 @@ class PacketCoder:
             raise BitstreamError(f"codes must lie in 0..{self.coder.model.entries - 1}")
         if not layout.counts(codes).all():
             raise BitstreamError("a frame has at least 1 stage")
-        if layout.side and not 0 <= codes[:, : layout.side].min() <= codes[:, : layout.side].max() < 1 << SIDE_BITS:
+        if not layout.holds_side(codes):
             raise BitstreamError(f"a number beside the stages does not fit into {SIDE_BITS} bits")
 
 

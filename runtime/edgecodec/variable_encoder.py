@@ -13,6 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from .layout import joined
 from .packet_coder import PacketCoder
 from .variable_rate import HIGHEST_PRICE, LOWEST_PRICE, VariableRate
 
@@ -57,11 +58,7 @@ class VariableEncoder:
         latents, self._state = self._sessions.analyze(audio, self._state, last=last)
         starts = range(0, latents.shape[1], self._frames)
         packets = [self._packet(latents[:, start : start + self._frames], n_stages) for start in starts]
-        lines = max(codes.shape[1] for codes in packets) if packets else self._coder.coder.layout.lines(n_stages)
-        if not packets:
-            return np.zeros((len(latents), lines, 0), np.int64)
-        padded = [np.pad(c, ((0, 0), (0, lines - c.shape[1]), (0, 0)), constant_values=-1) for c in packets]
-        return np.concatenate(padded, axis=2)
+        return joined(packets or [np.zeros((len(latents), self._coder.coder.layout.lines(n_stages), 0), np.int64)])
 
     def _packet(self, latents: NDArray[np.float32], n_stages: int) -> NDArray[np.int64]:
         m = self._sessions.manifest

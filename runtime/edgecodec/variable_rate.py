@@ -94,7 +94,7 @@ class VariableRate:
         errors = np.full((len(latents), stages, latents.shape[1]), np.inf)
         codes[:, : m.layout.lines(half)] = shallow = self._found(latents, half, paths=2)
         errors[:, :half] = self._errors(latents, shallow)
-        rough = Costs(errors[:, :half], self._low_bits(half), shallow)
+        rough = Costs(errors[:, :half], _LOW * self._even_bits(half), shallow)
         deep = rough.counts(price_of(rough)) == half
         if deep.any():
             there = latents[deep][None]
@@ -106,18 +106,17 @@ class VariableRate:
         """The costs of latents [B, T, D] where all codes take their bits: less work, and almost the same choice."""
         m = self.sessions.manifest
         codes = self._found(latents, m.quantizer.max_stages, paths=1)
-        bits = [float(m.layout.codes(n) * m.quantizer.code_bits) for n in range(1, m.quantizer.max_stages + 1)]
-        return Costs(self._errors(latents, codes), np.array(bits)[:, None], codes)
+        return Costs(self._errors(latents, codes), self._even_bits(m.quantizer.max_stages), codes)
 
     def _found(self, latents: NDArray[np.float32], stages: int, *, paths: int) -> NDArray[np.int64]:
         """Codes [B, lines, T] that so few paths find, where the search can be told so."""
         return self.sessions.quantize(latents, stages, min(paths, self.sessions.manifest.max_paths))
 
-    def _low_bits(self, stages: int) -> NDArray[np.float64]:
-        """What each stage count takes at least, about, [1, stages, 1]."""
+    def _even_bits(self, stages: int) -> NDArray[np.float64]:
+        """What each stage count takes at fixed width, [1, stages, 1]."""
         m = self.sessions.manifest
         codes = np.array([m.layout.codes(n) for n in range(1, stages + 1)], np.float64)
-        return _LOW * m.quantizer.code_bits * codes[None, :, None]
+        return m.quantizer.code_bits * codes[None, :, None]
 
     def _errors(self, latents: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float64]:
         """The error after each stage of codes, [B, stages, T]."""

@@ -53,9 +53,11 @@ class Diagnosis:
 
 def examine(bundle: str) -> Diagnosis:
     """Look at versions, processor, providers, devices and speed; nothing that fails ends it."""
-    found = Diagnosis(_versions(), _machine())
+    found, available = Diagnosis(_versions(), _machine()), _available()
     _known_faults(found)
-    for provider, device in _available().items():
+    if not available:
+        found.faults.append("onnxruntime is not complete: pip install --force-reinstall onnxruntime")
+    for provider, device in available.items():
         found.providers.append(_verdict(found, bundle, provider, device))
     found.devices = _devices()
     if any(verdict.passed for verdict in found.providers):
@@ -144,5 +146,3 @@ def _known_faults(found: Diagnosis) -> None:
         )
     if os.environ.get("ORT_DISABLE_TELEMETRY") not in (None, "1"):
         found.faults.append("onnxruntime's telemetry is on: unset ORT_DISABLE_TELEMETRY, or set it to 1")
-    if not _available():
-        found.faults.append("onnxruntime is not complete: pip install --force-reinstall onnxruntime")

@@ -19,7 +19,7 @@ from ..bitstream import Header, Reader
 from ..chunk_coder import ChunkCoder
 from ..chunks import Chunk
 from ..codec import Codec
-from ..layout import MISSING
+from ..layout import joined
 from ..packets import SEQUENCE_MODULUS, Packet
 from .synthesis import Synthesis, resampled
 
@@ -63,7 +63,7 @@ def _batches_of(reader: Reader, coder: ChunkCoder, most: int | None) -> Iterator
     yield coder.decode(chunks)
 
 
-def _joined(packets: list[Packet]) -> Iterator[tuple[Packet, int]]:
+def _runs(packets: list[Packet]) -> Iterator[tuple[Packet, int]]:
     """Packets that follow one another as one, which the decoder's graphs do faster, and how many they are."""
     run: list[Packet] = []
     for packet in packets:
@@ -76,10 +76,7 @@ def _joined(packets: list[Packet]) -> Iterator[tuple[Packet, int]]:
 
 
 def _as_one(run: list[Packet]) -> Packet:
-    lines = max(packet.codes.shape[1] for packet in run)
-    lacking = [((0, 0), (0, lines - packet.codes.shape[1]), (0, 0)) for packet in run]
-    codes = [np.pad(p.codes, more, constant_values=MISSING) for p, more in zip(run, lacking, strict=True)]
-    return replace(run[0], codes=np.concatenate(codes, axis=2))
+    return replace(run[0], codes=joined([packet.codes for packet in run]))
 
 
 def _one_behind(items: Iterator[Chunk | Packet]) -> Iterator[Chunk | Packet]:
@@ -144,7 +141,7 @@ def _synthesized(
     header = reader.header
     stream = Synthesis(codec, header)
     due, begun = due % SEQUENCE_MODULUS, False
-    for packet, packets in ((joined, n) for batch in batches for joined, n in _joined(batch)):
+    for packet, packets in (run for batch in batches for run in _runs(batch)):
         missing = (packet.sequence - due) % SEQUENCE_MODULUS
         for left in range(missing, 0, -1):
             yield from stream.conceal(packet if left == 1 else None, header.frames_per_packet)

@@ -64,5 +64,5 @@ class Candidates:
         return self._known.get((sender, datagram.stream))
 
     def drop(self, sender: Address, stream: int) -> None:
-        """A source that was admitted, or said goodbye."""
+        """A source that was admitted."""
         self._known.pop((sender, stream), None)

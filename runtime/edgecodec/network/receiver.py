@@ -25,7 +25,7 @@ from ..packets import SEQUENCE_MODULUS, Packet
 from .admission import STALE, Candidates
 from .jitter import JitterBuffer, JitterStatistics, Turn
 from .rtp import MAX_DATAGRAM, Announcement, AudioDatagram, Goodbye, Report, parse
-from .secure import Seal
+from .secure import NoSeal
 from .sockets import Address, text_of
 
 _SILENT = 5.0  # seconds without a packet, after which a stream is over
@@ -99,11 +99,11 @@ class Receiver(LiveWorker):
         sock: socket.socket,
         sink: Sink,
         *,
-        seal: Seal | None = None,
+        seal: NoSeal | None = None,
         seconds: float | None = None,
     ) -> None:
         super().__init__(codec, seconds)
-        self._sock, self._sink, self._seal = sock, sink, seal
+        self._sock, self._sink, self._seal = sock, sink, seal or NoSeal()
         self._lock = threading.Lock()  # of the stream and its buffer
         self._heard: _Heard | None = None
         self._candidates = Candidates()
@@ -237,7 +237,7 @@ class Receiver(LiveWorker):
     def _take_in(self, data: bytes, sender: Address, now: float) -> None:
         """One datagram, whatever it is."""
         try:
-            what = parse(data if self._seal is None else self._seal.open(data))
+            what = parse(self._seal.open(data))
             if isinstance(what, Announcement):
                 self._announced(what, sender, now)
             elif isinstance(what, AudioDatagram):
@@ -324,6 +324,6 @@ class Receiver(LiveWorker):
 
     def _reply(self, data: bytes, sender: Address) -> None:
         try:
-            self._sock.sendto(data if self._seal is None else self._seal.close(data), sender)
+            self._sock.sendto(self._seal.close(data), sender)
         except OSError as error:
             self.notice = f"{text_of(sender)}: {error.strerror}"

@@ -17,7 +17,7 @@ from ..live.endpoints import Source
 from ..live.meters import Level, Percentiles, Timings
 from ..live.worker import EncodingWorker
 from .rtp import MAX_DATAGRAM, MAX_REDUNDANCY, Announcement, Goodbye, Report, parse
-from .secure import Seal
+from .secure import NoSeal
 
 _PACKET = 0.02  # seconds in a packet, at least
 _ANNOUNCE = 0.5  # seconds between announcements
@@ -84,12 +84,12 @@ class Sender(EncodingWorker):
         frames_per_packet: int | None = None,
         redundancy: int = 0,
         variable: bool = False,
-        seal: Seal | None = None,
+        seal: NoSeal | None = None,
         seconds: float | None = None,
     ) -> None:
         m = codec.manifest
         frames = frames_per_packet or max(math.ceil(_PACKET * m.frame_rate), math.ceil(8 / m.quantizer.code_bits))
-        self._source, self._sock, self._target, self._seal = source, sock, target, seal
+        self._source, self._sock, self._target, self._seal = source, sock, target, seal or NoSeal()
         self._announcement = Announcement.of(codec, secrets.randbits(32), frames)
         most = codec.max_stages if variable else stages
         if self._announcement.size(most, redundancy) > MAX_DATAGRAM or redundancy > MAX_REDUNDANCY:
@@ -178,7 +178,7 @@ class Sender(EncodingWorker):
             self._listen()
 
     def _send(self, data: bytes) -> None:
-        data = data if self._seal is None else self._seal.close(data)
+        data = self._seal.close(data)
         self._bytes += len(data) + _IP_UDP
         try:
             self._sock.send(data)
@@ -189,8 +189,7 @@ class Sender(EncodingWorker):
     def _listen(self) -> None:
         for _ in range(_REPLIES):
             try:
-                data = self._sock.recv(2 * MAX_DATAGRAM)
-                reply = parse(data if self._seal is None else self._seal.open(data))
+                reply = parse(self._seal.open(self._sock.recv(2 * MAX_DATAGRAM)))
             except BlockingIOError:
                 return
             except (OSError, BitstreamError):  # the former: an echo of a packet that could not be delivered
