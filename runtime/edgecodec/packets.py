@@ -38,7 +38,13 @@ _REDUNDANT = b"R"
 _CODED, _CODED_REDUNDANT = b"C", b"D"
 _CODED_HEAD = struct.Struct("<cBH")  # kind, frames, sequence
 _PREVIOUS_HEAD = struct.Struct("<BB")
-_LEAST_CODED = 4  # frames, repeated ones included: of fewer, coding saves no more than 5 %
+_HEAD_BYTES = {
+    PACKET: PACKET_HEAD.size,
+    _REDUNDANT: PACKET_HEAD.size + _PREVIOUS_HEAD.size,
+    _CODED: _CODED_HEAD.size,
+    _CODED_REDUNDANT: _CODED_HEAD.size + _PREVIOUS_HEAD.size,
+}
+_LEAST_CODED = 4  # frames, repeated ones included: of 2, Python's coding costs more than the 8 to 15 % it saves
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare to one truth
@@ -206,9 +212,7 @@ class PacketFormat:
         """The packet of bytes of kind "C" or "D"."""
         if self.coder is None:
             raise BitstreamError("a packet that is coded; what reads it must know the codec")
-        begin, repeated = _CODED_HEAD.size, (0, 0)
-        if data[:1] == _CODED_REDUNDANT:
-            begin += _PREVIOUS_HEAD.size
+        begin, repeated = _HEAD_BYTES[data[:1]], (0, 0)
         if len(data) < begin + CRC16.size or crc16(data[:-2]) != data[-2:]:
             raise BitstreamError("damaged packet")
         _, frames, sequence = _CODED_HEAD.unpack_from(data)
@@ -245,6 +249,11 @@ class PacketFormat:
         if not stages or not frames or len(data) != size or crc16(data[:-2]) != data[-2:]:
             raise BitstreamError("damaged packet")
         return _Head(stages, frames, sequence, previous_stages, previous_frames, begin)
+
+
+def payload_bytes(data: bytes) -> int:
+    """Bytes of codes in a packet's bytes: all but its head and the CRC."""
+    return len(data) - _HEAD_BYTES[data[:1]] - CRC16.size
 
 
 def _repetition(packet: Packet) -> bytes:

@@ -13,6 +13,7 @@ from edgecodec.code_coder import CodeCoder
 from edgecodec.entropy_model import EntropyModel, Predictor
 from edgecodec.layout import PLAIN, Layout
 from edgecodec.packet_coder import PacketCoder
+from edgecodec.packets import payload_bytes
 from edgecodec.variable_encoder import PriceControl
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -118,6 +119,21 @@ def test_what_coding_saves(speech: Codec, audio: NDArray[np.float32], frames: in
     coded, fixed = (sum(len(f.to_bytes(packet)) - 7 for packet in packets) for f in (form, plain))
     assert coded <= (1 - least) * fixed
     assert all(len(form.to_bytes(packet)) <= len(plain.to_bytes(packet)) for packet in packets)
+
+
+@pytest.mark.parametrize(("frames", "redundancy"), [(1, 0), (1, 2), (8, 0), (8, 2)])
+def test_the_payload_is_all_but_heads(speech: Codec, audio: NDArray[np.float32], frames: int, redundancy: int) -> None:
+    form, kinds = speech.packet_format(), set()
+    for packet in speech.encoder_stream(stages=4, frames_per_packet=frames, redundancy=redundancy).push(audio):
+        data, coded = form.to_bytes(packet), form.coded(packet)
+        sizes = [
+            form.payload_size(part.shape[1], part.shape[2])
+            for part in (packet.codes, packet.previous)
+            if part is not None
+        ]
+        assert payload_bytes(data) == (sum(sizes) if coded is None else len(coded))
+        kinds.add(data[:1])
+    assert {1: {b"P", b"R"}, 8: {b"C", b"D"}}[frames] & kinds
 
 
 def test_repeated_stages_pay_for_themselves_in_part(speech: Codec, audio: NDArray[np.float32]) -> None:

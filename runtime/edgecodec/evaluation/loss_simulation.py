@@ -14,7 +14,7 @@ from ..decoder_stream import DecoderStatistics
 from ..errors import AudioError
 from ..files.audio import AUDIO_SUFFIXES, AudioWriter, Resampler, open_audio
 from ..files.output import open_output
-from ..packets import Packet, PacketFormat
+from ..packets import Packet, payload_bytes
 from ..progress import Progress, silent
 from .measures import SCORING_RATE, estoi, pesq_wb, scoring_lacks
 from .packet_loss import GilbertModel
@@ -88,7 +88,7 @@ def simulate_file(
         seconds=seconds,
         stages=stages,
         redundancy=redundancy,
-        payload_kbps=sum(_payload_bytes(form, packet) for packet in packets) * 8 / 1000 / seconds,
+        payload_kbps=sum(map(payload_bytes, wire)) * 8 / 1000 / seconds,
         packet_kbps=sum(map(len, wire)) * 8 / 1000 / seconds,
         packets=len(packets),
         lost=int(lost.sum()),
@@ -155,21 +155,14 @@ def _mean(scores: list[float]) -> float | None:
 def _read(source: str) -> tuple[NDArray[np.float32], int]:
     """All audio of a file [channels, samples], and its sample rate."""
     with open_audio(source) as audio:
-        blocks = list(audio.blocks())
-        if not blocks:
+        samples = audio.read(None)
+        if not samples.size:
             raise AudioError(f"{audio.name}: holds no samples")
-        return np.concatenate(blocks, axis=1), audio.sample_rate
+        return samples, audio.sample_rate
 
 
 def _resampled(audio: NDArray[np.float32], source_rate: int, target_rate: int) -> NDArray[np.float32]:
     return Resampler(source_rate, target_rate, len(audio)).push(audio, last=True)
-
-
-def _payload_bytes(form: PacketFormat, packet: Packet) -> int:
-    size = form.payload_size(packet.stages, packet.frames)
-    if packet.previous is not None:
-        size += form.payload_size(packet.repeated_stages, packet.previous.shape[2])
-    return size
 
 
 def _longest_run(lost: NDArray[np.bool_]) -> int:
