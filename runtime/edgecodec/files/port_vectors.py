@@ -132,13 +132,6 @@ def read_clip(codec: Codec, path: str) -> NDArray[np.float32]:
         AudioError: audio that cannot be read.
     """
     with open_audio(path) as reader:
-        resampler = Resampler(reader.sample_rate, codec.sample_rate, reader.channels)
-        blocks, wanted, got = [], round(SECONDS * codec.sample_rate), 0
-        for block in reader.blocks():
-            blocks.append(resampler.push(block))
-            got += blocks[-1].shape[1]
-            if got >= wanted:
-                break
-        blocks.append(resampler.push(np.zeros((reader.channels, 0), np.float32), last=True))
-    audio = np.concatenate(blocks, axis=1)[:, :wanted]
+        heard = reader.read(round(SECONDS * reader.sample_rate))
+        audio = Resampler(reader.sample_rate, codec.sample_rate, reader.channels).push(heard, last=True)
     return np.ascontiguousarray(np.resize(audio, (codec.channels, audio.shape[1])))
