@@ -78,3 +78,13 @@ class ExportError(EdgecodecError):
 
 class ScaleWarning(UserWarning):
     """Audio in the scale of integers, where [-1, 1] is meant."""
+
+
+def printable(text: str) -> str:
+    """A text with "?" for whatever could write to the terminal that it is shown on."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def one_line(what: object, most: int = 300) -> str:
+    """What another's error or a stranger's text says, printable, in one line of at most so many letters."""
+    return printable(" ".join(str(what).split())[:most])

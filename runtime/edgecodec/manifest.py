@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import BitrateError, BitstreamError, BundleError
+from .errors import BitrateError, BitstreamError, BundleError, one_line
 from .layout import MAX_LINES, MISSING, SIDE_BITS, Layout
 
 FORMAT_VERSION = 2
@@ -344,7 +344,6 @@ class _Version(msgspec.Struct):
 
 def _refused(error: Exception) -> BundleError:
     """Msgspec says "Expected `int` >= 1 - at `$.quantizer.max_stages`"."""
-    text = " ".join(str(error).replace("`", "").split())[:300]
-    text = "".join(character if character.isprintable() else "?" for character in text)  # keys may hold anything
+    text = one_line(str(error).replace("`", ""))  # keys may hold anything
     what, _, where = text.rpartition(" - at $.") if " - at $." in text else (text, "", "")
     return BundleError(f"the manifest's {where}: {what}" if where else f"the manifest: {what}")

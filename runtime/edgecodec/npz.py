@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BitstreamError
+from .errors import BitstreamError, one_line
 
 MOST_MEMBERS = 1024
 MOST_DIMENSIONS = 8
@@ -58,7 +58,7 @@ def read_npz(data: bytes, wanted: Callable[[str], bool], limit: int) -> dict[str
         *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError),
         *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError),
     ) as error:
-        raise BitstreamError(f"no npz of plain arrays: {_one_line(error)}") from None
+        raise BitstreamError(f"no npz of plain arrays: {one_line(error, 120) or type(error).__name__}") from None
     return arrays
 
 
@@ -102,8 +102,3 @@ def _header(text: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
     if len(sides) > MOST_DIMENSIONS or max((len(side.strip()) for side in sides), default=0) > 18:
         raise ValueError("an array of no possible shape")
     return np.dtype(descr[1]), tuple(int(side) for side in sides), fortran[1] == "True"
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())[:120]
-    return "".join(letter if letter.isprintable() else "?" for letter in text) or type(error).__name__

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .errors import BitstreamError, BundleError, DeviceError, EdgecodecError
+from .errors import BitstreamError, BundleError, DeviceError, EdgecodecError, one_line
 from .manifest import GRAPHS, Manifest
 
 if TYPE_CHECKING:
@@ -218,8 +218,8 @@ class Sessions:
         except Exception as error:  # onnxruntime's errors share no base of their own
             if device == "cuda":
                 self._session(bundle, name, threads, "cpu")  # refuses the graph, if that is what is wrong
-                raise DeviceError(f"{_NO_START}: {_one_line(error)}") from None
-            raise BundleError(f"{where}: onnxruntime refuses the graph: {_one_line(error)}") from None
+                raise DeviceError(f"{_NO_START}: {one_line(error)}") from None
+            raise BundleError(f"{where}: onnxruntime refuses the graph: {one_line(error)}") from None
         if device == "cuda" and session.get_providers()[0] != _CUDA:
             raise DeviceError(f"{_NO_START}; check the CUDA and cuDNN libraries")
         _check_signature(session, name, bundle.manifest, str(where))
@@ -244,7 +244,7 @@ class Sessions:
             decoded, state = self.synthesize(quantized, self.zero_state("decoder", 1))
             tail, decoder_state = self.synthesize(quantized[:, :0], state, last=True)
         except Exception as error:
-            raise BundleError(f"{bundle.path}: the graphs contradict the manifest: {_one_line(error)}") from None
+            raise BundleError(f"{bundle.path}: the graphs contradict the manifest: {one_line(error)}") from None
         samples = audio.shape[2] - ahead.decoder
         expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
             "latents": (first, (1, frames - ahead.encoder, m.latent_dim)),
@@ -342,8 +342,4 @@ def _check_signature(session: onnxruntime.InferenceSession, name: str, m: Manife
 
 def graph_failed(graph: str, error: Exception) -> BundleError:
     """What to raise where onnxruntime cannot run a graph."""
-    return BundleError(f"{graph}.onnx: onnxruntime cannot run the graph: {_one_line(error)}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return BundleError(f"{graph}.onnx: onnxruntime cannot run the graph: {one_line(error)}")

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import msgspec
 import torch
 from edgecodec.durable import new_folder, settle, settle_within
-from edgecodec.errors import CheckpointError, ConfigError
+from edgecodec.errors import CheckpointError, ConfigError, one_line
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -178,12 +178,8 @@ def parse_facts(data: bytes) -> Facts:
         raw = msgspec.json.decode(data, type=_RawFacts)
         ledger = from_json(raw.ledger)
     except (msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise CheckpointError(_printable(str(error))) from None
+        raise CheckpointError(one_line(error, 200)) from None
     return Facts(raw.step, from_dict(Config, raw.config), ledger)
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split())[:200])
 
 
 def _check_fit(config: ModelConfig, weights: dict[str, Tensor]) -> None:
@@ -195,7 +191,7 @@ def _check_fit(config: ModelConfig, weights: dict[str, Tensor]) -> None:
         raise CheckpointError(f"its configuration makes no model: {str(error).partition(chr(10))[0][:200]}") from None
     found = {name: tensor.shape for name, tensor in weights.items()}
     if differing := sorted(name for name in expected.keys() | found if expected.get(name) != found.get(name)):
-        raise CheckpointError(f"weights do not fit the configuration: {_printable(differing[0])}")
+        raise CheckpointError(f"weights do not fit the configuration: {one_line(differing[0], 200)}")
 
 
 def build_model(config: ModelConfig, weights: dict[str, Tensor]) -> CodecModel:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from edgecodec.errors import ConfigError
+from edgecodec.errors import ConfigError, one_line
 from msgspec import Meta
 
 from . import architectures
@@ -142,7 +142,7 @@ def parse_config(text: str, name: str) -> Config:
     try:
         return from_dict(Config, _toml(text))
     except _NO_TOML as error:
-        raise ConfigError(f"{name}: not valid TOML: {_printable(error)}") from None
+        raise ConfigError(f"{name}: not valid TOML: {one_line(error)}") from None
 
 
 def override(config: Config, settings: Sequence[str]) -> Config:
@@ -174,7 +174,7 @@ def from_dict(kind: type[T], values: dict[str, Any]) -> T:
     try:
         return msgspec.convert(values, kind)
     except (msgspec.ValidationError, OverflowError, RecursionError) as error:
-        what, _, where = _printable(error).partition(" - at `$")
+        what, _, where = one_line(error).partition(" - at `$")
         key = where.strip(".`") or "the configuration"
         what = what.replace("`object`", "a table").replace("`array`", "a list").replace("`", "")
         raise ConfigError(f"{key}: {what[0].lower()}{what[1:]}") from None
@@ -194,18 +194,13 @@ def _toml(text: str) -> dict[str, Any]:
     return tables
 
 
-def _printable(value: object) -> str:
-    text = " ".join(str(value)[:300].split())
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def _check_names(kind: type, values: dict[str, Any], where: str = "") -> None:
     """Refuse unknown keys and choices, and list the known: msgspec drops the ones, and does not list the others."""
     hints = typing.get_type_hints(kind)
     for key, value in values.items():
         hint = hints.get(key)
         if hint is None:
-            raise ConfigError(f"unknown key {where}{_printable(key)}; known here: {', '.join(sorted(hints))}")
+            raise ConfigError(f"unknown key {where}{one_line(key)}; known here: {', '.join(sorted(hints))}")
         if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
             raise ConfigError(f"{where}{key}: must be one of {', '.join(typing.get_args(hint))}, got {value!r}")
         if dataclasses.is_dataclass(hint) and isinstance(value, dict):

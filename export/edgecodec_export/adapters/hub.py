@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecodec.errors import CheckpointError
+from edgecodec.errors import CheckpointError, one_line
 
 PREFIX = "hf:"
 _WANTED = ["config.json", "*.safetensors", "*.safetensors.index.json", "README.md", "LICENSE*"]
@@ -65,7 +65,7 @@ def download(source: str) -> Snapshot:
             f"{source}: not in the local cache, and the hub cannot be reached: connect once, or give a folder"
         ) from None
     except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise CheckpointError(f"{source}: the hub cannot be reached: {_one_line(error)}") from None
+        raise CheckpointError(f"{source}: the hub cannot be reached: {one_line(error, 200)}") from None
     return Snapshot(folder, folder.name, licence_of(folder))
 
 
@@ -78,7 +78,3 @@ def licence_of(folder: Path) -> str:
     head = text.split("---", 2)[1] if text.startswith("---") and text.count("---") > 1 else ""
     found = _LICENCE.search(head)
     return found.group(1) if found else ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

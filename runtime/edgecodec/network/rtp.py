@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from ..bitstream import MAX_NAME
 from ..codec import Codec
 from ..entropy_model import NO_MODEL
-from ..errors import BitrateError, BitstreamError
+from ..errors import BitrateError, BitstreamError, printable
 from ..layout import PLAIN, Layout
 from ..packet_coder import PacketCoder
 from ..packets import Packet, PacketFormat
@@ -241,7 +241,7 @@ def _parse_control(data: bytes) -> Announcement | Report | Goodbye:
     if kind == _GOODBYE:
         reason = body[1 : 1 + body[0]] if body else b""
         text = reason.decode(errors="replace")
-        return Goodbye(stream, "".join(letter if letter.isprintable() else "?" for letter in text))
+        return Goodbye(stream, printable(text))
     if kind == _REPORT and len(body) == _BLOCK.size:
         about, loss, highest, jitter, _, _ = _BLOCK.unpack(body)
         return Report(about, (loss >> 24) / 256, loss & 0xFFFFFF, highest, jitter)
