@@ -1,13 +1,14 @@
 """Replaces a file or a folder, in a process that a test kills: `replaced.py MODULE file|links|folder WHERE [plain]`.
 
-The module is loaded by its path, and the old and the new content are few bytes, so that nothing but the replacement
-itself makes system calls between the two marks.
+The module is loaded by its path, the old and the new content are few bytes, and the replacement is made in a child
+that does nothing else: whatever Python calls to start, and that is not the same twice, the child's calls are.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,10 @@ def main(module: str, kind: str, where: str, *plain: str) -> None:
     spec.loader.exec_module(durable)
     if plain:  # a system that cannot exchange two folders
         durable._exchange = lambda one, other: False
+    if child := os.fork():
+        os.waitpid(child, 0)
+        return
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)  # ends the child as SIGKILL would, and not what started it
     os.access(MARK, os.F_OK)
     target = Path(where)
     if kind == "folder":
