@@ -22,13 +22,14 @@ LONGEST = 350  # lines
 ARROWS = {
     "edgecodec": {"edgecodec"},
     "edgecodec.files": {"edgecodec"},
+    "edgecodec.corpus": {"edgecodec", "edgecodec.files"},
     "edgecodec.live": {"edgecodec", "edgecodec.files"},
     "edgecodec.network": {"edgecodec", "edgecodec.files", "edgecodec.live"},
     "edgecodec.evaluation": {"edgecodec", "edgecodec.files", "edgecodec.live"},
     "edgecodec.benchmarks": {"edgecodec", "edgecodec.files", "edgecodec.live"},
     "edgecodec.commands": {
         "edgecodec",
-        *(f"edgecodec.{wing}" for wing in ("files", "live", "network", "evaluation", "benchmarks")),
+        *(f"edgecodec.{wing}" for wing in ("files", "corpus", "live", "network", "evaluation", "benchmarks")),
     },
     "edgecodec_models": set(),
     "edgecodec_training": {"edgecodec.durable", "edgecodec.errors", "edgecodec.progress", "edgecodec.evaluation"},

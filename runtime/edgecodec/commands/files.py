@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .many import Many
 from .options import (
     AsJson,
     Bundle,
     Constant,
     DeviceName,
+    DryRun,
     Effort,
     EffortName,
+    Exclude,
     Force,
+    Include,
+    Listed,
     MeanBitrate,
     Mono,
     Quality,
+    Recursive,
     Source,
+    Sources,
     Stages,
     Target,
     Threads,
+    Workers,
     device_name,
     load_codec,
     say,
@@ -35,9 +44,33 @@ _MOST_LINES = 20  # about damage
 _DAMAGED = 3  # exit code: the output is there, and not all of it is what was encoded
 
 
+class CodesFormat(str, Enum):
+    """What codes of many files are written as."""
+
+    edgc = "edgc"
+    npz = "npz"
+    safetensors = "safetensors"
+
+
+class ArrayFormat(str, Enum):
+    """What codes are taken out as."""
+
+    npz = "npz"
+    safetensors = "safetensors"
+
+
+class AudioFormat(str, Enum):
+    """What many files are decoded to."""
+
+    wav = "wav"
+    flac = "flac"
+    ogg = "ogg"
+    mp3 = "mp3"
+
+
 def encode(
-    source: Source,
-    target: Annotated[str, typer.Argument(metavar="OUT.edgc", help="- for stdout.")],
+    source: Sources,
+    target: Annotated[str | None, typer.Argument(metavar="OUT.edgc", help="- for stdout; or a folder.")] = None,
     bitrate: MeanBitrate = None,
     constant: Constant = False,
     quality: Quality = None,
@@ -49,16 +82,58 @@ def encode(
     as_json: AsJson = False,
     device: DeviceName = "cpu",
     threads: Threads = 1,
+    recursive: Recursive = False,
+    listed: Listed = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    workers: Workers = None,
+    dry_run: DryRun = False,
+    form: Annotated[
+        CodesFormat,
+        typer.Option("--format", help="Of many files: .edgc, or arrays with as many stages in every frame."),
+    ] = CodesFormat.edgc,
 ) -> None:
-    """Encode audio to an .edgc file.
+    """Encode audio to an .edgc file; or a folder, or the files of a list, to files of the same names in a folder.
+
+    Many files are encoded by several processes, and a job that was ended goes on where it stopped when it is started
+    again. What cannot be read stands in failures.csv with the reason; the exit code is then 3.
 
     Example: edgecodec encode speech.wav speech.edgc -b 3
     """
     from ..files.encoding import Rate
     from ..files.transcode import encode_file
 
+    many = Many.of(
+        source,
+        target,
+        listed=listed,
+        recursive=recursive,
+        include=include,
+        exclude=exclude,
+        workers=workers,
+        dry_run=dry_run,
+        force=force,
+        as_json=as_json,
+    )
     codec = load_codec(bundle, device, threads)
-    rate = Rate.of(codec, bitrate=bitrate, quality=quality, stages=stages, constant=constant)
+    is_array = form != CodesFormat.edgc
+    rate = Rate.of(codec, bitrate=bitrate, quality=quality, stages=stages, constant=constant or is_array)
+    if many is not None:
+        from ..corpus.files import AUDIO_INPUTS, EncodeFiles
+
+        settings = {
+            "codec": codec.fingerprint.hex(),
+            "model": codec.bundle.model_fingerprint.hex(),
+            "rate": asdict(rate),
+            "effort": effort.value,
+            "mono": mono,
+        }
+        work = EncodeFiles(codec, rate, effort.value, mono)
+        many.carry_out(work, settings, "encoded", f".{form.value}", AUDIO_INPUTS)
+        return
+    if is_array:
+        raise typer.BadParameter("goes with a folder or --list; see edgecodec codes", param_hint="--format")
+    assert target is not None
     with progress_display() as progress:
         done = encode_file(
             codec, source, target, rate=rate, effort=effort.value, mono=mono, force=force, progress=progress
@@ -67,8 +142,11 @@ def encode(
 
 
 def decode(
-    source: Annotated[str, typer.Argument(metavar="IN.edgc", help="- for stdin.")],
-    target: Target,
+    source: Annotated[str, typer.Argument(metavar="IN.edgc", help="- for stdin; or a folder.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="OUT", help="Audio file (.wav, .flac, .ogg, …); - for WAV on stdout; or a folder."),
+    ] = None,
     bundle: Annotated[
         str | None, typer.Option("--bundle", metavar="NAME|PATH", help="Default: the shipped one that the file names.")
     ] = None,
@@ -83,17 +161,45 @@ def decode(
     as_json: AsJson = False,
     device: DeviceName = "cpu",
     threads: Threads = 1,
+    recursive: Recursive = False,
+    listed: Listed = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    workers: Workers = None,
+    dry_run: DryRun = False,
+    form: Annotated[AudioFormat, typer.Option("--format", help="Of many files.")] = AudioFormat.wav,
 ) -> None:
-    """Decode an .edgc file, or a part, to audio of the original rate, channels and length.
+    """Decode an .edgc file, or a part, to audio of the original rate, channels and length; or all of a folder.
 
-    Of a damaged file, what is lost is concealed and said, and the exit code is 3.
+    Of a damaged file, what is lost is concealed and said, and the exit code is 3. Many files: see `encode`.
 
     Example: edgecodec decode speech.edgc speech-decoded.wav
     """
     from ..files.transcode import decode_file
 
+    many = Many.of(
+        source,
+        target,
+        listed=listed,
+        recursive=recursive,
+        include=include,
+        exclude=exclude,
+        workers=workers,
+        dry_run=dry_run,
+        force=force,
+        as_json=as_json,
+    )
     codec = None if bundle is None else load_codec(bundle, device, threads)
     chosen = device_name(device)
+    if many is not None:
+        from ..corpus.files import DecodeFiles
+
+        if start or duration is not None or strict:
+            raise typer.BadParameter("goes with one file", param_hint="--start, --duration, --strict")
+        settings = {"codec": None if codec is None else codec.fingerprint.hex()}
+        many.carry_out(DecodeFiles(codec, chosen, threads), settings, "decoded", f".{form.value}", (".edgc",))
+        return
+    assert target is not None
     with progress_display() as progress:
         done = decode_file(
             source,
@@ -149,21 +255,55 @@ def roundtrip(
 
 
 def codes(
-    source: Annotated[str, typer.Argument(metavar="IN", help=".edgc, or .npz and .safetensors that hold codes.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help=".npz or .safetensors, or .edgc.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help=".edgc, or .npz and .safetensors that hold codes; or a folder of .edgc.")
+    ],
+    target: Annotated[
+        str | None, typer.Argument(metavar="OUT", help=".npz or .safetensors, or .edgc; or a folder.")
+    ] = None,
     stages: Stages = None,
     bundle: Annotated[
         str | None, typer.Option("--bundle", metavar="NAME|PATH", help="Default: the one that IN names.")
     ] = None,
     force: Force = False,
+    as_json: AsJson = False,
+    recursive: Recursive = False,
+    listed: Listed = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    workers: Workers = None,
+    dry_run: DryRun = False,
+    form: Annotated[ArrayFormat, typer.Option("--format", help="Of many files.")] = ArrayFormat.npz,
 ) -> None:
     """Take the codes of an .edgc file as an array [channels, stages, frames], or make an .edgc of such an array.
+
+    Of a folder, all .edgc files become arrays. Many files: see `encode`.
 
     Example: edgecodec codes speech.edgc speech.npz
     """
     from ..bundle import shipped_bundles
     from ..files.code_arrays import codes_of_edgc, read_arrays, write_arrays, write_edgc
 
+    many = Many.of(
+        source,
+        target,
+        listed=listed,
+        recursive=recursive,
+        include=include,
+        exclude=exclude,
+        workers=workers,
+        dry_run=dry_run,
+        force=force,
+        as_json=as_json,
+    )
+    if many is not None:
+        from ..corpus.files import TakeCodes
+
+        codec = None if bundle is None else load_codec(bundle, "cpu", 1)
+        settings = {"codec": None if codec is None else codec.fingerprint.hex(), "stages": stages}
+        many.carry_out(TakeCodes(codec, stages), settings, "took the codes of", f".{form.value}", (".edgc",))
+        return
+    assert target is not None
     if not target.lower().endswith(".edgc"):
         arrays = codes_of_edgc(source, stages, None if bundle is None else load_codec(bundle, "cpu", 1))
         write_arrays(arrays, target, source=source, force=force)
@@ -174,7 +314,8 @@ def codes(
             raise typer.BadParameter(f"{source} names {name[:60]!r}, which is not shipped", param_hint="--bundle")
         write_edgc(load_codec(name, "cpu", 1), arrays, target, source=source, force=force)
     rows, lines, frames = arrays.codes.shape
-    say(f"{target}: codes of {rows} channels, {lines} stages, {frames} frames", None, False, beside=target)
+    data = {"channels": rows, "stages": lines, "frames": frames}
+    say(f"{target}: codes of {rows} channels, {lines} stages, {frames} frames", data, as_json, beside=target)
 
 
 def trim(

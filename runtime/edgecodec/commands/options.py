@@ -24,6 +24,9 @@ class EffortName(str, Enum):
 Source = Annotated[
     str, typer.Argument(metavar="IN", help="Audio file in any format of libsndfile; - for WAV on stdin.")
 ]
+Sources = Annotated[
+    str, typer.Argument(metavar="IN", help="Audio file in any format of libsndfile, - for WAV on stdin; or a folder.")
+]
 Target = Annotated[str, typer.Argument(metavar="OUT", help="Audio file (.wav, .flac, .ogg, …); - for WAV on stdout.")]
 Bundle = Annotated[str, typer.Option("--bundle", metavar="NAME|PATH", help="Shipped bundle or bundle folder.")]
 BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="Shipped bundle or bundle folder.")]
@@ -72,6 +75,22 @@ Anyway = Annotated[
 Duration = Annotated[
     float | None, typer.Option("--duration", min=0.0, metavar="SECONDS", help="End after so much sound.")
 ]
+
+
+Recursive = Annotated[bool, typer.Option("--recursive", help="IN is a folder: also the folders below it.")]
+Listed = Annotated[
+    str | None, typer.Option("--list", metavar="FILE", help="A list of files, one a line, in place of IN; - for stdin.")
+]
+Include = Annotated[
+    list[str] | None, typer.Option("--include", metavar="PATTERN", help="Of a folder, only these; may be repeated.")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Of a folder, not these; may be repeated.")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes for many files. Default: one for each core.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done with many files.")]
 
 
 def device_name(name: str) -> Any:

@@ -57,11 +57,12 @@ class _Bar:
 
             self._rich = rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
             self._rich.start()
-        if what != self._what:  # one bar, of what is done now
+        name = what.partition(" (")[0]  # what stands in brackets changes on the way
+        if name != self._what:  # one bar, of what is done now
             if self._task is not None:
                 self._rich.remove_task(self._task)
-            self._what, self._task = what, self._rich.add_task(what, total=of)
-        self._rich.update(self._task, completed=done, total=of)
+            self._what, self._task = name, self._rich.add_task(what, total=of)
+        self._rich.update(self._task, completed=done, total=of, description=what)
 
     def close(self) -> None:
         if self._rich is not None:

@@ -30,8 +30,11 @@ from ..codec import Codec
 from ..entropy_model import NO_MODEL
 from ..errors import BitstreamError
 from ..layout import MISSING
+from ..manifest import Effort
 from ..npz import read_npz
 from ..packets import SEQUENCE_MODULUS, Packet
+from .at_codec_rate import AtCodecRate
+from .audio import AudioReader
 from .decoding import packets_of
 from .edgc import check_header, chunk_coder, load_named, make_header, open_edgc
 from .output import open_output
@@ -39,6 +42,7 @@ from .output import open_output
 SUFFIXES = (".npz", ".safetensors")
 MAX_BYTES = 1 << 30  # of a file of codes: 1,000 hours at 6 kbps
 _SMALL_BYTES, _MOST_INFLATION = 16 << 20, 32  # codes hold information: deflated, they do not grow by more
+_FRAMES_TOGETHER = 1024  # that are searched in one go
 _FACTS = ("codec", "fingerprint", "sample_rate", "frame_rate", "input_rate", "samples", "channels")
 _COUNTS = ("input_rate", "samples", "channels")
 
@@ -90,6 +94,45 @@ def codes_of_edgc(source: str, stages: int | None = None, codec: Codec | None = 
         "channels": header.channels,
     }
     return CodeArrays(joined.astype(_smallest_type(joined, header.code_bits)), facts)
+
+
+def codes_of_audio(
+    codec: Codec, audio: AudioReader, *, stages: int, effort: Effort = "fast", mono: bool = False
+) -> CodeArrays:
+    """The codes of an audio file, as many stages in every frame.
+
+    Raises:
+        AudioError: audio that cannot be read.
+    """
+    source = AtCodecRate(audio, codec.sample_rate, mono=mono)
+    stream = codec.latent_stream(channels=source.channels)
+    variable = codec.variable_rate(channels=source.channels, effort=effort)
+    parts: list[NDArray[np.int64]] = []
+    ahead: list[NDArray[np.float32]] = []
+
+    def search() -> None:
+        latents = np.concatenate(ahead, axis=1)
+        ahead.clear()
+        if latents.shape[1]:
+            parts.append(variable.search(latents).codes(np.full(latents.shape[:2], stages)))
+
+    for block in source.blocks():
+        ahead.append(stream.push(block))
+        if sum(latents.shape[1] for latents in ahead) >= _FRAMES_TOGETHER:
+            search()
+    ahead.append(stream.flush())
+    search()
+    codes = np.concatenate(parts, axis=2)
+    facts: dict[str, str | int | float] = {
+        "codec": codec.manifest.name,
+        "fingerprint": codec.fingerprint.hex(),
+        "sample_rate": codec.sample_rate,
+        "frame_rate": codec.sample_rate / codec.frame_size,
+        "input_rate": source.sample_rate,
+        "samples": source.samples,
+        "channels": source.channels,
+    }
+    return CodeArrays(codes.astype(_smallest_type(codes, codec.manifest.quantizer.code_bits)), facts)
 
 
 def write_arrays(arrays: CodeArrays, target: str, *, source: str | None = None, force: bool = False) -> None:

@@ -6,7 +6,6 @@ import math
 import tempfile
 import time
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
@@ -16,7 +15,8 @@ from ..errors import AudioError, BitstreamError
 from ..manifest import Effort
 from ..progress import Progress, silent
 from ..sessions import Device
-from .audio import AUDIO_SUFFIXES, AudioReader, AudioWriter, Resampler, check_holds, open_audio
+from .at_codec_rate import AtCodecRate
+from .audio import AUDIO_SUFFIXES, AudioReader, AudioWriter, check_holds, open_audio
 from .decoding import WHOLE, Part, decoded
 from .edgc import check_header, checked_whole, chunk_coder, input_name, load_named, make_header, open_edgc
 from .encoding import FILE_WINDOW, PIPE_WINDOW, ChunkStream, Rate
@@ -140,31 +140,19 @@ def encode_audio(
 ) -> Report:
     """Encode all blocks of `audio` into `file`, to which nothing is written before there is audio."""
     start = time.perf_counter()
-    blocks = audio.blocks()
-    first = next(blocks, None)
-    if first is None:
-        raise AudioError(f"{audio.name}: holds no samples")
-    channels = 1 if mono else audio.channels
-    header = make_header(codec, audio.sample_rate, channels, rate.stages or codec.max_stages)
+    source = AtCodecRate(audio, codec.sample_rate, mono=mono)
+    header = make_header(codec, audio.sample_rate, source.channels, rate.stages or codec.max_stages)
     stream = ChunkStream(codec, header, chunk_coder(codec, header), rate, effort=effort, window=window)
-    resampler = Resampler(audio.sample_rate, codec.sample_rate, channels)
-    samples = resampled = 0
     total = None if audio.samples is None else audio.samples / audio.sample_rate
     with Writer(file, header) as writer:
-        for block in chain([first], blocks):
-            mixed = block.mean(axis=0, keepdims=True, dtype=np.float32) if mono else block
-            for chunk in stream.push(ready := resampler.push(mixed)):
+        for block in source.blocks():
+            for chunk in stream.push(block):
                 writer.write(chunk)
-            samples, resampled = samples + block.shape[1], resampled + ready.shape[1]
-            progress("seconds encoded", samples / audio.sample_rate, total)
-        last = resampler.push(np.zeros((channels, 0), np.float32), last=True)
-        # A resampler rounds, down to nothing; every sample that was there is to be restored.
-        lacking = -(-samples * codec.sample_rate // audio.sample_rate) - resampled - last.shape[1]
-        last = np.pad(last, ((0, 0), (0, max(0, lacking))))
-        for chunk in stream.push(last) + stream.flush():
+            progress("seconds encoded", source.samples / audio.sample_rate, total)
+        for chunk in stream.flush():
             writer.write(chunk)
-        writer.samples = samples
-    return _report(header, samples, writer, time.perf_counter() - start)
+        writer.samples = source.samples
+    return _report(header, source.samples, writer, time.perf_counter() - start)
 
 
 def decode_packets(

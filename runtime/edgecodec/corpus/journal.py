@@ -1,0 +1,125 @@
+"""What of a job is done: lines of JSON in the folder of its results, written as they come, and read by the next run.
+
+    {"begun": "a/b.edgc"}                                       before anything is written there
+    {"name": "a/b.wav", "target": "a/b.edgc", "source": [size, time], "settings": "…", "bytes": 123, "row": {…}}
+
+A result counts as done where its line stands, its file has that size, and the input and the settings are those of the
+line. A line that a sudden death cut is passed over. Only one job at a time writes into a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..errors import EdgecodecError
+
+if sys.platform != "win32":
+    import fcntl
+
+NAME = ".edgecodec-journal.jsonl"
+_KEYS = ("source", "settings", "bytes", "row")
+
+
+@dataclass
+class Journal:
+    """The journal of one folder, open; see `open_journal`."""
+
+    folder: Path
+    settings: str  # all that makes a result what it is, but for its input
+    _file: TextIO | None = None  # to read only
+    _done: dict[str, dict[str, Any]] = field(default_factory=dict)  # by target
+    _begun: set[str] = field(default_factory=set)
+
+    def row_of(self, target: str, source: list[int]) -> dict[str, Any] | None:
+        """What is known of a result that is done, or None where it is to be made."""
+        line = self._done.get(target)
+        if line is None or line["settings"] != self.settings or line["source"] != source:
+            return None
+        with suppress(OSError):
+            if (self.folder / target).stat().st_size == line["bytes"]:
+                row: dict[str, Any] = line["row"]
+                return row
+        return None
+
+    def is_ours(self, target: str) -> bool:
+        """Whether a file that is there may be replaced: begun and never finished, or made so of another input."""
+        line = self._done.get(target)
+        return target in self._begun if line is None else bool(line["settings"] == self.settings)
+
+    def begin(self, target: str) -> None:
+        """Say that a result is about to be made."""
+        self._begun.add(target)
+        self._write({"begun": target})
+
+    def end(self, target: str, source: list[int], row: Mapping[str, Any]) -> None:
+        """Say that a result is there."""
+        size = (self.folder / target).stat().st_size
+        line = {"target": target, "source": source, "settings": self.settings, "bytes": size, "row": dict(row)}
+        self._done[target] = line
+        self._write(line)
+
+    def read(self, lines: Iterable[str]) -> None:
+        """Take in what was written before."""
+        for text in lines:
+            with suppress(ValueError, KeyError, TypeError):
+                line = json.loads(text)
+                if "begun" in line:
+                    self._begun.add(str(line["begun"]))
+                else:
+                    self._done[str(line["target"])] = {key: line[key] for key in _KEYS}
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        assert self._file is not None
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+def identity(path: str) -> list[int]:
+    """What tells that an input is the same as before: its size and the time of its last change, in ns.
+
+    Raises:
+        OSError: a file that is not there.
+    """
+    found = Path(path).stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+@contextmanager
+def open_journal(folder: Path, settings: str) -> Iterator[Journal]:
+    """Read and continue the journal of a folder, which is made where it is not there.
+
+    Raises:
+        EdgecodecError: another job writes into the folder, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / NAME).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise EdgecodecError(f"{folder}: {error.strerror}") from None
+    with file:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise EdgecodecError(f"{folder}: another edgecodec is writing into it") from None
+        journal = Journal(folder, settings, file)
+        file.seek(0)
+        text = file.read()
+        journal.read(text.splitlines())
+        if text and not text.endswith("\n"):  # a line that was cut
+            file.write("\n")
+        yield journal
+
+
+def read_journal(folder: Path, settings: str) -> Journal:
+    """The journal of a folder as it stands, to look at; an empty one where none is."""
+    journal = Journal(folder, settings)
+    with suppress(OSError):
+        journal.read((folder / NAME).read_text("utf-8", "replace").splitlines())
+    return journal
