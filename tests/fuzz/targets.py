@@ -235,8 +235,8 @@ def weights(folder: Path) -> Target:
 
 def shard(folder: Path) -> Target:
     """Tar archives, as they are streamed and as they are indexed, and the notes in them."""
+    from edgecodec.corpus.shards import read_samples
     from edgecodec.evaluation.clips import Note, find_clips
-    from edgecodec_training.shards import read_samples
 
     seeds = []
     for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):

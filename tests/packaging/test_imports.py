@@ -32,7 +32,13 @@ ARROWS = {
         *(f"edgecodec.{wing}" for wing in ("files", "corpus", "live", "network", "evaluation", "benchmarks")),
     },
     "edgecodec_models": set(),
-    "edgecodec_training": {"edgecodec.durable", "edgecodec.errors", "edgecodec.progress", "edgecodec.evaluation"},
+    "edgecodec_training": {
+        "edgecodec.durable",
+        "edgecodec.errors",
+        "edgecodec.progress",
+        "edgecodec.evaluation",
+        "edgecodec.corpus",
+    },
     "edgecodec_export": {
         "edgecodec_training",
         "edgecodec",

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from edgecodec.corpus.shards import read_samples
 from edgecodec.errors import DataError
 from edgecodec.evaluation.clips import find_clips
-from edgecodec.evaluation.tar_members import HEADER_BYTES, MOST_BYTES, TarReader
-from edgecodec_training.shards import read_samples
+from edgecodec.files.tar_members import HEADER_BYTES, MOST_BYTES, TarReader
 
 CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus" / "shard"
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from edgecodec.corpus.shards import MEMBER_BYTES, expand_braces, open_shard, read_samples
 from edgecodec.errors import ConfigError, DataError
 from edgecodec.evaluation.clips import find_clips
-from edgecodec.evaluation.tar_members import HEADER_BYTES
+from edgecodec.files.tar_members import HEADER_BYTES
 from edgecodec_training import stream_reader
 from edgecodec_training.data import Batches, BatchSource, BatchSpec, DataConfig, Prefetched
-from edgecodec_training.shards import MEMBER_BYTES, expand_braces, open_shard, read_samples
 from edgecodec_training.streamed_data import StreamedBatches, open_batches
 
 RATE = 16_000

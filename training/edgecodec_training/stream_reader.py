@@ -11,12 +11,12 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from edgecodec.corpus.shards import MEMBER_BYTES, Sample, open_shard, read_samples
 from edgecodec.errors import DataError
 from edgecodec.evaluation.clips import Note, decode
 from numpy.typing import NDArray
 
 from .data import NOISE_KINDS, BatchSpec, DataConfig, as_int16
-from .shards import MEMBER_BYTES, Sample, open_shard, read_samples
 from .stream_buffer import BufferedClip, ShuffleBuffer
 
 MOST_EMPTY_SHARDS = 20  # so many shards in a row without one clip end a run

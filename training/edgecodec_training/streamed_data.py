@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from edgecodec.corpus.shards import expand_braces, is_url
 from edgecodec.errors import DataError
 from edgecodec.evaluation.clips import find_clips
 from numpy.typing import NDArray
 
 from .data import Batches, BatchSource, BatchSpec, DataConfig, Prefetched
-from .shards import expand_braces, is_url
 from .stream_reader import ReadingPlan, ShardReader
 
 

@@ -119,7 +119,8 @@ def encode(
     is_array = form != CodesFormat.edgc
     rate = Rate.of(codec, bitrate=bitrate, quality=quality, stages=stages, constant=constant or is_array)
     if many is not None:
-        from ..corpus.files import AUDIO_INPUTS, EncodeFiles
+        from ..corpus.files import EncodeFiles
+        from ..files.audio import INPUT_SUFFIXES
 
         settings = {
             "codec": codec.fingerprint.hex(),
@@ -129,7 +130,7 @@ def encode(
             "mono": mono,
         }
         work = EncodeFiles(codec, rate, effort.value, mono)
-        many.carry_out(work, settings, "encoded", f".{form.value}", AUDIO_INPUTS)
+        many.carry_out(work, settings, "encoded", f".{form.value}", INPUT_SUFFIXES)
         return
     if is_array:
         raise typer.BadParameter("goes with a folder or --list; see edgecodec codes", param_hint="--format")

@@ -10,15 +10,13 @@ from typing import Any
 from ..bitstream import Header, Reader
 from ..codec import Codec
 from ..errors import ScaleWarning
-from ..files.audio import AUDIO_SUFFIXES, open_audio
+from ..files.audio import open_audio
 from ..files.code_arrays import CodeArrays, codes_of_audio, codes_of_edgc, write_arrays
 from ..files.edgc import load_named, open_edgc
 from ..files.encoding import Rate
 from ..files.transcode import Report, decode_file, encode_file
 from ..manifest import Effort
 from ..sessions import Device
-
-AUDIO_INPUTS = frozenset({*AUDIO_SUFFIXES, ".opus", ".mp2", ".mpga", ".snd", ".aifc", ".sph", ".nist"})
 
 
 @dataclass(frozen=True)

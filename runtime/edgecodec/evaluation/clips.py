@@ -10,18 +10,16 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
 from ..errors import AudioError, DataError
-from ..files.audio import audio_in
-from .tar_members import Member, TarReader
+from ..files.audio import INPUT_SUFFIXES, audio_in
+from ..files.tar_members import NOTE_BYTES, Member, TarReader, split_name
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".w64", ".caf", ".au"}
-NOTE_BYTES = 1_000_000  # a JSON larger than this is no note on a clip
 MOST_CHANNELS = 16  # more is a damaged header, or one that asks for all memory
 
 
@@ -166,7 +164,7 @@ def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
     clips: list[Clip] = []
     for source in sources:
         if source.is_dir():
-            found = sorted(path for path in _files_under(source) if path.suffix.lower() in SUFFIXES | {".tar"})
+            found = sorted(path for path in _files_under(source) if path.suffix.lower() in INPUT_SUFFIXES | {".tar"})
         elif source.exists():
             found = [source]
         else:
@@ -175,7 +173,7 @@ def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
             clips += _shard_clips(path, sample_rate) if path.suffix == ".tar" else [_file_clip(path, sample_rate)]
     if not clips:
         raise DataError(
-            f"no audio under {', '.join(map(str, sources))} (looked for {', '.join(sorted(SUFFIXES))}, .tar)"
+            f"no audio under {', '.join(map(str, sources))} (looked for {', '.join(sorted(INPUT_SUFFIXES))}, .tar)"
         )
     return clips
 
@@ -207,7 +205,7 @@ def _shard_clips(path: Path, sample_rate: int) -> Iterator[Clip]:
         tar = TarReader(file, seekable=True)
         for member in tar:
             key, suffix = split_name(member.name)
-            if suffix in SUFFIXES:
+            if suffix in INPUT_SUFFIXES:
                 audio[key] = member
             elif suffix == ".json":
                 notes[key] = Note.parse(tar.content(member, NOTE_BYTES + 1))
@@ -216,12 +214,6 @@ def _shard_clips(path: Path, sample_rate: int) -> Iterator[Clip]:
         seconds = 5.0 if note.seconds is None else note.seconds
         bandwidth = note.bandwidth(note.sample_rate or sample_rate, sample_rate)
         yield Clip(path, member.offset, member.size, key, seconds, note.kind, bandwidth)
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Key and suffix of a member of a shard: members with one key belong together."""
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.name else name, path.suffix.lower()
 
 
 def validation_clips(folder: Path, sample_rate: int, *, kind: str = "speech", limit: int = 0) -> list[Clip]:

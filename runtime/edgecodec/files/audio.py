@@ -40,6 +40,7 @@ _LIMITS: dict[str, tuple[int, Callable[[int], bool], str]] = {  # channels, rate
     "MP3": (2, lambda rate: rate in _MP3_RATES, f"one of {', '.join(map(str, _MP3_RATES))}"),
 }
 AUDIO_SUFFIXES = tuple(_WRITTEN)  # of files that `AudioWriter` writes
+INPUT_SUFFIXES = frozenset({*_WRITTEN, ".opus", ".mp2", ".aifc", ".snd"})  # of files that are looked for in folders
 
 
 class _Source(Protocol):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import BinaryIO, Protocol, cast
 
 from ..errors import DataError
@@ -22,6 +23,7 @@ MOST_BYTES = 1 << 36  # of one member: a larger size is damage
 HEADER_BYTES = 1 << 20  # of what says the next member's name
 MOST_HEADERS = 8  # in a row
 BLOCK_BYTES = 1 << 18
+NOTE_BYTES = 1_000_000  # a JSON larger than this is no note on a clip
 
 _BLOCK = 512
 _HEADERS = (b"x", b"g", b"L", b"K")
@@ -45,6 +47,12 @@ class Member:
     name: str
     offset: int
     size: int
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Key and suffix of a member of a shard: members with one key belong together."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.name else name, path.suffix.lower()
 
 
 class TarReader:

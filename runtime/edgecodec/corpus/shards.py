@@ -23,10 +23,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from braceexpand import braceexpand
-from edgecodec.errors import DataError
-from edgecodec.evaluation.clips import NOTE_BYTES, SUFFIXES, split_name
-from edgecodec.evaluation.tar_members import Readable, TarReader
+from ..errors import DataError
+from ..files.audio import INPUT_SUFFIXES
+from ..files.tar_members import NOTE_BYTES, Readable, TarReader, split_name
 
 MEMBER_BYTES = 512 * 2**20  # a larger recording is refused: members are held in memory
 PADDING_BYTES = 2**20  # that a command may write behind an archive
@@ -49,6 +48,8 @@ def expand_braces(source: str | Path) -> list[str]:
     name = str(source)
     if "{" not in name or Path(name).exists():
         return [name]
+    from braceexpand import braceexpand
+
     try:
         return list(braceexpand(name))
     except ValueError as error:
@@ -172,7 +173,7 @@ def read_samples(stream: Readable) -> Iterator[Sample]:
             if audio is not None:
                 yield Sample(key, audio, note)
             key, audio, note = name, None, None
-        if suffix in SUFFIXES:
+        if suffix in INPUT_SUFFIXES:
             audio = tar.content(member, MEMBER_BYTES) if member.size <= MEMBER_BYTES else b""
         elif suffix == ".json":
             note = tar.content(member, NOTE_BYTES + 1)
