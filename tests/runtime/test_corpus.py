@@ -21,8 +21,9 @@ import pytest
 import soundfile
 from edgecodec.commands.main import app
 from edgecodec.corpus import pool
-from edgecodec.corpus.inputs import Input, in_folder, in_list, targets
-from edgecodec.corpus.journal import NAME, identity, open_journal
+from edgecodec.corpus.inputs import Input, in_folder, in_list
+from edgecodec.corpus.journal import NAME, open_journal
+from edgecodec.corpus.tasks import Result, identity, one_each
 from edgecodec.errors import EdgecodecError
 from edgecodec.files.encoding import Rate
 from edgecodec.files.transcode import encode_file
@@ -81,17 +82,18 @@ def made(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_results_are_those_of_one_file_at_a_time(clips: Path, made: Path, tmp_path: Path) -> None:
     codec = edgecodec.load(BUNDLE)
-    found = in_folder(str(clips), (".wav", ".flac", ".ogg", ".mp3"))
-    assert len(found) == 10
+    tasks = one_each(in_folder(str(clips), (".wav", ".flac", ".ogg", ".mp3")), made, ".edgc")
+    assert len(tasks) == 10
     table = rows(made / "manifest.csv")
-    for one, target in zip(found, targets(found, ".edgc"), strict=True):
+    for task in tasks:
+        (one,) = task.inputs
         report = encode_file(codec, one.path, str(tmp_path / "one.edgc"), rate=Rate(stages=2), force=True)
-        assert (made / target).read_bytes() == (tmp_path / "one.edgc").read_bytes()
+        assert Path(task.target).read_bytes() == (tmp_path / "one.edgc").read_bytes()
         row = table[one.name]
-        assert row["target"] == target and int(row["channels"]) == report.channels
+        assert row["target"] == task.name and int(row["channels"]) == report.channels
         assert float(row["seconds"]) == pytest.approx(report.seconds, abs=1e-5)
     assert not (made / "failures.csv").exists()
-    assert set(content(made)) == {*targets(found, ".edgc"), "manifest.csv"}
+    assert set(content(made)) == {*(task.name for task in tasks), "manifest.csv"}
 
 
 def test_what_is_done_is_kept_and_what_has_changed_is_made_again(clips: Path, tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def test_what_is_broken_is_named_and_stops_nothing(clips: Path, made: Path, tmp_
     below = [os.fsencode(str(path).lstrip("/")) for path in broken]
     assert {os.fsencode(name) for name in reasons} == set(below)
     assert all(row["reason"] and "\n" not in row["reason"] for row in reasons.values())
-    assert reasons[str(broken[-1]).lstrip("/")]["reason"] == "No such file or directory"
+    assert reasons[str(broken[-1]).lstrip("/")]["reason"] == "no such file"
     results = [path for path in content(out) if path.endswith(".edgc")]
     assert len(results) == 20
 
@@ -308,20 +310,21 @@ def test_files_are_found_by_patterns_and_named_once(tmp_path: Path) -> None:
     assert names(include=["x/*"]) == ["x/c.mp3", "x/notes.txt"]
     assert names(exclude=["a.*", "x/*"]) == ["b.WAV"]
     found = [Input("", name) for name in names()]
-    assert targets(found, ".edgc") == ["a.flac.edgc", "a.wav.edgc", "b.edgc", "x/c.edgc"]
+    called = [task.name for task in one_each(found, tmp_path, ".edgc")]
+    assert called == ["a.flac.edgc", "a.wav.edgc", "b.edgc", "x/c.edgc"]
     with pytest.raises(EdgecodecError, match="two files would become"):
-        targets([*found, Input("", "a.wav")], ".edgc")
+        one_each([*found, Input("", "a.wav")], tmp_path, ".edgc")
     (tmp_path / "list").write_text("a.wav\n\n/abs/b.wav\nx/../y/c.wav\na.wav\n")
     assert [one.name for one in in_list(str(tmp_path / "list"))][:2] == ["a.wav", "abs/b.wav"]
 
 
 def test_a_journal_is_read_whatever_became_of_it(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"12")
-    source = identity(str(tmp_path / "in"))
+    source, result = identity([Input(str(tmp_path / "in"), "in")]), Result([{"seconds": 1.0}], {"b": "why"})
     with open_journal(tmp_path / "out", "s") as journal:
         journal.begin("a")
         (tmp_path / "out/a").write_bytes(b"123")
-        journal.end("a", source, {"seconds": 1.0})
+        journal.end("a", source, result)
         journal.begin("b")
         with pytest.raises(EdgecodecError, match="another edgecodec"), open_journal(tmp_path / "out", "s"):
             pass
@@ -329,11 +332,11 @@ def test_a_journal_is_read_whatever_became_of_it(tmp_path: Path) -> None:
         file.write('7\n{"target": "c"}\n{"begun": "d", \n\x00\xff\n[]\n{"begun": "e"')
     for _ in range(2):
         with open_journal(tmp_path / "out", "s") as journal:
-            assert journal.row_of("a", source) == {"seconds": 1.0}
-            assert journal.row_of("a", [2, 0]) is None and journal.row_of("c", source) is None
+            assert journal.result_of("a", source) == result
+            assert journal.result_of("a", [[2, 0]]) is None and journal.result_of("c", source) is None
             assert journal.is_ours("a") and journal.is_ours("b") and not journal.is_ours("c")
     with open_journal(tmp_path / "out", "other") as journal:
-        assert journal.row_of("a", source) is None and not journal.is_ours("a")
+        assert journal.result_of("a", source) is None and not journal.is_ours("a")
 
 
 def test_folders_are_decoded_and_their_codes_taken(clips: Path, made: Path, tmp_path: Path) -> None:
@@ -373,7 +376,7 @@ def test_a_dry_run_writes_nothing(clips: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["encode", CLIP, "x", "--recursive"], "is no folder"),
-        (["encode", CLIP, "x", "--workers", "2"], "goes with a folder"),
+        (["encode", CLIP, "x", "--workers", "2"], "goes with many files"),
         (["encode", CLIP], "say where to write"),
         (["encode", CLIP, "x", "--list", "y"], "give OUT only"),
         (["encode", CLIP, "x", "--format", "npz"], "see edgecodec codes"),

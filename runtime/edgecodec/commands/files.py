@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .many import Many
+from .many import Files, Many
 from .options import (
     AsJson,
     Bundle,
@@ -50,6 +50,8 @@ class CodesFormat(str, Enum):
     edgc = "edgc"
     npz = "npz"
     safetensors = "safetensors"
+    webdataset = "webdataset"
+    parquet = "parquet"
 
 
 class ArrayFormat(str, Enum):
@@ -92,6 +94,9 @@ def encode(
         CodesFormat,
         typer.Option("--format", help="Of many files: .edgc, or arrays with as many stages in every frame."),
     ] = CodesFormat.edgc,
+    shard_mb: Annotated[
+        int, typer.Option("--shard-mb", min=1, help="Of webdataset and parquet: MB of files that go into one.")
+    ] = 1000,
 ) -> None:
     """Encode audio to an .edgc file; or a folder, or the files of a list, to files of the same names in a folder.
 
@@ -103,25 +108,12 @@ def encode(
     from ..files.encoding import Rate
     from ..files.transcode import encode_file
 
-    many = Many.of(
-        source,
-        target,
-        listed=listed,
-        recursive=recursive,
-        include=include,
-        exclude=exclude,
-        workers=workers,
-        dry_run=dry_run,
-        force=force,
-        as_json=as_json,
-    )
+    files = Files(listed, recursive, tuple(include or ()), tuple(exclude or ()), workers, dry_run)
+    many = Many.of(source, target, files, force=force, as_json=as_json)
     codec = load_codec(bundle, device, threads)
     is_array = form != CodesFormat.edgc
     rate = Rate.of(codec, bitrate=bitrate, quality=quality, stages=stages, constant=constant or is_array)
     if many is not None:
-        from ..corpus.files import EncodeFiles
-        from ..files.audio import INPUT_SUFFIXES
-
         settings = {
             "codec": codec.fingerprint.hex(),
             "model": codec.bundle.model_fingerprint.hex(),
@@ -129,8 +121,7 @@ def encode(
             "effort": effort.value,
             "mono": mono,
         }
-        work = EncodeFiles(codec, rate, effort.value, mono)
-        many.carry_out(work, settings, "encoded", f".{form.value}", INPUT_SUFFIXES)
+        many.encode(codec, rate, effort.value, mono, form.value, shard_mb * 1_000_000, settings)
         return
     if is_array:
         raise typer.BadParameter("goes with a folder or --list; see edgecodec codes", param_hint="--format")
@@ -178,18 +169,8 @@ def decode(
     """
     from ..files.transcode import decode_file
 
-    many = Many.of(
-        source,
-        target,
-        listed=listed,
-        recursive=recursive,
-        include=include,
-        exclude=exclude,
-        workers=workers,
-        dry_run=dry_run,
-        force=force,
-        as_json=as_json,
-    )
+    files = Files(listed, recursive, tuple(include or ()), tuple(exclude or ()), workers, dry_run)
+    many = Many.of(source, target, files, force=force, as_json=as_json)
     codec = None if bundle is None else load_codec(bundle, device, threads)
     chosen = device_name(device)
     if many is not None:
@@ -198,7 +179,9 @@ def decode(
         if start or duration is not None or strict:
             raise typer.BadParameter("goes with one file", param_hint="--start, --duration, --strict")
         settings = {"codec": None if codec is None else codec.fingerprint.hex()}
-        many.carry_out(DecodeFiles(codec, chosen, threads), settings, "decoded", f".{form.value}", (".edgc",))
+        many.carry_out(
+            DecodeFiles(codec, chosen, threads), settings, "decoded", many.one_each(f".{form.value}", (".edgc",))
+        )
         return
     assert target is not None
     with progress_display() as progress:
@@ -285,24 +268,15 @@ def codes(
     from ..bundle import shipped_bundles
     from ..files.code_arrays import codes_of_edgc, read_arrays, write_arrays, write_edgc
 
-    many = Many.of(
-        source,
-        target,
-        listed=listed,
-        recursive=recursive,
-        include=include,
-        exclude=exclude,
-        workers=workers,
-        dry_run=dry_run,
-        force=force,
-        as_json=as_json,
-    )
+    files = Files(listed, recursive, tuple(include or ()), tuple(exclude or ()), workers, dry_run)
+    many = Many.of(source, target, files, force=force, as_json=as_json)
     if many is not None:
         from ..corpus.files import TakeCodes
 
         codec = None if bundle is None else load_codec(bundle, "cpu", 1)
         settings = {"codec": None if codec is None else codec.fingerprint.hex(), "stages": stages}
-        many.carry_out(TakeCodes(codec, stages), settings, "took the codes of", f".{form.value}", (".edgc",))
+        tasks = many.one_each(f".{form.value}", (".edgc",))
+        many.carry_out(TakeCodes(codec, stages), settings, "took the codes of", tasks)
         return
     assert target is not None
     if not target.lower().endswith(".edgc"):

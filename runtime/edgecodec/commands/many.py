@@ -13,94 +13,133 @@ from .options import say
 from .progress import progress_display
 
 if TYPE_CHECKING:
-    from ..corpus.files import FileResult, FileTask
+    from ..codec import Codec
     from ..corpus.inputs import Input
-    from ..corpus.job import Summary
+    from ..corpus.job import Job, Summary
     from ..corpus.pool import Work
+    from ..corpus.tasks import Result, Task
+    from ..files.encoding import Rate
+    from ..manifest import Effort
 
 _SOME_FAILED = 3  # exit code: the other results are there
 
 
 @dataclass(frozen=True)
+class Files:
+    """What the options say about which files, and how."""
+
+    listed: str | None
+    recursive: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    workers: int | None
+    dry_run: bool
+
+
+@dataclass(frozen=True)
 class Many:
-    """What the options say about many files."""
+    """A command over many files."""
 
     source: str
     folder: str
-    listed: str | None
-    recursive: bool
-    include: Sequence[str]
-    exclude: Sequence[str]
-    workers: int | None
-    dry_run: bool
+    files: Files
     force: bool
     as_json: bool
 
     @classmethod
-    def of(
-        cls,
-        source: str,
-        target: str | None,
-        *,
-        listed: str | None,
-        recursive: bool,
-        include: Sequence[str] | None,
-        exclude: Sequence[str] | None,
-        workers: int | None,
-        dry_run: bool,
-        force: bool,
-        as_json: bool,
-    ) -> Many | None:
+    def of(cls, source: str, target: str | None, files: Files, *, force: bool, as_json: bool) -> Many | None:
         """None where one file is meant."""
-        if listed is not None:
+        if files.listed is not None:
             if target is not None:
                 raise typer.BadParameter("give OUT only: the list names what goes in", param_hint="--list")
-            return cls(source, source, listed, True, include or (), exclude or (), workers, dry_run, force, as_json)
+            return cls(source, source, files, force, as_json)
         if target is None:
             raise typer.BadParameter("say where to write", param_hint="OUT")
-        if not Path(source).is_dir():
-            for name, given in (("--recursive", recursive), ("--include", include), ("--exclude", exclude)):
-                if given:
-                    raise typer.BadParameter(f"{source} is no folder", param_hint=name)
-            if dry_run or workers is not None:
-                raise typer.BadParameter("goes with a folder or --list", param_hint="--workers, --dry-run")
-            return None
-        return cls(source, target, None, recursive, include or (), exclude or (), workers, dry_run, force, as_json)
+        if Path(source).is_dir() or is_shards(source):
+            return cls(source, target, files, force, as_json)
+        given = {"--recursive": files.recursive, "--include": files.include, "--exclude": files.exclude}
+        given |= {"--dry-run": files.dry_run, "--workers": files.workers}
+        for name, value in given.items():
+            if value:
+                raise typer.BadParameter(f"goes with many files; {source} is no folder", param_hint=name)
+        return None
+
+    @property
+    def is_shards(self) -> bool:
+        """Whether what goes in is tar shards of recordings."""
+        return self.files.listed is None and is_shards(self.source)
 
     def inputs(self, suffixes: Collection[str]) -> list[Input]:
         """The files that go in."""
-        from ..corpus.inputs import in_folder, in_list
+        from ..corpus.inputs import Input, in_folder, in_list
+        from ..corpus.shards import expand_braces
 
-        if self.listed is not None:
-            return in_list(self.listed)
+        if self.is_shards:
+            return [Input(shard, shard) for shard in expand_braces(self.source)]
+        if self.files.listed is not None:
+            return in_list(self.files.listed)
         return in_folder(
             self.source,
             suffixes,
-            include=self.include,
-            exclude=self.exclude,
-            recursive=self.recursive,
+            include=self.files.include,
+            exclude=self.files.exclude,
+            recursive=self.files.recursive,
             without=Path(self.folder),
         )
 
+    def one_each(self, suffix: str, suffixes: Collection[str]) -> list[Task]:
+        """A task for each file."""
+        from ..corpus.tasks import one_each
+
+        if self.is_shards:
+            raise typer.BadParameter("shards go with encode --format webdataset or parquet", param_hint="IN")
+        return one_each(self.inputs(suffixes), Path(self.folder), suffix)
+
+    def encode(
+        self,
+        codec: Codec,
+        rate: Rate,
+        effort: Effort,
+        mono: bool,
+        form: Any,
+        shard_bytes: int,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Encode all to files of codes, each to one of its own, or many to one."""
+        from ..corpus.code_shards import NAMES, EncodeShards
+        from ..corpus.files import EncodeFiles
+        from ..corpus.tasks import grouped, shard_each
+        from ..files.audio import INPUT_SUFFIXES
+
+        if form not in NAMES:  # a file for each
+            self.carry_out(
+                EncodeFiles(codec, rate, effort, mono), settings, "encoded", self.one_each(f".{form}", INPUT_SUFFIXES)
+            )
+            return
+        assert rate.stages is not None
+        found, name = self.inputs(INPUT_SUFFIXES), NAMES[form]
+        if self.is_shards:
+            tasks = shard_each(found, Path(self.folder), Path(name).suffix)
+        else:
+            tasks = grouped(found, Path(self.folder), name, shard_bytes)
+        self.carry_out(EncodeShards(codec, rate.stages, effort, mono, form), settings, "encoded", tasks)
+
     def carry_out(
         self,
-        work: Work[FileTask, FileResult],
+        work: Work[Task, Result],
         settings: Mapping[str, Any],
         verb: str,
-        suffix: str,
-        suffixes: Collection[str],
+        tasks: Sequence[Task],
     ) -> None:
-        """Make a file with `suffix` of each input, and say what came of it; exit code 3 where some failed."""
+        """Do what is to be done, and say what came of it; exit code 3 where some failed."""
         from ..corpus import pool
-        from ..corpus.inputs import targets
         from ..corpus.job import FAILURES, Job, run
 
-        found = self.inputs(suffixes)
-        job = Job(work, found, targets(found, suffix), Path(self.folder), settings, self.force)
-        if self.dry_run:
+        job = Job(work, tasks, Path(self.folder), settings, self.force)
+        if self.files.dry_run:
             self._say_plan(job)
             return
-        workers = self.workers or pool.usable_cores()
+        workers = self.files.workers or pool.usable_cores()
         with progress_display() as progress:
             summary = run(
                 job,
@@ -113,16 +152,24 @@ class Many:
             typer.echo(f"edgecodec: why, for each: {Path(self.folder) / FAILURES}", err=True)
             raise typer.Exit(_SOME_FAILED)
 
-    def _say_plan(self, job: Any) -> None:
+    def _say_plan(self, job: Job) -> None:
         from ..corpus.job import plan, settings_of
         from ..corpus.journal import read_journal
 
-        todo, rows, failures = plan(job, read_journal(job.folder, settings_of(job)))
-        lines = [f"{task.name} -> {task.target}" for task in todo]
-        lines += [f"{name}: {reason}" for name, reason in failures.items()]
-        lines.append(f"{len(todo)} files to do, {len(rows)} done before, {len(failures)} that cannot be")
-        data = {"todo": {task.name: task.target for task in todo}, "kept": sorted(rows), "failures": failures}
-        say("\n".join(lines), data, self.as_json)
+        planned = plan(job, read_journal(job.folder, settings_of(job)))
+        pairs = [(one.name, task.target) for task in planned.todo for one in task.inputs]
+        kept = sorted(row["name"] for result in planned.kept.values() for row in result.rows)
+        lines = [f"{name} -> {target}" for name, target in pairs]
+        lines += [f"{name}: {reason}" for name, reason in planned.refused.items()]
+        lines.append(f"{len(pairs)} files to do, {len(kept)} done before, {len(planned.refused)} that cannot be")
+        say("\n".join(lines), {"todo": dict(pairs), "kept": kept, "failures": dict(planned.refused)}, self.as_json)
+
+
+def is_shards(source: str) -> bool:
+    """Whether a source is tar shards: a path, a URL or a `pipe:` command, or a pattern of several."""
+    from ..corpus.code_shards import is_shard
+
+    return is_shard(source)
 
 
 def _summary_line(verb: str, summary: Summary) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..bitstream import Header, Reader
 from ..codec import Codec
@@ -17,23 +17,7 @@ from ..files.encoding import Rate
 from ..files.transcode import Report, decode_file, encode_file
 from ..manifest import Effort
 from ..sessions import Device
-
-
-@dataclass(frozen=True)
-class FileTask:
-    """One file to make of another; `target` is a path, `name` what the input is called."""
-
-    source: str
-    name: str
-    target: str
-
-
-@dataclass(frozen=True)
-class FileResult:
-    """What was made: facts for a row of the manifest, and what the user should hear."""
-
-    row: dict[str, Any]
-    notes: tuple[str, ...] = ()
+from .tasks import Result, Row, Task
 
 
 @dataclass(frozen=True)
@@ -48,21 +32,22 @@ class EncodeFiles:
     def begin(self) -> None:
         """See `Work`: the codec was loaded when it arrived."""
 
-    def do(self, task: FileTask) -> FileResult:
+    def do(self, task: Task) -> Result:
         """Encode one file."""
-        return _heard(lambda: self._made(task))
+        (one,) = task.inputs
+        with heard() as notes:
+            row = self._made(one.path, task.target)
+        return Result(({"name": one.name, **row},), notes={one.name: notes} if notes else {})
 
-    def _made(self, task: FileTask) -> dict[str, Any]:
-        if task.target.endswith(".edgc"):
+    def _made(self, source: str, target: str) -> Row:
+        if target.endswith(".edgc"):
             return _row_of(
-                encode_file(
-                    self.codec, task.source, task.target, rate=self.rate, effort=self.effort, mono=self.mono, force=True
-                )
+                encode_file(self.codec, source, target, rate=self.rate, effort=self.effort, mono=self.mono, force=True)
             )
         assert self.rate.stages is not None
-        with open_audio(task.source) as audio:
+        with open_audio(source) as audio:
             arrays = codes_of_audio(self.codec, audio, stages=self.rate.stages, effort=self.effort, mono=self.mono)
-        write_arrays(arrays, task.target, force=True)
+        write_arrays(arrays, target, force=True)
         return row_of_arrays(arrays)
 
 
@@ -78,16 +63,17 @@ class DecodeFiles:
     def begin(self) -> None:
         """See `Work`."""
 
-    def do(self, task: FileTask) -> FileResult:
-        """Decode one file; of a damaged one all that is left, and a note."""
-        with open_edgc(task.source) as file:
+    def do(self, task: Task) -> Result:
+        """Decode one file; of a damaged one all that is left, which also counts as a failure."""
+        (one,) = task.inputs
+        with open_edgc(one.path) as file:
             header = Reader(file).header
-        report = decode_file(task.source, task.target, codec=self._codec(header), force=True)
+        report = decode_file(one.path, task.target, codec=self._codec(header), force=True)
+        rows = ({"name": one.name, **_row_of(report)},)
         if not report.damage:
-            return FileResult(_row_of(report))
+            return Result(rows)
         more = f", and {len(report.damage) - 1} more" if len(report.damage) > 1 else ""
-        damage = f"damaged, and decoded as far as it goes: {report.damage[0]}{more}"
-        return FileResult(_row_of(report) | {"damage": damage}, (damage,))
+        return Result(rows, {one.name: f"damaged, and decoded as far as it goes: {report.damage[0]}{more}"})
 
     def _codec(self, header: Header) -> Codec:
         if self.codec is not None:
@@ -108,14 +94,15 @@ class TakeCodes:
     def begin(self) -> None:
         """See `Work`."""
 
-    def do(self, task: FileTask) -> FileResult:
+    def do(self, task: Task) -> Result:
         """Take the codes of one file."""
-        arrays = codes_of_edgc(task.source, self.stages, self.codec)
+        (one,) = task.inputs
+        arrays = codes_of_edgc(one.path, self.stages, self.codec)
         write_arrays(arrays, task.target, force=True)
-        return FileResult(row_of_arrays(arrays))
+        return Result(({"name": one.name, **row_of_arrays(arrays)},))
 
 
-def row_of_arrays(arrays: CodeArrays) -> dict[str, Any]:
+def row_of_arrays(arrays: CodeArrays) -> Row:
     """Facts about codes, for a row of the manifest."""
     facts, (_, stages, frames) = arrays.facts, arrays.codes.shape
     rate, samples, channels = (int(facts[name]) for name in ("input_rate", "samples", "channels"))
@@ -124,7 +111,7 @@ def row_of_arrays(arrays: CodeArrays) -> dict[str, Any]:
     return row | {"stages": stages, "frames": frames}
 
 
-def _row_of(report: Report) -> dict[str, Any]:
+def _row_of(report: Report) -> Row:
     return {
         "seconds": round(report.seconds, 6),
         "sample_rate": report.sample_rate,
@@ -135,9 +122,11 @@ def _row_of(report: Report) -> dict[str, Any]:
     }
 
 
-def _heard(make: Callable[[], dict[str, Any]]) -> FileResult:
-    """What is made, and the warnings on the way."""
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """A list of the warnings for the user that are given in the meantime."""
+    texts: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ScaleWarning)
-        row = make()
-    return FileResult(row, tuple(str(one.message) for one in caught if issubclass(one.category, ScaleWarning)))
+        yield texts
+    texts += [str(one.message) for one in caught if issubclass(one.category, ScaleWarning)]

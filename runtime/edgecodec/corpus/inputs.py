@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
-from ..errors import DataError, EdgecodecError
+from ..errors import DataError
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,6 @@ def in_list(file: str) -> list[Input]:
     paths = [os.fsdecode(line) for line in data.splitlines() if line.strip()]
     found = {Input(path, _name_of(path)).name: Input(path, _name_of(path)) for path in paths}
     return sorted(found.values(), key=lambda one: one.name)
-
-
-def targets(inputs: Iterable[Input], suffix: str) -> list[str]:
-    """What each input's output is called: the name with another suffix, added where two would be called the same."""
-    inputs = list(inputs)
-    short = [str(PurePath(one.name).with_suffix(suffix)) for one in inputs]
-    often = Counter(short)
-    names = [one.name + suffix if often[name] > 1 else name for one, name in zip(inputs, short, strict=True)]
-    twice = next((name for name, number in Counter(names).items() if number > 1), None)
-    if twice is not None:
-        raise EdgecodecError(f"two files would become {twice}")
-    return names
 
 
 def _found(

@@ -12,9 +12,10 @@ import csv
 import hashlib
 import io
 import json
+import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,29 +24,29 @@ from ..durable import claimed_file, new_file
 from ..errors import EdgecodecError, one_line
 from ..progress import Progress, silent
 from . import pool
-from .files import FileResult, FileTask
+from .code_shards import write_index
 from .inputs import Input
-from .journal import Journal, identity, open_journal
+from .journal import Journal, Source, open_journal
+from .tasks import Result, Task, identity
 
 MANIFEST, FAILURES = "manifest.csv", "failures.csv"
 
 Note = Callable[[str, str], None]
 """Told a file's name, and what the user should hear of it."""
 
-Outcomes = Generator["pool.Outcome[FileTask, FileResult]", None, None]
-Runner = Callable[["pool.Work[FileTask, FileResult]", Iterator[FileTask]], Outcomes]
+Outcomes = Generator["pool.Outcome[Task, Result]", None, None]
+Runner = Callable[["pool.Work[Task, Result]", Iterator[Task]], Outcomes]
 """Does tasks: the processes of `pool.run`, or a cluster. Closing it ends them."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Results to make in a folder, one of each input."""
+    """Results to make in a folder."""
 
-    work: pool.Work[FileTask, FileResult]
-    inputs: Sequence[Input]
-    targets: Sequence[str]  # below the folder
+    work: pool.Work[Task, Result]
+    tasks: Sequence[Task]
     folder: Path
-    settings: Mapping[str, Any]  # all that makes a result what it is, but for its input
+    settings: Mapping[str, Any]  # all that makes a result what it is, but for its inputs
     force: bool = False  # replace files that no job has made
 
 
@@ -82,24 +83,28 @@ class Summary:
         }
 
 
-def plan(job: Job, journal: Journal) -> tuple[list[FileTask], dict[str, dict[str, Any]], dict[str, str]]:
-    """What is to be done, the rows of what is done, and why some of it cannot be; each by name."""
-    todo, rows, failures = [], {}, {}
-    for one, target in zip(job.inputs, job.targets, strict=True):
-        path = job.folder / target
-        try:
-            row = journal.row_of(target, identity(one.path))
-            there = path.exists() or path.is_symlink()
-        except (OSError, ValueError) as error:
-            failures[one.name] = one_line(getattr(error, "strerror", None) or error)
-            continue
-        if row is not None:
-            rows[one.name] = row
-        elif there and not job.force and not journal.is_ours(target):
-            failures[one.name] = f"{target} exists, and was not made so; -f replaces it"
+@dataclass(frozen=True)
+class Plan:
+    """What a job will do."""
+
+    todo: Sequence[Task]
+    kept: Mapping[str, Result]  # by task: what was done before
+    refused: Mapping[str, str]  # by input
+
+
+def plan(job: Job, journal: Journal) -> Plan:
+    """What is to be done, what is done, and what cannot be."""
+    todo, kept, refused = [], {}, {}
+    for task in job.tasks:
+        result = journal.result_of(task.name, identity(task.inputs))
+        if result is not None:
+            kept[task.name] = result
+        elif not job.force and not journal.is_ours(task.name) and _is_there(task.target):
+            reason = f"{task.name} exists, and was not made so; -f replaces it"
+            refused.update({one.name: reason for one in task.inputs})
         else:
-            todo.append(FileTask(one.path, one.name, str(path)))
-    return todo, rows, failures
+            todo.append(task)
+    return Plan(todo, kept, refused)
 
 
 def run(job: Job, *, runner: Runner, note: Note, progress: Progress = silent) -> Summary:
@@ -108,53 +113,51 @@ def run(job: Job, *, runner: Runner, note: Note, progress: Progress = silent) ->
     Raises:
         EdgecodecError: a folder that cannot be written or in which another job is at work.
     """
-    start, summary = time.perf_counter(), Summary(files=len(job.inputs))
-    target_of = {one.name: target for one, target in zip(job.inputs, job.targets, strict=True)}
+    start, summary = time.perf_counter(), Summary(files=sum(len(task.inputs) for task in job.tasks))
     with open_journal(job.folder, settings_of(job)) as journal:
-        todo, rows, summary.failures = plan(job, journal)
-        summary.kept = len(rows)
-        sources: dict[str, list[int]] = {}
+        planned = plan(job, journal)
+        results = dict(planned.kept)
+        summary.failures = dict(planned.refused)
+        summary.kept = sum(len(result.rows) for result in results.values())
+        sources: dict[str, Source] = {}
 
-        def begun() -> Iterator[FileTask]:
-            for task in todo:
+        def begun() -> Iterator[Task]:
+            for task in planned.todo:
                 try:
-                    sources[task.name] = identity(task.source)
                     Path(task.target).parent.mkdir(parents=True, exist_ok=True)
                 except OSError as error:
-                    summary.failures[task.name] = one_line(error.strerror or error)
+                    summary.failures |= {one.name: one_line(error.strerror or error) for one in task.inputs}
                     continue
-                journal.begin(target_of[task.name])
+                sources[task.name] = identity(task.inputs)
+                journal.begin(task.name)
                 yield task
 
         try:
             with closing(runner(job.work, begun())) as outcomes:
                 for outcome in outcomes:
-                    task, done = outcome.task, outcome.result
-                    target = target_of[task.name]
-                    if done is None:
-                        reason = (outcome.failure or "failed").removeprefix(f"{one_line(task.source)}: ")
-                        summary.failures[task.name] = reason
-                        note(task.name, reason)
+                    task, result = outcome.task, outcome.result
+                    if result is None:
+                        reason = outcome.failure or "failed"
+                        result = Result((), {one.name: _without(one, reason) for one in task.inputs})
                     else:
-                        rows[task.name] = {"target": target, **done.row}
-                        journal.end(target, sources[task.name], rows[task.name])
-                        summary.made += 1
-                        summary.seconds += done.row["seconds"]
+                        journal.end(task.name, sources[task.name], result)
+                        results[task.name] = result
+                        summary.made += len(result.rows)
+                        summary.seconds += sum(row["seconds"] for row in result.rows)
                         summary.bytes += Path(task.target).stat().st_size
-                        for text in done.notes:
-                            note(task.name, text)
+                    summary.failures |= result.failures
+                    for name, texts in [*result.notes.items(), *((n, (f,)) for n, f in result.failures.items())]:
+                        for text in texts:
+                            note(name, text)
                     summary.elapsed = time.perf_counter() - start
                     finished = summary.made + summary.kept + len(summary.failures)
-                    progress(f"files ({summary.speed:.0f} × real time)", finished, summary.files)
+                    progress(f"files ({summary.speed:.0f} × real time)", min(finished, summary.files), summary.files)
         finally:
             summary.elapsed = time.perf_counter() - start
-            summary.failures |= {name: str(row["damage"]) for name, row in rows.items() if row.get("damage")}
-            _clear(job, journal, todo, rows)
-            write_table(job.folder / MANIFEST, [{"name": name, **rows[name]} for name in sorted(rows)])
-            write_table(
-                job.folder / FAILURES,
-                [{"name": name, "reason": reason} for name, reason in sorted(summary.failures.items())],
-            )
+            for result in planned.kept.values():
+                summary.failures |= result.failures
+            _clear([task for task in planned.todo if task.name in sources and task.name not in results])
+            _write_tables(job.folder, results, summary.failures)
     return summary
 
 
@@ -180,17 +183,30 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         raise EdgecodecError(f"{path}: {error.strerror}") from None
 
 
-def _clear(job: Job, journal: Journal, todo: Sequence[FileTask], rows: Mapping[str, Any]) -> None:
+def _write_tables(folder: Path, results: Mapping[str, Result], failures: Mapping[str, str]) -> None:
+    rows = [{"name": row["name"], "target": name, **row} for name, result in results.items() for row in result.rows]
+    if any(name.endswith(".tar") for name in results):
+        write_index(folder, results)
+    write_table(folder / MANIFEST, sorted(rows, key=lambda row: (row["name"], row["target"])))
+    write_table(folder / FAILURES, [{"name": name, "reason": reason} for name, reason in sorted(failures.items())])
+
+
+def _clear(tasks: Iterable[Task]) -> None:
     """Remove what workers left that were killed."""
-    for task in todo:
+    for task in tasks:
         target = Path(task.target)
-        if (
-            task.name not in rows
-            and journal.is_ours(target.relative_to(job.folder).as_posix())
-            and target.parent.is_dir()
-        ):
-            try:
-                with claimed_file(target):
-                    pass
-            except OSError:
-                continue
+        if target.parent.is_dir():
+            with suppress(OSError), claimed_file(target):
+                pass
+
+
+def _without(one: Input, reason: str) -> str:
+    """A reason without the path that it may begin with: the name stands before it."""
+    return reason.removeprefix(f"{one_line(one.path)}: ")
+
+
+def _is_there(target: str) -> bool:
+    try:
+        return os.path.lexists(target)
+    except (OSError, ValueError):
+        return False

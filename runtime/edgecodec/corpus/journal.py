@@ -1,9 +1,9 @@
 """What of a job is done: lines of JSON in the folder of its results, written as they come, and read by the next run.
 
-    {"begun": "a/b.edgc"}                                       before anything is written there
-    {"name": "a/b.wav", "target": "a/b.edgc", "source": [size, time], "settings": "…", "bytes": 123, "row": {…}}
+    {"begun": "a/b.edgc"}                                                      before anything is written there
+    {"target": "a/b.edgc", "source": [[size, time]], "settings": "…", "bytes": 123, "rows": […], "failures": {…}}
 
-A result counts as done where its line stands, its file has that size, and the input and the settings are those of the
+A result counts as done where its line stands, its file has that size, and the inputs and the settings are those of the
 line. A line that a sudden death cut is passed over. Only one job at a time writes into a folder.
 """
 
@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import EdgecodecError
+from .tasks import Result
 
 if sys.platform != "win32":
     import fcntl
 
 NAME = ".edgecodec-journal.jsonl"
-_KEYS = ("source", "settings", "bytes", "row")
+Source = list[list[int]]
+_KEYS = ("source", "settings", "bytes", "rows", "failures")
 
 
 @dataclass
@@ -36,15 +38,14 @@ class Journal:
     _done: dict[str, dict[str, Any]] = field(default_factory=dict)  # by target
     _begun: set[str] = field(default_factory=set)
 
-    def row_of(self, target: str, source: list[int]) -> dict[str, Any] | None:
+    def result_of(self, target: str, source: Source) -> Result | None:
         """What is known of a result that is done, or None where it is to be made."""
         line = self._done.get(target)
         if line is None or line["settings"] != self.settings or line["source"] != source:
             return None
         with suppress(OSError):
             if (self.folder / target).stat().st_size == line["bytes"]:
-                row: dict[str, Any] = line["row"]
-                return row
+                return Result(line["rows"], line["failures"])
         return None
 
     def is_ours(self, target: str) -> bool:
@@ -57,10 +58,16 @@ class Journal:
         self._begun.add(target)
         self._write({"begun": target})
 
-    def end(self, target: str, source: list[int], row: Mapping[str, Any]) -> None:
+    def end(self, target: str, source: Source, result: Result) -> None:
         """Say that a result is there."""
-        size = (self.folder / target).stat().st_size
-        line = {"target": target, "source": source, "settings": self.settings, "bytes": size, "row": dict(row)}
+        line = {
+            "target": target,
+            "source": source,
+            "settings": self.settings,
+            "bytes": (self.folder / target).stat().st_size,
+            "rows": list(result.rows),
+            "failures": dict(result.failures),
+        }
         self._done[target] = line
         self._write(line)
 
@@ -78,16 +85,6 @@ class Journal:
         assert self._file is not None
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-
-
-def identity(path: str) -> list[int]:
-    """What tells that an input is the same as before: its size and the time of its last change, in ns.
-
-    Raises:
-        OSError: a file that is not there.
-    """
-    found = Path(path).stat()
-    return [found.st_size, found.st_mtime_ns]
 
 
 @contextmanager
