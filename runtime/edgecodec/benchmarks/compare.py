@@ -3,16 +3,21 @@
 Every figure of time is seconds of compute per second of audio, so that codecs of different frames compare. A and B run
 in turns in one process (`pairs`). Where both are one bundle on one device they share the sessions: the same graphs
 loaded twice differ by a few per cent, by where in memory they came to lie.
+
+One thread is measured by its processor time. On a busy machine the wall clock would not do: work that ends within a
+slice of the scheduler seems undisturbed, and work that takes little longer several times as slow.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Literal
 
 import numpy as np
 
@@ -30,6 +35,9 @@ _PATIENCE = 10.0  # seconds of pairs, for each figure
 _RUN_FRAMES = 24  # frames of a live run, whose median call counts
 _ENERGY_SECONDS = 0.2  # of a run whose energy is read: the counters move every millisecond
 _PARTS = ("encoder", "quantizer", "decoder")
+
+Clock = Literal["processor", "wall"]
+_CLOCKS: dict[Clock, Callable[[], float]] = {"processor": time.thread_time, "wall": time.perf_counter}
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ class Row:
     work: str  # encode, decode: of the whole clip; live: encode and decode, packet by packet, in a tight loop
     threads: int
     frames_per_call: int | None  # None for whole clips
+    clock: Clock  # processor: time of the one thread that computes; wall: of several, or where none tells that finely
     took: Paired
 
 
@@ -97,10 +106,11 @@ class Comparison:
 
 
 class _Side:
-    """One of the two on some threads: its codec, and a clip of its sample rate."""
+    """One of the two on some threads: its codec, a clip of its sample rate, and the clock for both."""
 
     def __init__(self, subject: Subject, codec: Codec, sessions: Sessions, seconds: float) -> None:
         self.codec, self.sessions = codec, sessions
+        self.clock: Clock = "wall"
         self.stages = codec.stages(bitrate=subject.bitrate)
         frames = max(1, round(seconds * codec.manifest.frame_rate))
         self.audio = babble(frames * codec.frame_size, codec.sample_rate)
@@ -137,7 +147,7 @@ class _Side:
             for packet in encoder.push(next(blocks)):
                 decoder.push(packet)
 
-        return lambda: statistics.median(_timed(one) for _ in range(packets)) / (size / self.codec.sample_rate)
+        return lambda: statistics.median(self._timed(one) for _ in range(packets)) / (size / self.codec.sample_rate)
 
     def part(self, name: str, frames: int) -> Work:
         """The graph of a part alone."""
@@ -151,7 +161,7 @@ class _Side:
             "decoder": lambda: s.synthesize(quantized, s.zero_state("decoder", 1), last=True),
         }
         calls = max(1, _RUN_FRAMES // frames)
-        return lambda: statistics.median(_timed(works[name]) for _ in range(calls)) * m.frame_rate / frames
+        return lambda: statistics.median(self._timed(works[name]) for _ in range(calls)) * m.frame_rate / frames
 
     def energy(self, meter: EnergyMeter) -> Work:
         """Joules per second of audio."""
@@ -173,7 +183,14 @@ class _Side:
         return float(getattr(self.codec.manifest.macs_per_second, part) / took / limits[numbers])
 
     def _per_second(self, work: Callable[[], object]) -> Work:
-        return lambda: _timed(work) / self.seconds
+        return lambda: self._timed(work) / self.seconds
+
+    def _timed(self, work: Callable[[], object]) -> float:
+        """Seconds of it."""
+        clock = _CLOCKS[self.clock]
+        begin = clock()
+        work()
+        return clock() - begin
 
 
 def compare(
@@ -209,12 +226,12 @@ def compare(
     rows: list[Row] = []
     for n in counts:
         for work, size in [("encode", None), ("decode", None), *(("live", size) for size in frames)]:
-            progress("pairs", len(rows), steps)
-            rows.append(Row(work, n, size, _took(sides[n], work, size)))
+            progress("measured", len(rows), steps)
+            rows.append(Row(work, n, size, sides[n][0].clock, _took(sides[n], work, size)))
     parts: list[PartRow] = []
     for name in _PARTS:
         for size in sorted({1, frames[-1]}):
-            progress("pairs", len(rows) + len(parts), steps)
+            progress("measured", len(rows) + len(parts), steps)
             took = in_turns(*(side.part(name, size) for side in first), patience=_PATIENCE)
             shares = [side.share(name, t, limits) for side, t in zip(first, (took.a, took.b), strict=True)]
             parts.append(PartRow(name, size, took, *shares))
@@ -266,7 +283,12 @@ def _sides(a: Subject, b: Subject, threads: int, seconds: float) -> tuple[_Side,
             loaded[key] = Codec(bundle, sessions), sessions
         return _Side(subject, *loaded[key], seconds)
 
-    return side(a), side(b)
+    both = side(a), side(b)
+    # Processor time: 100 ns or less on Linux and macOS, 16 ms on Windows.
+    alone = threads == 1 and all(one.codec.device == "cpu" for one in both) and sys.platform in ("linux", "darwin")
+    for one in both:
+        one.clock = "processor" if alone else "wall"
+    return both
 
 
 def _took(sides: tuple[_Side, _Side], work: str, frames: int | None) -> Paired:
@@ -292,10 +314,3 @@ def _streams_per_core(rows: Sequence[Row]) -> tuple[float, float] | None:
         if (row.work, row.threads, row.frames_per_call) == ("live", 1, 1):
             return 1 / row.took.a, 1 / row.took.b
     return None
-
-
-def _timed(work: Callable[[], object]) -> float:
-    """Seconds of it."""
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin

@@ -39,8 +39,8 @@ class Paired:
 
     @property
     def differ(self) -> bool:
-        """Whether chance is an unlikely reason."""
-        return not self.low <= 1 <= self.high
+        """Whether chance is an unlikely reason, for more than the half per cent that nobody is told."""
+        return not round(self.low, 2) <= 1 <= round(self.high, 2)
 
     def text(self, verb: str, noun: str) -> str:
         """In words: `encodes` and `encoding`, for instance."""
