@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, product
 from typing import Literal
 
 import numpy as np
@@ -97,7 +97,7 @@ class Comparison:
     seconds: float  # of the clip
     rows: list[Row]
     parts: list[PartRow]
-    matrix_limits: dict[str, float]  # multiply-accumulates per second of one thread, by precision
+    matrix_limits: dict[str, float]  # multiply-accumulates per second of one thread, by precision; the best seen
     streams_per_core: tuple[float, float] | None  # live ones of A and of B, by the tight loop; None without one thread
     energy: Paired | None  # joules per second of audio, of the whole processor, to encode and decode the clip
     energy_note: str | None  # why there is none
@@ -221,20 +221,18 @@ def compare(
     sides = {n: _sides(a, b, n, seconds) for n in {*counts, 1}}
     first = sides[1]
     frames = [n for n in FRAMES_PER_CALL if n <= min(side.frames for side in first)]
-    limits: dict[str, float] = {numbers: matrix_limit(numbers) for numbers in NUMBERS}
     steps = len(counts) * (2 + len(frames)) + len(_PARTS) * 2
     rows: list[Row] = []
     for n in counts:
         for work, size in [("encode", None), ("decode", None), *(("live", size) for size in frames)]:
             progress("measured", len(rows), steps)
             rows.append(Row(work, n, size, sides[n][0].clock, _took(sides[n], work, size)))
-    parts: list[PartRow] = []
-    for name in _PARTS:
-        for size in sorted({1, frames[-1]}):
-            progress("measured", len(rows) + len(parts), steps)
-            took = in_turns(*(side.part(name, size) for side in first), patience=_PATIENCE)
-            shares = [side.share(name, t, limits) for side, t in zip(first, (took.a, took.b), strict=True)]
-            parts.append(PartRow(name, size, took, *shares))
+    took: dict[tuple[str, int], Paired] = {}
+    limits: dict[str, float] = dict.fromkeys(NUMBERS, 0.0)
+    for name, size in product(_PARTS, sorted({1, frames[-1]})):
+        progress("measured", len(rows) + len(took), steps)
+        limits = {numbers: max(limits[numbers], matrix_limit(numbers)) for numbers in NUMBERS}
+        took[name, size] = in_turns(*(side.part(name, size) for side in first), patience=_PATIENCE)
     energy, note = _energy(first, meter)
     now = stolen_seconds()
     whole = (time.perf_counter() - began) * (os.cpu_count() or 1)
@@ -243,7 +241,7 @@ def compare(
         b=first[1].facts(),
         seconds=seconds,
         rows=rows,
-        parts=parts,
+        parts=[_part_row(*key, pair, first, limits) for key, pair in took.items()],
         matrix_limits=limits,
         streams_per_core=_streams_per_core(rows),
         energy=energy,
@@ -298,6 +296,11 @@ def _took(sides: tuple[_Side, _Side], work: str, frames: int | None) -> Paired:
         "live": lambda side: side.live(frames),
     }
     return in_turns(*(works[work](side) for side in sides), patience=_PATIENCE)
+
+
+def _part_row(part: str, frames: int, took: Paired, sides: tuple[_Side, _Side], limits: dict[str, float]) -> PartRow:
+    shares = [side.share(part, each, limits) for side, each in zip(sides, (took.a, took.b), strict=True)]
+    return PartRow(part, frames, took, *shares)
 
 
 def _energy(sides: tuple[_Side, _Side], meter: EnergyMeter) -> tuple[Paired | None, str | None]:
