@@ -29,9 +29,18 @@ def test_reports_every_figure() -> None:
 
 
 def test_prints_units() -> None:
-    result = CliRunner().invoke(app, ["bench", TINY, "--seconds", "0.2"])
+    result = CliRunner().invoke(app, ["bench", TINY, "-b", "4", "--seconds", "0.2"])
     assert result.exit_code == 0, result.output
-    for text in ("× real time", "hot p50", "paced p50", "buffering ms", "µs", "import and load", "peak"):
+    for text in (
+        "1 thread, 4 kbps",
+        "× real time",
+        "hot p50",
+        "paced p50",
+        "buffering ms",
+        "µs",
+        "import and load",
+        "peak",
+    ):
         assert text in result.stdout
 
 

@@ -220,7 +220,8 @@ def test_the_example_in_every_help_works(run, tiny: Path, tmp_path: Path, clip: 
         (tmp_path / "tests" / "audio").mkdir(parents=True)
         shutil.copy(Path(__file__).parents[1] / "audio" / "speech_ro.flac", tmp_path / "tests" / "audio")
     rates = iter("68")  # the tiny bundle has other bitrates than the shipped one
-    args = [next(rates) if before == "-b" else word for before, word in zip(["", *args], args, strict=False)]
+    kbps = ("-b", "--compare-bitrate")
+    args = [next(rates) if before in kbps else word for before, word in zip(["", *args], args, strict=False)]
     result = run(*args)
     assert result.exit_code == 0, result.stderr
 

@@ -79,17 +79,20 @@ class Costs:
     peak_mb: float | None  # of a process that loads, encodes and decodes the clip; None where it cannot be known
 
 
-def measure(bundle: str, *, device: Device = "cpu", threads: int = 1, seconds: float = 10.0) -> Costs:
+def measure(
+    bundle: str, *, bitrate: float | None = None, device: Device = "cpu", threads: int = 1, seconds: float = 10.0
+) -> Costs:
     """Run all measurements.
 
     Args:
         bundle: as for `edgecodec.load`, as are `device` and `threads`.
+        bitrate: kbps; by default that which the bundle takes by itself.
         device: where the graphs run.
         threads: of the CPU.
         seconds: length of the clip, and at most of the paced frames.
 
     Raises:
-        BundleError: as `edgecodec.load`. DeviceError: likewise.
+        BundleError: as `edgecodec.load`. DeviceError: likewise. BitrateError: one that the bundle does not offer.
     """
     import numpy as np
 
@@ -105,7 +108,7 @@ def measure(bundle: str, *, device: Device = "cpu", threads: int = 1, seconds: f
     codec, m = Codec(checked, sessions), checked.manifest
     seconds = max(round(seconds * m.frame_rate), 1) / m.frame_rate
     audio = babble(round(seconds * m.frame_rate) * codec.frame_size, codec.sample_rate)
-    stages = codec.stages()
+    stages = codec.stages(bitrate=bitrate)
     codes = codec.encode(audio, stages=stages)
     rate = Rate(kbps=codec.bitrates[stages - 1])
     channels = np.repeat(audio[None], codec.channels, axis=0)

@@ -55,7 +55,7 @@ def measure_pace(
     size = frames_per_packet * codec.frame_size
     period, whole = size / codec.sample_rate, len(audio) // size
     times: list[float] = []
-    drift, began, stolen = 0.0, time.perf_counter(), _stolen_seconds()
+    drift, began, stolen = 0.0, time.perf_counter(), stolen_seconds()
     with realtime_priority() if paced else contextlib.nullcontext():
         due = time.perf_counter()
         for i in range(packets + _WARMING):
@@ -69,7 +69,7 @@ def measure_pace(
             times.append(1000 * (time.perf_counter() - begin))
             drift = 1000 * (begin - due) if paced else 0.0
     share = None
-    if stolen is not None and (now := _stolen_seconds()) is not None:
+    if stolen is not None and (now := stolen_seconds()) is not None:
         share = (now - stolen) / ((time.perf_counter() - began) * (os.cpu_count() or 1))
     times = sorted(times[min(_WARMING, packets // 4) :])
     return Pace(
@@ -94,7 +94,7 @@ def babble(samples: int, sample_rate: int) -> NDArray[np.float32]:
     return (0.1 * tones * np.sin(2 * np.pi * 2 * t) + 0.01 * noise).astype(np.float32)
 
 
-def _stolen_seconds() -> float | None:
+def stolen_seconds() -> float | None:
     """Of all processors, since the start of the system ("steal" in proc_stat(5))."""
     try:
         with Path("/proc/stat").open(encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""The command `bench`: what a bundle costs on this machine, and what a day of audio does to it."""
+"""The command `bench`: what a bundle costs on this machine, beside another, and what a day of audio does to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import AsJson, BundleName, DeviceName, Threads, device_name, load_codec, say
+from .options import AsJson, Bitrate, BundleName, DeviceName, device_name, load_codec, say
 from .progress import progress_display
 
 if TYPE_CHECKING:
@@ -23,6 +23,18 @@ def bench(
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Length of the clip, and at most of the paced frames.")
     ] = 10.0,
+    bitrate: Bitrate = None,
+    other: Annotated[
+        str | None,
+        typer.Option("--compare", metavar="NAME|PATH", help="Instead: beside this bundle. Default: the same one."),
+    ] = None,
+    other_bitrate: Annotated[
+        float | None, typer.Option("--compare-bitrate", metavar="KBPS", help="Beside this bitrate. Default: as -b.")
+    ] = None,
+    other_device: Annotated[
+        str | None,
+        typer.Option("--compare-device", metavar="cpu|cuda|auto", help="Beside this device. Default: as --device."),
+    ] = None,
     soak_text: Annotated[
         str | None,
         typer.Option(
@@ -34,26 +46,51 @@ def bench(
     ] = None,
     as_json: AsJson = False,
     device: DeviceName = "cpu",
-    threads: Threads = 1,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", min=1, help="CPU threads; to compare, may be repeated.")
+    ] = None,
 ) -> None:
     """Measure a bundle on this machine: speed, latency of a frame, cost of stages, load time, memory.
 
+    With one of --compare, --compare-bitrate, --compare-device: beside the same with that other bundle, bitrate or
+    device, in turns, with 95 % intervals and a verdict.
+
     With --soak, pass hours of audio through one stream: exit code 1 when anything differs from the offline codec.
 
-    Example: edgecodec bench speech --seconds 5
+    Example: edgecodec bench speech -b 3 --compare-bitrate 6 --seconds 5
     """
     soaked, paced = _duration(soak_text, "--soak"), _duration(paced_text, "--paced")
+    compares = (other, other_bitrate, other_device) != (None, None, None)
+    counts = threads or [1]
+    if soaked is None and paced is not None:
+        raise typer.BadParameter("goes with --soak", param_hint="--paced")
+    if soaked is not None and (compares or bitrate is not None):
+        raise typer.BadParameter("goes neither with a comparison nor with a bitrate", param_hint="--soak")
+    if len(counts) > 1 and not compares:
+        raise typer.BadParameter("several go with a comparison only", param_hint="--threads")
+    if compares:
+        from ..benchmarks.compare import Subject, compare
+        from .comparison_text import comparison_lines
+
+        a = Subject(bundle, bitrate, device_name(device))
+        b = Subject(
+            bundle if other is None else other,
+            bitrate if other_bitrate is None else other_bitrate,
+            device_name(device if other_device is None else other_device),
+        )
+        with progress_display() as progress:
+            compared = compare(a, b, threads=counts, seconds=seconds, progress=progress)
+        say("\n".join(comparison_lines(compared)), asdict(compared), as_json)
+        return
     if soaked is None:
         from ..benchmarks.bench import measure
 
-        if paced is not None:
-            raise typer.BadParameter("goes with --soak", param_hint="--paced")
-        costs = measure(bundle, device=device_name(device), threads=threads, seconds=seconds)
+        costs = measure(bundle, bitrate=bitrate, device=device_name(device), threads=counts[0], seconds=seconds)
         say("\n".join(_cost_lines(costs)), asdict(costs), as_json)
         return
     from ..benchmarks.soak import soak
 
-    codec = load_codec(bundle, device, threads)
+    codec = load_codec(bundle, device, counts[0])
     with progress_display() as progress:
         found = soak(codec, soaked, paced, progress=progress)
     say("\n".join(_soak_lines(found)), asdict(found), as_json)
