@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "runtime")]
+sys.path.append(str(Path(__file__).parent))
 
 from store import PACKAGE
 
