@@ -2737,7 +2737,6 @@ class OnnxFields {
 
   static Field next(View data, std::size_t& at) {
     std::uint64_t tag = varint(data, at), value = 0, size = 0;
-    if (tag >> 32 || !(tag >> 3)) fail_short();
     switch (tag & 7) {
       case kVarint:
         value = varint(data, at);
@@ -2754,7 +2753,7 @@ class OnnxFields {
       default:  // groups, which ONNX has none of
         fail_bundle("is no ONNX model");
     }
-    if (size > data.size - at) fail_short();
+    if (size > data.size - at || tag >> 32 || !(tag >> 3)) fail_short();
     at += size;
     return {tag >> 3, tag & 7, value, data.part(at - size, at)};
   }

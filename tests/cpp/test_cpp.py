@@ -323,7 +323,7 @@ WISHES: list[tuple[str, dict[str, Any]]] = [
     ("speech", {}),
     ("tiny", {"kbps": 3.1, "channels": 2}),
     ("paths", {"kbps": 7.5}),
-    ("wide", {"kbps": 5.0, "channels": 3}),
+    ("wide", {"kbps": 8.0, "channels": 3}),
     ("wide", {"kbps": 12.0}),
     ("wide", {"quality": 5}),
 ]
