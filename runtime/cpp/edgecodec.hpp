@@ -2723,7 +2723,11 @@ class OnnxFields {
         {Kind::function, {{7, Kind::node}, {11, Kind::attribute}}},
         {Kind::node, {{5, Kind::attribute}}},
         {Kind::attribute,
-         {{5, Kind::tensor}, {6, Kind::graph}, {10, Kind::tensor}, {11, Kind::graph}, {22, Kind::sparse},
+         {{5, Kind::tensor},
+          {6, Kind::graph},
+          {10, Kind::tensor},
+          {11, Kind::graph},
+          {22, Kind::sparse},
           {23, Kind::sparse}}},
         {Kind::sparse, {{1, Kind::tensor}, {2, Kind::tensor}}},
     };
@@ -2758,13 +2762,13 @@ class OnnxFields {
     return {tag >> 3, tag & 7, value, data.part(at - size, at)};
   }
 
-  /// A number in groups of seven bits, lowest first; what does not fit into 64 of them is as large as can be.
+  /// A number in groups of seven bits, lowest first; of what does not fit into 64 of them, the lowest and the highest.
   static std::uint64_t varint(View data, std::size_t& at) {
     std::uint64_t value = 0;
     for (int shift = 0; at < data.size && shift < 70; shift += 7) {
       std::uint64_t bits = data[at] & 127u;
       bool fits = shift < 63 || bits < 2;
-      value = fits ? value | bits << shift : std::numeric_limits<std::uint64_t>::max();
+      value |= fits ? bits << shift : std::uint64_t{1} << 63;
       if (data[at++] < 128) return value;
     }
     fail_short();
@@ -3480,7 +3484,7 @@ class VariableRate {
   }
 
  private:
-  static constexpr double kLow = 0.7;                // of bits at fixed width, what codes take, or a little less
+  static constexpr double kLow = 0.7;               // of bits at fixed width, what codes take, or a little less
   static constexpr std::size_t kErrorFrames = 256;  // whose errors are found in one go
 
   std::shared_ptr<const Sessions> sessions_;
@@ -3664,7 +3668,7 @@ class EncoderStream {
   Floats state_;
   Audio rest_;                                                // samples short of a packet
   std::size_t samples_ = 0, frames_ = 0, silent_frames_ = 0;  // that went in
-  std::uint16_t sequence_ = 0;  // never begins anew: a decoder would take the packets for late ones
+  std::uint16_t sequence_ = 0;     // never begins anew: a decoder would take the packets for late ones
   std::optional<Codes> previous_;  // codes of the last packet
 
   const Manifest& manifest() const { return sessions_->manifest; }
@@ -4139,9 +4143,9 @@ class FileEncoder {
   Rate rate_;
   Writer writer_;
   detail::ChunkFormat form_;
-  Audio rest_;             // samples short of a frame, or of a first call
-  Floats state_, ahead_;   // of the encoder; latents [streams, T, D] short of a window
-  std::size_t window_;     // frames
+  Audio rest_;            // samples short of a frame, or of a first call
+  Floats state_, ahead_;  // of the encoder; latents [streams, T, D] short of a window
+  std::size_t window_;    // frames
   std::uint64_t samples_ = 0;
   std::size_t analyzed_ = 0, chunks_ = 0, frames_ = 0;  // frames that went in, and that came out
   double bits_, bias_ = 1;                              // written; of bits written to bits foreseen
