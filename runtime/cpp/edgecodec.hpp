@@ -76,9 +76,9 @@ namespace detail {
 
 inline std::string text_of(const char* text) { return text; }
 inline std::string text_of(const std::string& text) { return text; }
-inline std::string text_of(double number) {
+inline std::string text_of(double number, int digits = 6) {
   std::array<char, 32> text;
-  std::snprintf(text.data(), text.size(), "%g", number);
+  std::snprintf(text.data(), text.size(), "%.*g", digits, number);
   return text.data();
 }
 template <class Whole, class = std::enable_if_t<std::is_integral_v<Whole>>>
@@ -123,6 +123,27 @@ inline std::string one_line(const std::string& text) {
   std::string line, word;
   while (words >> word) line += (line.empty() ? "" : " ") + word;
   return line.substr(0, 300);
+}
+
+/// UTF-8 without the characters that do not print: controls, odd spaces, what stands for nothing.
+inline bool is_printable(const std::string& text) {
+  for (std::size_t i = 0; i < text.size();) {
+    auto first = static_cast<unsigned char>(text[i++]);
+    int more = first < 0x80 ? 0 : first >> 5 == 6 ? 1 : first >> 4 == 14 ? 2 : first >> 3 == 30 ? 3 : -1;
+    if (more < 0) return false;
+    std::uint32_t letter = more ? first & (0x3Fu >> more) : first;
+    for (int k = 0; k < more; ++k, ++i) {
+      if (i >= text.size() || (text[i] & 0xC0) != 0x80) return false;
+      letter = letter << 6 | (static_cast<unsigned char>(text[i]) & 0x3F);
+    }
+    const std::array<std::uint32_t, 4> least = {0, 0x80, 0x800, 0x10000};
+    auto between = [&](std::uint32_t a, std::uint32_t b) { return a <= letter && letter <= b; };
+    if (letter < least[static_cast<std::size_t>(more)] || letter > 0x10FFFF) return false;
+    if (letter < 0x20 || between(0x7F, 0xA0) || letter == 0xAD || between(0x2000, 0x200F) || between(0x2028, 0x202F) ||
+        between(0x205F, 0x206F) || letter == 0x3000 || between(0xD800, 0xF8FF) || letter == 0xFEFF)
+      return false;
+  }
+  return true;
 }
 
 }  // namespace detail
@@ -534,6 +555,18 @@ struct Layout {
         for (std::size_t t = 0; t < codes_.shape[2]; ++t) found(0, b, t) += codes_(b, lines(stage), t) >= 0;
     return found;
   }
+  /// Whether each frame has a stage, and -1 stands in all lines of the stages above its count and in no others.
+  bool lacks_last_stages(const Codes& codes_) const {
+    auto found = counts(codes_);
+    for (std::size_t count : found.values)
+      if (!count) return false;
+    for (std::size_t stage = 0, most = stages(codes_.shape[1]); stage < most; ++stage)
+      for (std::size_t line = lines(stage); line < lines(stage + 1); ++line)
+        for (std::size_t b = 0; b < codes_.shape[0]; ++b)
+          for (std::size_t t = 0; t < codes_.shape[2]; ++t)
+            if ((codes_(b, line, t) == kMissing) != (stage >= found(0, b, t))) return false;
+    return true;
+  }
   /// Codes with no more than `counts` [1, streams, frames] stages in each frame.
   Codes cut(Codes codes_, const Array3<std::size_t>& counts_) const {
     for (std::size_t stage = 0, most = stages(codes_.shape[1]); stage < most; ++stage)
@@ -569,6 +602,8 @@ inline bool is_whole(const Codes& codes) {
 
 /// How far the search for codes goes: the paths that it follows after every stage; 0 are those of the bundle.
 enum class Effort : std::size_t { live = 0, fast = 4, best = 8 };
+
+constexpr std::size_t kMaxName = 64;  // bytes of a bundle's name in UTF-8
 
 struct FileEntry {
   std::string file, sha256;
@@ -781,12 +816,12 @@ inline Manifest Manifest::from_json(const std::string& text) {
   Manifest m;
   std::size_t version = all.number("format_version", 1, detail::kFormatVersion);
   m.name = all.text("name");
-  all.text("architecture");
+  std::string texts = m.name + all.text("architecture");
   m.sample_rate = all.number("sample_rate", 1000, 768000);
   m.frame_size = all.number("frame_size", 1, 1 << 16);
   m.latent_dim = all.number("latent_dim", 1, 1 << 16);
   Fields quantizer = all.object("quantizer", {"kind", "codebook_size", "max_stages"});
-  quantizer.text("kind");
+  texts += quantizer.text("kind");
   m.codebook_size = quantizer.number("codebook_size", 2, 65536);
   m.max_stages = quantizer.number("max_stages", 1, 128);
   Fields state = all.object("state", {"encoder", "decoder"});
@@ -824,12 +859,15 @@ inline Manifest Manifest::from_json(const std::string& text) {
     for (const char* part : {"encoder", "decoder", "quantizer"}) parts.number(part, 0, std::uint64_t{1} << 50);
   }
   all.number("opset", 1, 1000);
-  all.text("precision");
+  texts += all.text("precision");
   Fields graphs = all.object("graphs", {"encoder", "quantizer_encode", "quantizer_decode", "decoder"});
   for (std::size_t i = 0; i < 4; ++i) m.graphs[i] = graphs.file(detail::kGraphs[i]);
   m.golden = all.file("golden");
   for (const char* facts : {"parity", "training", "tools"}) all.expect_object(facts);
   all.expect_array("quality");
+  if (!detail::is_printable(texts)) detail::fail_bundle("the manifest's texts: hold what cannot be printed");
+  if (m.name.size() > kMaxName)
+    detail::fail_bundle("the manifest's name: more than ", kMaxName, " bytes, which files cannot hold");
   m.check_contradictions();
   bool first_format = m.channels == 1 && !m.ahead() && m.encoder_start == 1 && m.decoder_start == 1 && !m.call_frames &&
                       !m.layout.side && m.layout.widths.empty() && !m.max_paths && !m.entropy;
@@ -868,15 +906,8 @@ inline void Manifest::check_codes(const Codes& codes, std::optional<std::size_t>
         if (code < kMissing || code >= entries) detail::fail_bitstream("codes must lie in 0..", entries - 1);
         missing = missing || code == kMissing;
       }
-  if (missing) {
-    auto counts = layout.counts(codes);
-    Codes cut = layout.cut(codes, counts);
-    bool alike = std::find(counts.values.begin(), counts.values.end(), 0u) == counts.values.end();
-    for (std::size_t i = 0; i < cut.values.size() && alike; ++i)
-      alike = (cut.values[i] == kMissing) == (codes.values[i] == kMissing);
-    // A number beside the stages may be wrong too, which is said below.
-    if (!alike) detail::fail_bitstream("-1 may only stand in the last stages of a frame, and not in all");
-  }
+  if (missing && !layout.lacks_last_stages(codes))
+    detail::fail_bitstream("-1 may only stand in the last stages of a frame, and not in all");
   for (std::size_t b = 0; b < codes.shape[0]; ++b)
     for (std::size_t line = 0; line < layout.side; ++line)
       for (std::size_t t = 0; t < codes.shape[2]; ++t)
@@ -1421,6 +1452,24 @@ class CodeCoder {
     return found;
   }
 
+  /// What each frame's codes of each stage take, [streams, stages, frames]; 0 where there are none.
+  Array3<double> bits(const Codes& codes) const {
+    Array3<double> found(codes.shape[0], layout.stages(codes.shape[1]), codes.shape[2]);
+    auto counts = layout.counts(codes);
+    std::size_t stage = 0;
+    auto add = [&](const std::vector<Told>& told) {
+      std::vector<Place> places = runs(counts, stage, false)[0];
+      for (std::size_t i = 0; i < told.size(); ++i) {
+        std::uint64_t likely = std::uint64_t{told[i].group[1]} * told[i].member[1];
+        double taken = 2 * detail::kFrequencyBits - std::log2(static_cast<double>(likely));
+        found(places[i].row, stage, places[i].step / layout.width(stage)) += taken;
+      }
+    };
+    each_told(
+        codes, add, [&] { ++stage; }, /*by_step=*/false);
+    return found;
+  }
+
   /// The codes of bytes that `encode` made; of stages cut off, nothing remains. Any bytes give codes in range.
   Codes decode(View body, std::size_t stages, std::size_t frames, bool mixed, std::size_t most = 0) const {
     detail::RangeDecoder coder(body);
@@ -1643,7 +1692,7 @@ class PacketCoder {
     Counts counts = layout.counts(codes);
     if (std::find(counts.values.begin(), counts.values.end(), 0u) != counts.values.end())
       fail_bitstream("a frame has at least 1 stage");
-    if (layout.cut(codes, counts) != codes) fail_bitstream("-1 may only stand in the last stages of a frame");
+    if (!layout.lacks_last_stages(codes)) fail_bitstream("-1 may only stand in the last stages of a frame");
   }
 };
 
@@ -1822,30 +1871,8 @@ class PacketFormat {
 
 constexpr std::size_t kEdgcVersion = 2;
 constexpr std::size_t kMaxPacket = 1 << 20;  // bytes of payload
-constexpr std::size_t kMaxName = 64;         // bytes of UTF-8
 
 namespace detail {
-
-/// UTF-8 without the characters that do not print: controls, odd spaces, what stands for nothing.
-inline bool is_printable(const std::string& text) {
-  for (std::size_t i = 0; i < text.size();) {
-    auto first = static_cast<unsigned char>(text[i++]);
-    int more = first < 0x80 ? 0 : first >> 5 == 6 ? 1 : first >> 4 == 14 ? 2 : first >> 3 == 30 ? 3 : -1;
-    if (more < 0) return false;
-    std::uint32_t letter = more ? first & (0x3Fu >> more) : first;
-    for (int k = 0; k < more; ++k, ++i) {
-      if (i >= text.size() || (text[i] & 0xC0) != 0x80) return false;
-      letter = letter << 6 | (static_cast<unsigned char>(text[i]) & 0x3F);
-    }
-    const std::array<std::uint32_t, 4> least = {0, 0x80, 0x800, 0x10000};
-    auto between = [&](std::uint32_t a, std::uint32_t b) { return a <= letter && letter <= b; };
-    if (letter < least[static_cast<std::size_t>(more)] || letter > 0x10FFFF) return false;
-    if (letter < 0x20 || between(0x7F, 0xA0) || letter == 0xAD || between(0x2000, 0x200F) || between(0x2028, 0x202F) ||
-        between(0x205F, 0x206F) || letter == 0x3000 || between(0xD800, 0xF8FF) || letter == 0xFEFF)
-      return false;
-  }
-  return true;
-}
 
 /// Numbers of bytes, little-endian, one after another.
 class Cursor {
@@ -1911,6 +1938,13 @@ class ChunkFormat {
 
   /// The bytes that no chunk exceeds.
   std::size_t largest() const { return largest_body(stages_, frames_) + 5 + 3 * stages_ + 2; }
+
+  /// Bytes of a chunk.
+  std::size_t size(const Chunk& chunk) const {
+    std::size_t total = (chunk.frames == frames_ ? 4 : 5) + chunk.body.size() + 2;
+    for (std::size_t size : chunk.sizes) total += size > 0x3FFF ? 3 : size > 0x7F ? 2 : 1;
+    return total;
+  }
 
   Bytes to_bytes(const Chunk& chunk) const {
     bool is_short = chunk.frames != frames_;
@@ -2333,10 +2367,7 @@ class ChunkCoder {
           if (line >= layout.side && (code < kMissing || (code >= 0 && code >> header_.code_bits)))
             fail_bitstream("a code does not fit into ", header_.code_bits, " bits");
         }
-    Counts counts = layout.counts(codes);
-    if (std::find(counts.values.begin(), counts.values.end(), 0u) != counts.values.end() ||
-        layout.cut(codes, counts) != codes)
-      fail_bitstream("a code does not fit into ", header_.code_bits, " bits");
+    if (!layout.lacks_last_stages(codes)) fail_bitstream("a code does not fit into ", header_.code_bits, " bits");
   }
 };
 
@@ -2359,24 +2390,23 @@ class Writer {
 
   void write(Packet packet) {
     if (!packet.codes.is_filled()) detail::fail_bitstream("codes are fewer or more than their shape says");
-    const char* what = header_.version == 1 ? "packet " : "chunk ";
-    if (packet.sequence != (chunks_ & 0xFFFF) || ended_) detail::fail_bitstream(what, packet.sequence, " out of order");
-    if (packet.stages() > header_.stages || packet.frames() > header_.frames_per_packet)
-      detail::fail_bitstream(packet.stages(), " stages, ", packet.frames(),
-                             " frames are more than the header announces");
+    check(packet.sequence, packet.stages(), packet.frames());
     packet.previous.reset();
-    Bytes data = header_.version == 1 ? header_.format().to_bytes(packet)
-                                      : header_.chunk_format().to_bytes(coder_.encode(packet));
-    ended_ = header_.version > 1 && packet.frames() < header_.frames_per_packet;
-    checksum_ = detail::crc32_of(data, checksum_);
-    ++chunks_;
-    write_(data);
+    put(header_.version == 1 ? header_.format().to_bytes(packet)
+                             : header_.chunk_format().to_bytes(coder_.encode(packet)),
+        packet.frames());
+  }
+  /// The same of a chunk that was made before, of version 2.
+  void write(const detail::Chunk& chunk) {
+    check(chunk.sequence, chunk.stages, chunk.frames);
+    put(header_.chunk_format().to_bytes(chunk), chunk.frames);
   }
 
   /// The end record: the length per channel at the rate of the audio that was encoded.
   void finish(std::uint64_t samples) { write_(detail::EndRecord{samples, chunks_, checksum_}.to_bytes()); }
 
   const Header& header() const { return header_; }
+  const detail::ChunkCoder& coder() const { return coder_; }
 
  private:
   WriteBytes write_;
@@ -2385,6 +2415,19 @@ class Writer {
   std::size_t chunks_ = 0;
   std::uint32_t checksum_ = 0;
   bool ended_ = false;  // by a chunk of fewer frames
+
+  void check(std::uint16_t sequence, std::size_t stages, std::size_t frames) const {
+    const char* what = header_.version == 1 ? "packet " : "chunk ";
+    if (sequence != (chunks_ & 0xFFFF) || ended_) detail::fail_bitstream(what, sequence, " out of order");
+    if (stages > header_.stages || frames > header_.frames_per_packet)
+      detail::fail_bitstream(stages, " stages, ", frames, " frames are more than the header announces");
+  }
+  void put(const Bytes& data, std::size_t frames) {
+    ended_ = header_.version > 1 && frames < header_.frames_per_packet;
+    checksum_ = detail::crc32_of(data, checksum_);
+    ++chunks_;
+    write_(data);
+  }
 };
 
 /// Reads an .edgc file: the header at once, then packets, one for each chunk, in the order of their sequence. Where it
@@ -2608,8 +2651,9 @@ inline std::optional<Bytes> read_bounded(const std::filesystem::path& path, std:
 inline Bytes read_entry(const std::filesystem::path& folder, const std::string& what, const FileEntry& entry) {
   const std::string& name = entry.file;
   bool has_drive = name.size() > 1 && name[1] == ':';
-  if (has_drive || name == "." || name == ".." || name.find_first_of(std::string("/\\\0", 3)) != std::string::npos)
-    fail_bundle(folder.string(), ": ", what, " file '", one_line(name),
+  if (has_drive || name == "." || name == ".." || name.find_first_of(std::string("/\\\0", 3)) != std::string::npos ||
+      !is_printable(name))
+    fail_bundle(folder.string(), ": ", what, " file '", is_printable(name) ? one_line(name) : "?",
                 "' is no plain file name, so it would leave "
                 "the bundle");
   const char* advice = "the bundle is incomplete, copy or export it again";
@@ -2626,6 +2670,111 @@ inline Bytes read_entry(const std::filesystem::path& folder, const std::string& 
   return *data;
 }
 
+/// What an ONNX file says before onnxruntime reads it: whether a tensor lies in another file, which onnxruntime would
+/// look for in the current folder. A model is a tree of protobuf messages; only the branches that can hold a tensor are
+/// walked. Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+class OnnxFields {
+ public:
+  /// Throws for what is no protobuf, or one too deep or of too many parts to be a model.
+  static bool keeps_data_elsewhere(View model) {
+    struct Message {
+      Kind kind;
+      View data;
+      int depth;
+    };
+    std::vector<Message> waiting{{Kind::model, model, 0}};
+    std::size_t count = 0;
+    while (!waiting.empty()) {
+      Message message = waiting.back();
+      waiting.pop_back();
+      for (std::size_t at = 0; at < message.data.size;) {
+        Field field = next(message.data, at);
+        if (++count > kMostFields || message.depth > kMostDepth)
+          fail_bundle("is too large or too deep to be a graph of a codec");
+        if (message.kind == Kind::tensor) {
+          if (field.number == kExternalData || (field.number == kDataLocation && field.value)) return true;
+        } else if (auto kind = branch(message.kind, field.number)) {
+          if (field.type != kLength) fail_bundle("is no ONNX model");
+          waiting.push_back({*kind, field.data, message.depth + 1});
+        }
+      }
+    }
+    return false;
+  }
+
+ private:
+  enum class Kind { model, graph, training, function, node, attribute, sparse, tensor };
+  static constexpr int kMostDepth = 32;  // of messages within messages; protobuf itself stops at 100
+  static constexpr std::size_t kMostFields = 2'000'000;
+  static constexpr std::uint64_t kExternalData = 13, kDataLocation = 14;  // of a tensor
+  static constexpr std::uint64_t kVarint = 0, kFixed64 = 1, kLength = 2, kFixed32 = 5;
+
+  struct Field {
+    std::uint64_t number, type, value;
+    View data;
+  };
+
+  static std::optional<Kind> branch(Kind kind, std::uint64_t number) {
+    using Branches = std::map<std::uint64_t, Kind>;
+    static const std::map<Kind, Branches> branches = {
+        {Kind::model, {{7, Kind::graph}, {20, Kind::training}, {25, Kind::function}}},
+        {Kind::graph, {{1, Kind::node}, {5, Kind::tensor}, {15, Kind::sparse}}},
+        {Kind::training, {{1, Kind::graph}, {2, Kind::graph}}},
+        {Kind::function, {{7, Kind::node}, {11, Kind::attribute}}},
+        {Kind::node, {{5, Kind::attribute}}},
+        {Kind::attribute,
+         {{5, Kind::tensor},
+          {6, Kind::graph},
+          {10, Kind::tensor},
+          {11, Kind::graph},
+          {22, Kind::sparse},
+          {23, Kind::sparse}}},
+        {Kind::sparse, {{1, Kind::tensor}, {2, Kind::tensor}}},
+    };
+    const Branches& own = branches.at(kind);
+    auto found = own.find(number);
+    if (found == own.end()) return std::nullopt;
+    return found->second;
+  }
+
+  [[noreturn]] static void fail_short() { fail_bundle("is no ONNX model, or one that was cut short"); }
+
+  static Field next(View data, std::size_t& at) {
+    std::uint64_t tag = varint(data, at), value = 0, size = 0;
+    switch (tag & 7) {
+      case kVarint:
+        value = varint(data, at);
+        break;
+      case kLength:
+        size = varint(data, at);
+        break;
+      case kFixed64:
+        size = 8;
+        break;
+      case kFixed32:
+        size = 4;
+        break;
+      default:  // groups, which ONNX has none of
+        fail_bundle("is no ONNX model");
+    }
+    if (size > data.size - at || tag >> 32 || !(tag >> 3)) fail_short();
+    at += size;
+    return {tag >> 3, tag & 7, value, data.part(at - size, at)};
+  }
+
+  /// A number in groups of seven bits, lowest first; of what does not fit into 64 of them, the lowest and the highest.
+  static std::uint64_t varint(View data, std::size_t& at) {
+    std::uint64_t value = 0;
+    for (int shift = 0; at < data.size && shift < 70; shift += 7) {
+      std::uint64_t bits = data[at] & 127u;
+      bool fits = shift < 63 || bits < 2;
+      value |= fits ? bits << shift : std::uint64_t{1} << 63;
+      if (data[at++] < 128) return value;
+    }
+    fail_short();
+  }
+};
+
 inline Bundle read_bundle(const std::filesystem::path& folder) {
   if (!std::filesystem::is_directory(folder)) fail_bundle(folder.string(), ": no such bundle folder");
   Bundle bundle;
@@ -2639,14 +2788,16 @@ inline Bundle read_bundle(const std::filesystem::path& folder) {
     fail_bundle(manifest_path.string(), ": ", error.what());
   }
   const Manifest& m = bundle.manifest;
-  // How ONNX says that a tensor lies in another file, which onnxruntime would look for in the current folder.
-  const std::string external = std::string("\n\x08location\x12");
   for (std::size_t i = 0; i < kGraphs.size(); ++i) {
     bundle.graphs[i] = read_entry(folder, kGraphs[i], m.graphs[i]);
-    const Bytes& data = bundle.graphs[i];
-    if (std::search(data.begin(), data.end(), external.begin(), external.end()) != data.end())
-      fail_bundle((folder / m.graphs[i].file).string(),
-                  ": keeps weights in another file (external data); save it as one file");
+    std::string file = (folder / m.graphs[i].file).string();
+    bool elsewhere = false;
+    try {
+      elsewhere = OnnxFields::keeps_data_elsewhere(bundle.graphs[i]);
+    } catch (const Error& error) {
+      fail_bundle(file, ": ", error.what());
+    }
+    if (elsewhere) fail_bundle(file, ": keeps weights in another file (external data); save it as one file");
   }
   Bytes digests;
   for (const FileEntry& graph : m.graphs) put_bytes(digests, from_hex(graph.sha256));
@@ -2776,6 +2927,15 @@ class Sessions {
     return codes;
   }
 
+  /// Audio to latents [B, T, D], as `encode`.
+  Floats analyze(const Floats& audio, Floats& state, bool last) const {
+    Floats latents(audio.shape[0], 0, manifest.latent_dim), next = state;
+    each_block(encoder, audio, 2, manifest.frame_size, last,
+               [&](const Floats& block, bool is_last) { latents.append(1, step(encoder, block, next, is_last)); });
+    state = std::move(next);
+    return latents;
+  }
+
   /// Codes, already checked, to audio [B, C, frame_size * T].
   Floats decode(const Codes& codes, Floats& state, bool last) const {
     Floats audio(codes.shape[0], manifest.channels, 0), next = state;
@@ -2799,12 +2959,16 @@ class Sessions {
   /// Codes [B, lines, T] of latents [B, T, D]; the search follows `paths` after every stage, 0 for those of the bundle.
   Codes quantize(const Floats& latents, std::size_t stages, std::size_t paths) const {
     if (latents.empty()) return Codes(latents.shape[0], manifest.layout.lines(stages), 0);
-    auto count = static_cast<std::int64_t>(stages), width = static_cast<std::int64_t>(paths);
-    Tensors in;
-    in.add(latents);
-    in.add(count);
-    if (manifest.max_paths) in.add(width);
-    return array_of<std::int64_t>(run(quantizer_encode, in)[0]);
+    std::size_t frames = latents.shape[1], rows = latents.shape[0] * frames * (paths ? paths : kUsualPaths);
+    std::size_t calls = std::min(frames, ceil_div(rows, kSearchPaths));
+    if (calls <= 1) return searched(latents, stages, paths);
+    Codes codes(latents.shape[0], manifest.layout.lines(stages), 0);
+    for (std::size_t i = 0, first = 0; i < calls; ++i) {
+      std::size_t end = first + frames / calls + (i < frames % calls);  // even: short calls cost more a frame
+      codes.append(2, searched(latents.part(1, first, end), stages, paths));
+      first = end;
+    }
+    return codes;
   }
 
   /// Latents [B, T, D] of codes, already checked; frames of as many stages go together.
@@ -2841,9 +3005,20 @@ class Sessions {
  private:
   // Frames times streams, and samples of each, in one call: bounds memory, and is long enough to be fast.
   static constexpr std::size_t kBlockFrames = 64, kBlockSamples = 1 << 16;
+  static constexpr std::size_t kSearchPaths = 512;  // frames times paths in one call: all scores stay in the caches
+  static constexpr std::size_t kUsualPaths = 2;     // of the search that a bundle was made for
 
   mutable std::array<std::optional<Ort::Session>, 4> sessions_;  // running one changes nothing
   std::array<std::vector<std::string>, 4> inputs_, outputs_;
+
+  Codes searched(const Floats& latents, std::size_t stages, std::size_t paths) const {
+    auto count = static_cast<std::int64_t>(stages), width = static_cast<std::int64_t>(paths);
+    Tensors in;
+    in.add(latents);
+    in.add(count);
+    if (manifest.max_paths) in.add(width);
+    return array_of<std::int64_t>(run(quantizer_encode, in)[0]);
+  }
 
   std::size_t block_frames(std::size_t batch) const {
     std::size_t fitting = std::min(kBlockFrames, kBlockSamples / manifest.frame_size) / batch;
@@ -3102,6 +3277,303 @@ inline Floats fade(const Floats& last, const Floats& silence, std::size_t done, 
   return latents;
 }
 
+// ---------------------------------------------------------------------------------------------------- variable rate
+
+/// The sum of numbers as numpy adds them: by eight at a time, more than 128 halved first. Which frame gets how many
+/// stages hangs on sums, now and then on the last bit of one.
+template <class T>
+T pairwise_sum(const T* numbers, std::size_t count) {
+  if (count > 128) {
+    std::size_t half = count / 2 - count / 2 % 8;
+    return pairwise_sum(numbers, half) + pairwise_sum(numbers + half, count - half);
+  }
+  T sum = 0;
+  std::size_t i = 0;
+  if (count >= 8) {
+    std::array<T, 8> part;
+    std::copy_n(numbers, 8, part.begin());
+    for (i = 8; i + 8 <= count; i += 8)
+      for (std::size_t n = 0; n < 8; ++n) part[n] += numbers[i + n];
+    sum = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+  }
+  for (; i < count; ++i) sum += numbers[i];
+  return sum;
+}
+
+/// The square of a difference, rounded once: a product of doubles is exact, and no compiler joins it to a sum.
+inline float squared(float one, float other) {
+  auto apart = static_cast<double>(one - other);
+  return static_cast<float>(apart * apart);
+}
+
+/// The squared distance of two rows, in the order of numpy's einsum on x86-64: four lanes, four vectors a turn, the
+/// last one first.
+inline float squared_distance(const float* one, const float* other, std::size_t size) {
+  std::array<float, 4> lanes{};
+  std::size_t i = 0;
+  for (; i + 16 <= size; i += 16)
+    for (std::size_t j = i + 16; j > i; j -= 4)
+      for (std::size_t lane = 0; lane < 4; ++lane) lanes[lane] += squared(one[j - 4 + lane], other[j - 4 + lane]);
+  for (; i < size; ++i) lanes[i % 4] += squared(one[i], other[i]);
+  return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+}
+
+/// The sum of the variances of the numbers of latents [1, T, D], in single floats.
+inline double spread_of(const Floats& latents) {
+  auto rows = static_cast<float>(latents.shape[1]);
+  std::vector<float> means(latents.shape[2]), squares(latents.shape[2]);
+  for (std::size_t i = 0; i < latents.values.size(); ++i) means[i % means.size()] += latents.values[i];
+  for (float& mean : means) mean /= rows;
+  for (std::size_t i = 0; i < latents.values.size(); ++i)
+    squares[i % means.size()] += squared(latents.values[i], means[i % means.size()]);
+  for (float& square : squares) square /= rows;
+  return static_cast<double>(pairwise_sum(squares.data(), squares.size()));
+}
+
+constexpr double kLowestPrice = 1e-6, kHighestPrice = 10;
+
+/// What each stage count of each frame costs, [B, stages, T]: its error, of the first codebook's spread, and its bits.
+struct Costs {
+  Array3<double> errors, bits;
+
+  /// The best stage counts at a price of a bit: of least error + price * bits.
+  Counts counts(double price) const {
+    Counts found(1, errors.shape[0], errors.shape[2]);
+    for (std::size_t b = 0; b < errors.shape[0]; ++b)
+      for (std::size_t t = 0; t < errors.shape[2]; ++t) {
+        double least = std::numeric_limits<double>::infinity();
+        for (std::size_t n = 0; n < errors.shape[1]; ++n) {
+          double cost = errors(b, n, t) + price * bits(b, n, t);
+          if (cost < least) least = cost, found(0, b, t) = n + 1;
+        }
+      }
+    return found;
+  }
+
+  /// What frames, or those that are named, take with these stage counts.
+  double bits_of(const Counts& counts, const std::function<bool(std::size_t)>& named = nullptr) const {
+    std::vector<double> chosen;
+    for (std::size_t b = 0; b < counts.shape[1]; ++b)
+      for (std::size_t t = 0; t < counts.shape[2]; ++t)
+        if (!named || named(t)) chosen.push_back(bits(b, counts(0, b, t) - 1, t));
+    constexpr double kCountBits = 1.4;  // that saying a frame's count takes, in the mean
+    return pairwise_sum(chosen.data(), chosen.size()) + kCountBits * static_cast<double>(chosen.size());
+  }
+
+  /// The lowest price at which all frames take no more than so many bits; the highest where none does.
+  double price(double wanted) const {
+    double low = kLowestPrice, high = kHighestPrice;
+    if (bits_of(counts(low)) <= wanted) return low;
+    for (int round = 0; round < 40; ++round) {
+      double middle = std::sqrt(low * high);
+      (bits_of(counts(middle)) <= wanted ? high : low) = middle;
+    }
+    return high;
+  }
+};
+
+/// Some frames of latents [B, T, D], as those of one stream.
+inline Floats frames_at(const Floats& latents, const std::vector<std::size_t>& places) {
+  std::size_t size = latents.shape[2];
+  Floats found(1, places.size(), size);
+  for (std::size_t i = 0; i < places.size(); ++i)
+    std::copy_n(latents.values.data() + places[i] * size, size, &found(0, i, 0));
+  return found;
+}
+
+/// Where so many stages are asked for, of counts [1, B, T].
+template <class Wanted>
+std::vector<std::size_t> places_where(const Counts& counts, Wanted wanted) {
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < counts.values.size(); ++i)
+    if (wanted(i)) places.push_back(i);
+  return places;
+}
+
+/// Puts codes [1, lines, N] where their frames are; stages that they lack are missing there.
+inline void put_codes(Codes& codes, const std::vector<std::size_t>& places, const Codes& found) {
+  std::size_t frames = codes.shape[2];
+  for (std::size_t i = 0; i < places.size(); ++i)
+    for (std::size_t line = 0; line < codes.shape[1]; ++line)
+      codes(places[i] / frames, line, places[i] % frames) = line < found.shape[1] ? found(0, line, i) : kMissing;
+}
+
+/// Codes of latents [B, T, D] at the stage counts that each call asks for. What was found once is kept for the next.
+class Search {
+ public:
+  Search(const Sessions& sessions, std::size_t paths, Floats latents)
+      : sessions_(sessions), paths_(paths), latents_(std::move(latents)) {
+    const Manifest& m = sessions.manifest;
+    counts_ = Counts(1, latents_.shape[0], latents_.shape[1]);
+    codes_ = Codes(latents_.shape[0], m.layout.lines(m.max_stages), latents_.shape[1], kMissing);
+  }
+
+  /// Codes [B, lines, T], each frame searched for its count; -1 below it, and where the count is 0.
+  Codes codes(const Counts& counts) {
+    const Layout& layout = sessions_.manifest.layout;
+    std::size_t most = *std::max_element(counts.values.begin(), counts.values.end()), frames = counts.shape[2];
+    for (std::size_t n = 1; n <= most; ++n) {
+      auto places =
+          places_where(counts, [&](std::size_t i) { return counts.values[i] == n && counts_.values[i] != n; });
+      if (places.empty()) continue;
+      put_codes(codes_, places, sessions_.quantize(frames_at(latents_, places), n, paths_));
+      for (std::size_t place : places) counts_.values[place] = n;
+    }
+    Codes found = codes_.part(1, 0, layout.lines(most));
+    put_codes(found, places_where(counts, [&](std::size_t i) { return !counts.values[i]; }), Codes(1, 0, frames));
+    return found;
+  }
+
+ private:
+  const Sessions& sessions_;
+  std::size_t paths_;
+  Floats latents_;
+  Counts counts_;  // of what was found
+  Codes codes_;
+};
+
+/// Which frame gets how many stages, so that the bits go where they take most error away.
+class VariableRate {
+ public:
+  VariableRate(std::shared_ptr<const Sessions> sessions, CodeCoder coder, std::size_t paths)
+      : sessions_(std::move(sessions)), coder_(std::move(coder)), paths_(paths) {
+    const Manifest& m = sessions_->manifest;
+    Codes codes(1, m.layout.lines(1), m.codebook_size);
+    for (std::size_t line = m.layout.side; line < codes.shape[1]; ++line)
+      for (std::size_t i = 0; i < m.codebook_size; ++i) codes(0, line, i) = static_cast<std::int64_t>(i);
+    spread_ = spread_of(sessions_->latents(codes));
+  }
+
+  const Sessions& sessions() const { return *sessions_; }
+  const CodeCoder& coder() const { return coder_; }
+  Search search(const Floats& latents) const { return Search(*sessions_, paths_, latents); }
+
+  /// The costs of latents [B, T, D], whose codes are told in chunks of so many frames: those of the codes that one path
+  /// finds. Where few frames will have more than half of the stages, `price_of` tells what a bit will cost, given rough
+  /// costs: those that will not are searched no further, but by two paths, since early stages gain more by that.
+  Costs costs(const Floats& latents, std::size_t chunk_frames,
+              const std::function<double(const Costs&)>& price_of = nullptr) const {
+    const Manifest& m = sessions_->manifest;
+    if (!price_of || m.max_stages == 1) {
+      Codes codes = found(latents, m.max_stages, 1);
+      return {errors(latents, codes), bits(codes, chunk_frames)};
+    }
+    std::size_t half = m.max_stages / 2, frames = latents.shape[1];
+    Codes codes = found(latents, half, 2);
+    Costs rough{errors(latents, codes), even_bits(latents, half, kLow)};
+    Counts counts = rough.counts(price_of(rough));
+    auto deep = places_where(counts, [&](std::size_t i) { return counts.values[i] == half; });
+    codes.append(1, Codes(codes.shape[0], m.layout.lines(m.max_stages) - codes.shape[1], frames, kMissing));
+    Array3<double> all = rough.errors;
+    all.append(1, Array3<double>(codes.shape[0], m.max_stages - half, frames, std::numeric_limits<double>::infinity()));
+    if (!deep.empty()) {
+      Floats there = frames_at(latents, deep);
+      Codes further = found(there, m.max_stages, 1);
+      Array3<double> after = errors(there, further);
+      put_codes(codes, deep, further);
+      for (std::size_t i = 0; i < deep.size(); ++i)
+        for (std::size_t n = 0; n < m.max_stages; ++n) all(deep[i] / frames, n, deep[i] % frames) = after(0, n, i);
+    }
+    return {std::move(all), bits(codes, chunk_frames)};
+  }
+
+  /// The same where all codes take their bits: less work, and almost the same choice.
+  Costs even_costs(const Floats& latents) const {
+    std::size_t stages = sessions_->manifest.max_stages;
+    return {errors(latents, found(latents, stages, 1)), even_bits(latents, stages, 1)};
+  }
+
+ private:
+  static constexpr double kLow = 0.7;               // of bits at fixed width, what codes take, or a little less
+  static constexpr std::size_t kErrorFrames = 256;  // whose errors are found in one go
+
+  std::shared_ptr<const Sessions> sessions_;
+  CodeCoder coder_;
+  std::size_t paths_;  // of the search for the codes that are kept
+  double spread_;      // of the first codebook, a measure of the latents of any codec
+
+  Codes found(const Floats& latents, std::size_t stages, std::size_t paths) const {
+    return sessions_->quantize(latents, stages, std::min(paths, sessions_->manifest.max_paths));
+  }
+
+  Array3<double> even_bits(const Floats& latents, std::size_t stages, double factor) const {
+    const Manifest& m = sessions_->manifest;
+    Array3<double> found(latents.shape[0], stages, latents.shape[1]);
+    for (std::size_t b = 0; b < found.shape[0]; ++b)
+      for (std::size_t n = 0; n < stages; ++n)
+        for (std::size_t t = 0; t < found.shape[2]; ++t)
+          found(b, n, t) = factor * static_cast<double>(m.code_bits() * m.layout.codes(n + 1));
+    return found;
+  }
+
+  /// The error after each stage of codes, [B, stages, T].
+  Array3<double> errors(const Floats& latents, const Codes& codes) const {
+    const Layout& layout = sessions_->manifest.layout;
+    Array3<double> all(codes.shape[0], layout.stages(codes.shape[1]), codes.shape[2]);
+    for (std::size_t first = 0; first < all.shape[2]; first += kErrorFrames) {
+      Codes part = codes.part(2, first, std::min(first + kErrorFrames, all.shape[2]));
+      for (std::size_t n = 0; n < all.shape[1]; ++n) {
+        Floats made = sessions_->latents(part.part(1, 0, layout.lines(n + 1)));
+        for (std::size_t b = 0; b < all.shape[0]; ++b)
+          for (std::size_t t = 0; t < part.shape[2]; ++t) {
+            float error = squared_distance(&made(b, t, 0), &latents(b, first + t, 0), made.shape[2]);
+            all(b, n, first + t) = static_cast<double>(error) / spread_;
+          }
+      }
+    }
+    return all;
+  }
+
+  /// Bits up to each stage, [B, stages, T], of codes that are told in chunks.
+  Array3<double> bits(const Codes& codes, std::size_t chunk_frames) const {
+    Array3<double> all(codes.shape[0], sessions_->manifest.layout.stages(codes.shape[1]), 0);
+    for (std::size_t first = 0; first < codes.shape[2]; first += chunk_frames)
+      all.append(2, coder_.bits(codes.part(2, first, std::min(first + chunk_frames, codes.shape[2]))));
+    for (std::size_t b = 0; b < all.shape[0]; ++b)
+      for (std::size_t n = 1; n < all.shape[1]; ++n)
+        for (std::size_t t = 0; t < all.shape[2]; ++t) all(b, n, t) += all(b, n - 1, t);
+    return all;
+  }
+};
+
+/// The price of a bit by which a stream holds a mean bitrate, from what it took so far.
+struct PriceControl {
+  double debt = 0;             // seconds of the wanted bitrate that were taken too much
+  double level = std::log(6);  // price of a bit of speech, times the square of the bits wanted a frame
+
+  /// Of the packet to come, where `wanted` bits a frame are.
+  double price(double wanted) const {
+    return std::clamp(std::exp(level + 0.7 * debt) / (wanted * wanted), kLowestPrice, kHighestPrice);
+  }
+  /// A packet of so many seconds took so many bits, and should have taken `wanted`.
+  void take(double bits, double wanted, double seconds) {
+    constexpr double kMostDebt = 1.5;  // seconds
+    double next = debt + (bits / wanted - 1) * seconds;
+    debt = std::clamp(next, -kMostDebt, kMostDebt);
+    if (debt == next) level += 0.08 * debt * seconds;  // else the price can do no more, as in long silence
+  }
+};
+
+/// Latents [streams, T, D] to codes of packets with a stage count for each frame; `control` goes on.
+inline Codes encode_variable(const VariableRate& rate, const Floats& latents, std::size_t stages,
+                             std::size_t frames_per_packet, PriceControl& control) {
+  const Manifest& m = rate.sessions().manifest;
+  PacketCoder coder(rate.coder(), m.max_stages);
+  Codes codes(latents.shape[0], m.layout.lines(m.max_stages), 0);
+  double seconds = static_cast<double>(m.frame_size) / static_cast<double>(m.sample_rate);
+  double wanted = 1000 * m.bitrate(stages) * seconds;
+  for (std::size_t first = 0; first < latents.shape[1]; first += frames_per_packet) {
+    Floats part = latents.part(1, first, std::min(first + frames_per_packet, latents.shape[1]));
+    Codes own = rate.search(part).codes(rate.even_costs(part).counts(control.price(wanted)));
+    auto frames = static_cast<double>(part.shape[1]), streams = static_cast<double>(part.shape[0]);
+    control.take(8.0 * static_cast<double>(coder.encode(own, std::nullopt).size()), wanted * streams * frames,
+                 seconds * frames);
+    own.append(1, Codes(own.shape[0], codes.shape[1] - own.shape[1], own.shape[2], kMissing));
+    codes.append(2, own);
+  }
+  return codes;
+}
+
 }  // namespace detail
 
 // --------------------------------------------------------------------------------------------------- encoder streams
@@ -3113,14 +3585,16 @@ struct EncoderOptions {
   int redundancy = 0;  // stages of its predecessor that each packet repeats
   Effort effort = Effort::live;
   bool after_silence = false;  // codecs that look ahead give a frame for each at once, as if silence had come before
+  bool variable = false;       // frames get the stages their sound needs; the mean of coded packets is the bitrate
 };
 
 /// Turns audio blocks of any length into packets; however it is cut, the codes are those of the whole clip. Belongs to
 /// one thread at a time. `Codec::encoder_stream` makes one.
 class EncoderStream {
  public:
-  EncoderStream(std::shared_ptr<const detail::Sessions> sessions, const EncoderOptions& options)
-      : sessions_(std::move(sessions)), options_(options) {
+  EncoderStream(std::shared_ptr<const detail::Sessions> sessions, const EncoderOptions& options,
+                std::shared_ptr<const detail::VariableRate> variable = nullptr)
+      : sessions_(std::move(sessions)), options_(options), variable_(std::move(variable)) {
     detail::check_channels(options.channels);
     if (options.frames_per_packet < 1 || options.frames_per_packet > kMaxFrames)
       detail::fail(Error::Kind::bitrate, "frames_per_packet must be 1 to ", kMaxFrames, ", not ",
@@ -3137,19 +3611,18 @@ class EncoderStream {
   /// From the next packet on; 0 for none.
   void set_redundancy(int stages) { redundancy_ = stages ? manifest().stages(stages) : 0; }
 
-  /// Forget all audio: the next block begins a new stream.
+  /// Forget all audio: the next block begins a new stream. Packets are counted on, so that decoders follow.
   void reset() {
     const Manifest& m = manifest();
     std::size_t streams = m.streams(options_.channels);
+    control_ = {};
     state_ = sessions_->zero_state(detail::encoder, streams);
     rest_ = Audio(options_.channels, 0);
     samples_ = frames_ = silent_frames_ = 0;
-    sequence_ = 0;
     previous_.reset();
     if (options_.after_silence && m.held()) {
       silent_frames_ = m.encoder_start;
-      sessions_->encode(Floats(streams, m.channels, silent_frames_ * m.frame_size), state_, stages_,
-                        m.paths(options_.effort), false);
+      codes_of(Floats(streams, m.channels, silent_frames_ * m.frame_size), false);
     }
   }
 
@@ -3189,11 +3662,13 @@ class EncoderStream {
  private:
   std::shared_ptr<const detail::Sessions> sessions_;
   EncoderOptions options_;
+  std::shared_ptr<const detail::VariableRate> variable_;  // nothing at a fixed stage count
+  detail::PriceControl control_;
   std::size_t stages_ = 1, redundancy_ = 0;
   Floats state_;
   Audio rest_;                                                // samples short of a packet
   std::size_t samples_ = 0, frames_ = 0, silent_frames_ = 0;  // that went in
-  std::uint16_t sequence_ = 0;
+  std::uint16_t sequence_ = 0;     // never begins anew: a decoder would take the packets for late ones
   std::optional<Codes> previous_;  // codes of the last packet
 
   const Manifest& manifest() const { return sessions_->manifest; }
@@ -3211,18 +3686,30 @@ class EncoderStream {
     const Manifest& m = manifest();
     std::vector<Packet> packets;
     if (!samples && !(last && frames_ && sessions_->looks_ahead(detail::encoder))) return packets;
-    Codes codes =
-        sessions_->encode(detail::grouped(audio, m.channels, samples), state_, stages_, m.paths(options_.effort), last);
+    Codes codes = codes_of(detail::grouped(audio, m.channels, samples), last);
     for (std::size_t first = 0; first < codes.shape[2]; first += options_.frames_per_packet) {
       Packet packet{sequence_++, codes.part(2, first, std::min(first + options_.frames_per_packet, codes.shape[2])),
                     std::nullopt, m.layout};
+      if (variable_) packet.codes = m.layout.trimmed(packet.codes);
       if (redundancy_ && previous_)
-        packet.previous = previous_->part(1, 0, std::min(m.layout.lines(redundancy_), previous_->shape[1]));
+        packet.previous =
+            m.layout.trimmed(previous_->part(1, 0, std::min(m.layout.lines(redundancy_), previous_->shape[1])));
       previous_ = packet.codes;
       packets.push_back(std::move(packet));
     }
     frames_ += samples / m.frame_size;
     return packets;
+  }
+
+  /// The codes of audio, with which the state goes on.
+  Codes codes_of(const Floats& audio, bool last) {
+    if (!variable_) return sessions_->encode(audio, state_, stages_, manifest().paths(options_.effort), last);
+    Floats next = state_;
+    Floats latents = sessions_->analyze(audio, next, last);
+    detail::PriceControl control = control_;
+    Codes codes = detail::encode_variable(*variable_, latents, stages_, options_.frames_per_packet, control);
+    state_ = std::move(next), control_ = control;  // now that nothing can fail any more
+    return codes;
   }
 };
 
@@ -3504,7 +3991,10 @@ class Codec {
     return detail::ungrouped(std::move(audio), channels).part(first, first + wanted);
   }
 
-  EncoderStream encoder_stream(const EncoderOptions& options = {}) const { return EncoderStream(sessions_, options); }
+  EncoderStream encoder_stream(const EncoderOptions& options = {}) const {
+    return EncoderStream(sessions_, options,
+                         options.variable ? variable_rate(options.channels, options.effort) : nullptr);
+  }
   DecoderStream decoder_stream(std::size_t channels = 1, bool after_silence = false) const {
     return DecoderStream(sessions_, channels, after_silence);
   }
@@ -3518,6 +4008,10 @@ class Codec {
   /// How its codes become few bytes.
   CodeCoder code_coder(std::size_t channels = 1) const {
     return CodeCoder(manifest().layout, bundle_->predictor, manifest().streams(channels));
+  }
+  /// What gives each frame of latents as many stages as its sound needs.
+  std::shared_ptr<const detail::VariableRate> variable_rate(std::size_t channels, Effort effort) const {
+    return std::make_shared<detail::VariableRate>(sessions_, code_coder(channels), manifest().paths(effort));
   }
 
  private:
@@ -3569,45 +4063,208 @@ inline void check_header(const Codec& codec, const Header& header) {
                            "' does not have; give the bundle that made it with --bundle");
 }
 
-/// Writes audio at the codec's rate as an .edgc file of a fixed stage count, second by second: `push` as often as
-/// needed, then `finish`.
+/// What a file is to take: a stage count for all frames, or the mean in kbps of each stream, or the price of a bit.
+struct Rate {
+  std::optional<std::size_t> stages;
+  std::optional<double> kbps, price;
+
+  /// So many stages in every frame.
+  static Rate fixed(const Codec& codec, int stages) { return {codec.manifest().stages(stages), {}, {}}; }
+  /// The mean of what is written, all heads counted, with as many stages in each frame as its sound needs.
+  static Rate mean(const Codec& codec, double kbps) {
+    constexpr double kSlack = 0.02;  // people round
+    double least = codec.manifest().bitrate(1), most = codec.manifest().bitrate(codec.max_stages());
+    if (!(least * (1 - kSlack) <= kbps && kbps <= most * (1 + kSlack)))
+      detail::fail(Error::Kind::bitrate, codec.manifest().name, " cannot do ", kbps,
+                   " kbps; possible: ", detail::text_of(least, 4), " to ", detail::text_of(most, 4));
+    return {{}, kbps, {}};
+  }
+  /// 0 to 10, from one price of a bit to another: each step costs a quarter more.
+  static Rate of_quality(double quality) {
+    if (!(quality >= 0 && quality <= 10))
+      detail::fail(Error::Kind::bitrate, "quality is 0 to 10 and goes with a variable rate, not ", quality);
+    return {{}, {}, 0.03 * std::pow(0.0003 / 0.03, quality / 10)};
+  }
+  /// A mean of 6 kbps, or all stages where that is too much.
+  static Rate usual(const Codec& codec) {
+    const Manifest& m = codec.manifest();
+    bool possible = m.bitrate(1) <= 6 && 6 <= m.bitrate(m.max_stages);
+    return possible ? Rate{{}, 6.0, {}} : Rate{m.default_stages(), {}, {}};
+  }
+};
+
+/// Writes audio at the codec's rate as an .edgc file: `push` as often as needed, then `finish`.
+///
+/// At a fixed stage count each second is written as it comes. Else one price of a bit holds for a window, of half a
+/// minute, found so that the mean bitrate comes out; what one window takes too much, the next ones give back.
 class FileEncoder {
  public:
-  FileEncoder(const Codec& codec, WriteBytes write, int stages, std::size_t channels = 1, Effort effort = Effort::fast)
-      : writer_(std::move(write), make_header(codec, codec.sample_rate(), channels, codec.manifest().stages(stages)),
+  FileEncoder(const Codec& codec, WriteBytes write, const Rate& rate, std::size_t channels = 1,
+              Effort effort = Effort::fast, double window = 30)
+      : variable_(codec.variable_rate(channels, effort)),
+        rate_(rate),
+        writer_(std::move(write),
+                make_header(codec, codec.sample_rate(), channels, rate.stages.value_or(codec.max_stages())),
                 codec.model_fingerprint() == detail::kNoModel ? nullptr : codec.predictor()),
-        stream_(codec.encoder_stream(options(stages, channels, effort, writer_.header().frames_per_packet))) {}
+        form_(header().chunk_format()),
+        rest_(channels, 0) {
+    const Manifest& m = manifest();
+    state_ = variable_->sessions().zero_state(detail::encoder, header().streams());
+    ahead_ = Floats(header().streams(), 0, m.latent_dim);
+    auto size = static_cast<double>(header().frames_per_packet);
+    double chunks = rate.stages ? 1 : std::max(1.0, std::nearbyint(window * m.frame_rate() / size));
+    window_ = static_cast<std::size_t>(chunks) * header().frames_per_packet;
+    bits_ = 8.0 * static_cast<double>(header().to_bytes().size() + detail::kEndSize);
+  }
 
   void push(const Audio& block) {
-    write(stream_.push(block));
+    if (block.channels != header().channels)
+      detail::fail(Error::Kind::audio, "a block must have ", header().channels, " channels, not ", block.channels);
+    rest_.append(detail::as_audio(block));
     samples_ += block.samples;
+    std::size_t frames = rest_.samples / manifest().frame_size;
+    if (!analyzed_ && frames < manifest().encoder_start) return;
+    std::size_t whole = frames * manifest().frame_size;
+    analyze(rest_.part(0, whole), whole, false);
+    rest_ = rest_.part(whole, rest_.samples);
+    take(false);
   }
   void finish() {
-    write(stream_.flush());
+    std::size_t frames = manifest().frames(static_cast<std::size_t>(samples_)) - analyzed_;
+    analyze(rest_, frames * manifest().frame_size, true);
+    take(true);
     writer_.finish(samples_);
   }
 
  private:
-  Writer writer_;
-  EncoderStream stream_;
-  std::uint64_t samples_ = 0;
+  using Chunks = std::vector<detail::Chunk>;
 
-  static EncoderOptions options(int stages, std::size_t channels, Effort effort, std::size_t frames) {
-    EncoderOptions chosen;
-    chosen.stages = stages, chosen.channels = channels, chosen.effort = effort, chosen.frames_per_packet = frames;
-    return chosen;
+  std::shared_ptr<const detail::VariableRate> variable_;
+  Rate rate_;
+  Writer writer_;
+  detail::ChunkFormat form_;
+  Audio rest_;            // samples short of a frame, or of a first call
+  Floats state_, ahead_;  // of the encoder; latents [streams, T, D] short of a window
+  std::size_t window_;    // frames
+  std::uint64_t samples_ = 0;
+  std::size_t analyzed_ = 0, chunks_ = 0, frames_ = 0;  // frames that went in, and that came out
+  double bits_, bias_ = 1;                              // written; of bits written to bits foreseen
+
+  const Header& header() const { return writer_.header(); }
+  const Manifest& manifest() const { return variable_->sessions().manifest; }
+
+  void analyze(const Audio& audio, std::size_t samples, bool last) {
+    if (!samples && !(last && analyzed_)) return;
+    Floats x = detail::grouped(audio, manifest().channels, samples);
+    ahead_.append(1, variable_->sessions().analyze(x, state_, last));
+    analyzed_ += samples / manifest().frame_size;
   }
-  void write(const std::vector<Packet>& packets) {
-    for (const Packet& packet : packets) writer_.write(packet);
+
+  /// Write all windows that are full now, or all that there is.
+  void take(bool last) {
+    std::size_t first = 0, frames = ahead_.shape[1];
+    for (; frames - first >= window_ || (last && first < frames); first = std::min(first + window_, frames)) {
+      Chunks chunks = encode(ahead_.part(1, first, std::min(first + window_, frames)));
+      for (const detail::Chunk& chunk : chunks) writer_.write(chunk);
+      chunks_ += chunks.size();
+      bits_ += size(chunks);
+    }
+    ahead_ = ahead_.part(1, first, frames);
+  }
+
+  /// The chunks of one window [streams, T, D].
+  Chunks encode(const Floats& latents) {
+    frames_ += latents.shape[1];
+    detail::Search search = variable_->search(latents);
+    if (rate_.stages) return at(search, detail::Counts(1, latents.shape[0], latents.shape[1], *rate_.stages));
+    std::function<double(const detail::Costs&)> price_of;
+    if (is_shallow(latents)) price_of = [&](const detail::Costs& costs) { return price(costs); };
+    detail::Costs costs = variable_->costs(latents, header().frames_per_packet, price_of);
+    return rate_.price ? at(search, costs.counts(*rate_.price)) : within(search, costs);
+  }
+
+  /// Chunks that bring the mean of all so far to what is wanted, as near as stage counts can. What the stages of a cut
+  /// frame take depends on the frames beside it, which were cut too, and another search finds other codes: some chunks
+  /// tell how much more than foreseen all will take, and the price is found anew until that holds.
+  Chunks within(detail::Search& search, const detail::Costs& costs) {
+    if (!chunks_) bias_ = tried(search, costs, costs.counts(price(costs)));
+    double aim = wanted();
+    Chunks chunks;
+    std::optional<detail::Counts> before;
+    for (int turn = 0; turn < 3; ++turn) {
+      detail::Counts counts = costs.counts(price(costs));
+      if (before && counts == *before) break;
+      chunks = at(search, counts);
+      before = std::move(counts);
+      if (std::abs(size(chunks) / aim - 1) < 0.015) break;  // near enough
+      bias_ = size(chunks) / costs.bits_of(*before);
+    }
+    return chunks;
+  }
+
+  /// Whether few frames of a window will have more than half of the stages.
+  bool is_shallow(const Floats& latents) const {
+    if (rate_.price) return *rate_.price > 0.0035;  // of a bit, in speech of 0.3 of the bits of all stages
+    std::size_t codes = latents.shape[0] * latents.shape[1] * header().layout.codes(header().stages);
+    return wanted() < 0.3 * static_cast<double>(codes * header().code_bits);
+  }
+
+  /// What a bit costs in this window.
+  double price(const detail::Costs& costs) const { return rate_.price ? *rate_.price : costs.price(wanted() / bias_); }
+
+  /// The bits of this window that bring the mean of all so far to what is asked for.
+  double wanted() const {
+    double seconds = static_cast<double>(frames_ * header().frame_size) / static_cast<double>(header().codec_rate);
+    return std::max(1.0, 1000 * *rate_.kbps * static_cast<double>(header().streams()) * seconds - bits_);
+  }
+
+  /// The bits of some chunks, spread over all, to those foreseen for these counts.
+  double tried(detail::Search& search, const detail::Costs& costs, const detail::Counts& counts) const {
+    constexpr std::size_t kProbes = 4;
+    std::size_t each = header().frames_per_packet, whole = counts.shape[2] / each;
+    if (whole < kProbes) return 1;
+    std::set<std::size_t> probes;
+    for (std::size_t i = 0; i < kProbes; ++i) probes.insert(i * whole / kProbes);
+    auto probed = [&](std::size_t frame) { return probes.count(frame / each) > 0; };
+    detail::Counts some = counts;
+    for (std::size_t i = 0; i < some.values.size(); ++i)
+      if (!probed(i % counts.shape[2])) some.values[i] = 0;
+    Codes codes = search.codes(some);
+    Chunks chunks;
+    for (std::size_t i : probes) chunks.push_back(chunk(codes.part(2, i * each, (i + 1) * each), 0));
+    return size(chunks) / costs.bits_of(counts, probed);
+  }
+
+  /// Chunks with these stage counts.
+  Chunks at(detail::Search& search, const detail::Counts& counts) const {
+    Codes codes = search.codes(counts);
+    Chunks chunks;
+    for (std::size_t first = 0; first < codes.shape[2]; first += header().frames_per_packet) {
+      std::size_t end = std::min(first + header().frames_per_packet, codes.shape[2]);
+      chunks.push_back(chunk(codes.part(2, first, end), chunks_ + chunks.size()));
+    }
+    return chunks;
+  }
+
+  detail::Chunk chunk(Codes codes, std::size_t number) const {
+    return writer_.coder().encode(
+        Packet{static_cast<std::uint16_t>(number & 0xFFFF), std::move(codes), std::nullopt, header().layout});
+  }
+
+  double size(const Chunks& chunks) const {
+    std::size_t bytes = 0;
+    for (const detail::Chunk& each : chunks) bytes += form_.size(each);
+    return 8.0 * static_cast<double>(bytes);
   }
 };
 
 /// The bytes of an .edgc file of audio at the codec's rate.
-inline Bytes encode_clip(const Codec& codec, const Audio& audio, int stages, Effort effort = Effort::fast) {
+inline Bytes encode_clip(const Codec& codec, const Audio& audio, const Rate& rate, Effort effort = Effort::fast,
+                         double window = 30) {
   if (audio.values.empty()) detail::fail(Error::Kind::audio, "audio must be [channels, samples] and not empty");
   Bytes data;
   FileEncoder encoder(
-      codec, [&](View more) { detail::put_bytes(data, more); }, stages, audio.channels, effort);
+      codec, [&](View more) { detail::put_bytes(data, more); }, rate, audio.channels, effort, window);
   encoder.push(audio);
   encoder.finish();
   return data;

@@ -60,6 +60,12 @@ Json json_of(const std::vector<Packet>& packets) {
   return all;
 }
 
+Rate rate_of(const Codec& codec, const Json& ask) {
+  if (ask.contains("kbps")) return Rate::mean(codec, ask["kbps"]);
+  if (ask.contains("quality")) return Rate::of_quality(ask["quality"]);
+  return ask.contains("stages") ? Rate::fixed(codec, ask["stages"]) : Rate::usual(codec);
+}
+
 Effort effort_of(const Json& json) {
   return json == "best" ? Effort::best : json == "fast" ? Effort::fast : Effort::live;
 }
@@ -94,6 +100,7 @@ struct Desk {
       return json_of(codec->decode(codes_of(ask["codes"]), samples));
     }
     if (what == "bitrate") return codec->manifest().stages_of_bitrate(ask["kbps"]);
+    if (what == "external") return detail::OnnxFields::keeps_data_elsewhere(bytes_of(ask["model"]));
     if (what == "page") return call(ask["path"], audio_of(ask["audio"]));
     if (what == "sha256") {
       auto digest = detail::sha256(bytes_of(ask["data"]));
@@ -110,6 +117,7 @@ struct Desk {
       options.stages = ask["stages"], options.channels = ask["channels"];
       options.frames_per_packet = ask["frames_per_packet"], options.redundancy = ask["redundancy"];
       options.effort = effort_of(ask["effort"]), options.after_silence = ask["after_silence"];
+      options.variable = ask.value("variable", false);
       encoder = codec->encoder_stream(options);
     } else if (what == "encoder push") {
       return json_of(encoder->push(audio_of(ask["audio"])));
@@ -152,7 +160,8 @@ struct Desk {
 
   Json answer_file(const std::string& what, const Json& ask) {
     if (what == "file encode")
-      return hex_of(encode_clip(*codec, audio_of(ask["audio"]), ask["stages"], effort_of(ask["effort"])));
+      return hex_of(encode_clip(*codec, audio_of(ask["audio"]), rate_of(*codec, ask), effort_of(ask["effort"]),
+                                ask.value("window", 30.0)));
     Bytes data = bytes_of(ask["data"]);
     Reader reader{View(data)};
     if (what == "file write") return rewritten(reader, ask["told"]);

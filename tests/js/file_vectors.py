@@ -12,26 +12,42 @@ from edgecodec.bitstream import Header, Reader, Writer
 from edgecodec.chunk_coder import ChunkCoder
 from edgecodec.chunks import Chunk
 from edgecodec.edgc_header import read_header
-from edgecodec.files.edgc import chunk_coder
-from edgecodec.files.encoding import Rate
+from edgecodec.files.edgc import chunk_coder, make_header
+from edgecodec.files.encoding import ChunkStream, Rate
 from edgecodec.files.in_memory import decode_clip, encode_clip
 from edgecodec.layout import Layout
+from edgecodec.manifest import Effort
 from edgecodec.packets import Packet
-from store import BUNDLES, TESTS, Store, clip, codes_json, flipped, random_codes, said
+from numpy.typing import NDArray
+from store import BUNDLES, TESTS, Store, clip, codes_json, flipped, random_codes, said, whole_clip
 
 
 def file_vectors(store: Store) -> list[dict[str, Any]]:
-    """Files of the shipped bundle, at fixed stage counts and of variable rate, and what they hold."""
-    codec, audio = edgecodec.load(BUNDLES["speech"]), clip()
-    rates = [("speech", Rate(stages=n), audio[None]) for n in (1, 2, 4, 8, 16)]
-    rates += [("speech", Rate(stages=3), np.stack([audio, audio[::-1]])), ("speech", Rate(kbps=3.0), audio[None])]
-    made = []
-    for name, rate, sound in rates:
-        data = encode_clip(codec, sound, rate)
+    """Files at fixed stage counts and of variable rate, and what they hold."""
+    audio, made = clip(), []
+    stereo = np.stack([audio, audio[::-1]])
+    wishes: list[tuple[str, dict[str, Any], NDArray[np.float32]]] = [
+        *(("speech", {"stages": n}, audio[None]) for n in (1, 2, 4, 8, 16)),
+        ("speech", {"stages": 3}, stereo),
+        ("speech", {"bitrate": 4.5, "constant": True}, audio[None]),
+        *(("speech", {"bitrate": kbps}, audio[None]) for kbps in (0.75, 3, 11.9)),
+        ("speech", {}, stereo[:, :30_000]),
+        ("speech", {"bitrate": 2.9, "window": 1}, audio[None]),
+        ("speech", {"bitrate": 1.5, "effort": "best"}, whole_clip()[None]),
+        ("speech", {"quality": 1}, stereo[:, :30_000]),
+        ("speech", {"quality": 9.5, "effort": "live"}, audio[None]),
+        *((name, {"bitrate": kbps}, stereo) for name in ("tiny", "paths") for kbps in (3.1, 7.5)),
+        *(("wide", {"bitrate": kbps}, stereo) for kbps in (5, 12)),
+        *((name, {"quality": 5}, audio[None]) for name in ("tiny", "paths", "wide")),
+    ]
+    for name, wish, sound in wishes:
+        codec = edgecodec.load(BUNDLES[name])
+        data = encoded(codec, sound, **wish)
         made.append(
             {
                 "bundle": name,
-                "stages": rate.stages,
+                "options": wish,
+                "fixed": "stages" in wish or "constant" in wish,
                 "audio": [store.put(row) for row in sound],
                 "file": store.put(data),
                 "codes": [codes_json(packet.codes) for packet in packets_of(codec, data)],
@@ -45,7 +61,7 @@ def file_vectors(store: Store) -> list[dict[str, Any]]:
     made.append(
         {
             "bundle": "tiny",
-            "stages": None,
+            "options": None,
             "file": store.put(older.read_bytes()),
             "codes": [codes_json(packet.codes) for packet in packets],
             "samples": reader.samples,
@@ -54,6 +70,28 @@ def file_vectors(store: Store) -> list[dict[str, Any]]:
         }
     )
     return made
+
+
+def encoded(
+    codec: edgecodec.Codec,
+    audio: NDArray[np.float32],
+    *,
+    effort: Effort = "fast",
+    window: float | None = None,
+    **wish: Any,
+) -> bytes:
+    """The bytes of a file of audio [channels, samples], as `encode_clip` makes them; but `window` may be told."""
+    rate = Rate.of(codec, **wish)
+    if window is None:
+        return encode_clip(codec, audio, rate, effort=effort)
+    header = make_header(codec, codec.sample_rate, len(audio), rate.stages or codec.max_stages)
+    stream = ChunkStream(codec, header, chunk_coder(codec, header), rate, effort=effort, window=window)
+    file = io.BytesIO()
+    with Writer(file, header) as writer:
+        for chunk in stream.push(audio) + stream.flush():
+            writer.write(chunk)
+        writer.samples = audio.shape[1]
+    return file.getvalue()
 
 
 def fits(codec: edgecodec.Codec, header: Header) -> bool:

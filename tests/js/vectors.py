@@ -6,6 +6,7 @@ Numbers are JSON; bytes and samples are files beside it, named there.
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from edgecodec.code_coder import CodeCoder
 from edgecodec.entropy_model import Predictor
 from edgecodec.layout import Layout
 from edgecodec.live.resampler import LiveResampler
+from edgecodec.onnx_fields import keeps_data_elsewhere
 from edgecodec.packet_coder import PacketCoder
 from edgecodec.packets import Packet, PacketFormat, crc16
 from file_vectors import damage_vectors, file_vectors, refused_headers
 from numpy.typing import NDArray
-from store import BUNDLES, Store, clip, codes_json, flipped, random_codes, said
+from store import BUNDLES, TESTS, Store, clip, codes_json, flipped, random_codes, said
+from test_hostile_bundles import EXTERNAL, MOST_DEPTH, field, number, places
 
+UNPRINTABLE = ("\x1b[2J", "\n", "\x07", "\u202egnp", "\u2028", "\x9b31m", "\x00", "\xa0", "\u3000")
 _LOST = (3, 9, 10, 20, 21, 22)
 
 
@@ -38,6 +42,9 @@ def write_vectors(folder: Path) -> None:
         "refused": refused_headers(),
         "manifests": manifest_vectors(),
         "resampled": resampler_vectors(store),
+        "models": model_vectors(),
+        "stranger": str(TESTS / "fuzz" / "corpus" / "bundle_external_swapped"),
+        "sums": sum_vectors(store),
     }
     (folder / "vectors.json").write_text(json.dumps(sections))
 
@@ -60,8 +67,15 @@ def codec_vectors(name: str, store: Store) -> dict[str, Any]:
                 row["decoded"] = store.put(decoded.reshape(-1, samples))
             made["clips"].append(row)
     made["streams"] = [
-        stream_vectors(codec, audio, store, frames, redundancy, after_silence)
-        for frames, redundancy, after_silence in ((1, 0, False), (4, 2, False), (1, 1, True), (70, 0, False))
+        stream_vectors(codec, audio, store, frames, redundancy, after_silence=after_silence, variable=variable)
+        for frames, redundancy, after_silence, variable in (
+            (1, 0, False, False),
+            (4, 2, False, False),
+            (1, 1, True, False),
+            (70, 0, False, False),
+            (4, 2, False, True),
+            (1, 0, True, True),
+        )
     ]
     return made
 
@@ -72,11 +86,15 @@ def stream_vectors(
     store: Store,
     frames: int,
     redundancy: int,
+    *,
     after_silence: bool,
+    variable: bool,
 ) -> dict[str, Any]:
     """Packets of audio [2, samples], whose stage count changes, and what comes out where some are lost."""
     options = {"channels": 2, "after_silence": after_silence}
-    encoder = codec.encoder_stream(stages=codec.max_stages, frames_per_packet=frames, redundancy=redundancy, **options)
+    encoder = codec.encoder_stream(
+        stages=codec.max_stages, frames_per_packet=frames, redundancy=redundancy, variable=variable, **options
+    )
     blocks, packets = np.array_split(audio, 7, axis=1), []
     for i, block in enumerate(blocks):
         encoder.stages = codec.max_stages - i % codec.max_stages
@@ -97,6 +115,7 @@ def stream_vectors(
         "frames": frames,
         "redundancy": redundancy,
         "afterSilence": after_silence,
+        "variable": variable,
         "delay": pushed.delay,
         "blocks": [block.shape[1] for block in blocks],
         "packets": [form.to_bytes(packet).hex() for packet in packets],
@@ -233,6 +252,8 @@ def manifest_vectors() -> list[list[Any]]:
         changes += [{key: value} for key in facts for value in (None, True, -1, "", 10**9, 1.5, [], {})]
         changes += [{"stage_widths": [1, 2]}, {"start_frames": {"encoder": 1, "decoder": 1}}, {"call_frames": 1}]
         changes += [{"latency": {"buffering": 16, "algorithmic": 1}}, {"channels": 2}, {"name": "x" * 201}]
+        changes += [{key: "a" + text} for key in ("name", "architecture", "precision") for text in UNPRINTABLE]
+        changes += [{"name": "é" * 32}, {"name": "é" * 33}, {"name": "a b"}]
         changes += [{"lookahead": {"encoder": 1}}, {"format_version": 1}, {"format_version": 2}]
         for change in changes:
             text = json.dumps(facts | change)
@@ -241,6 +262,38 @@ def manifest_vectors() -> list[list[Any]]:
             text = json.dumps({name: value for name, value in facts.items() if name != key})
             made.append([text, said(edgecodec.Manifest.from_json, text) is not None])
     return made
+
+
+def model_vectors() -> list[list[Any]]:
+    """Models with a tensor wherever one can be, of strangers and whole, and bytes that are none; and the verdicts."""
+    whole = field(1, 3) + field(14, 0) + field(9, b"j\x0e\n\x08location\x12\x01x")
+    models = [model for tensor in (*EXTERNAL, whole) for model in places(tensor).values()]
+    deep = b""
+    for _ in range(MOST_DEPTH):
+        deep = field(1, field(5, field(6, deep)))
+    models += [b"\x3b", b"\x3a\xff", b"\x3a" + b"\xff" * 12, field(7, 1), b"\x00\x00", field(7, deep), number(1 << 40)]
+    models += [field(7, b"\x0a\x05abc"), b"\x39" + bytes(7), b"", number(1 << 69) + b"x", field(30, 1 << 63)]
+    return [[model.hex(), said(keeps_data_elsewhere, model) or keeps_data_elsewhere(model)] for model in models]
+
+
+def sum_vectors(store: Store) -> dict[str, Any]:
+    """Sums of floats of many lengths as numpy rounds them here; `exact` where that is what the ports do."""
+    rng, made = np.random.default_rng(6), []
+    for size in (*range(1, 41), 63, 64, 80, 127, 128, 129, 200, 300, 1030):
+        one, other = (rng.standard_normal((7, size)).astype(np.float32) for _ in range(2))
+        apart = one - other
+        doubles = rng.standard_normal(size) ** 3
+        made.append(
+            {
+                "size": size,
+                "rows": [store.put(one), store.put(other)],
+                "norms": np.einsum("td,td->t", apart, apart).astype(float).tolist(),
+                "spread": float(one.var(axis=0).sum()),
+                "doubles": doubles.tolist(),
+                "sum": float(doubles.sum()),
+            }
+        )
+    return {"exact": platform.machine() in ("x86_64", "AMD64"), "rows": made}
 
 
 def resampler_vectors(store: Store) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 // WAV files to .edgc files and back, at the rate of the codec.
 //
-//     wav encode BUNDLE STAGES IN.wav OUT.edgc
+//     wav encode BUNDLE -b KBPS IN.wav OUT.edgc              the mean, with the stages in each frame its sound needs
+//     wav encode BUNDLE --quality 0..10 IN.wav OUT.edgc      the price of a bit, whatever the bitrate
+//     wav encode BUNDLE -q STAGES IN.wav OUT.edgc            as many in every frame
 //     wav decode BUNDLE IN.edgc OUT.wav
 #include <cstdio>
 #include <exception>
@@ -120,7 +122,15 @@ class WavWriter {
   }
 };
 
-void encode(const edgecodec::Codec& codec, int stages, const std::string& source, const std::string& target) {
+edgecodec::Rate rate_of(const edgecodec::Codec& codec, const std::string& option, const std::string& number) {
+  if (option == "-b") return edgecodec::Rate::mean(codec, std::stod(number));
+  if (option == "--quality") return edgecodec::Rate::of_quality(std::stod(number));
+  if (option == "-q") return edgecodec::Rate::fixed(codec, std::stoi(number));
+  refuse(option + ": -b, -q or --quality");
+}
+
+void encode(const edgecodec::Codec& codec, const edgecodec::Rate& rate, const std::string& source,
+            const std::string& target) {
   WavFile wav(source);
   if (wav.rate != codec.sample_rate())
     refuse(source + ": " + std::to_string(wav.rate) + " Hz, the codec takes " + std::to_string(codec.sample_rate()) +
@@ -129,7 +139,7 @@ void encode(const edgecodec::Codec& codec, int stages, const std::string& source
   auto write = [&](edgecodec::View data) {
     file.write(reinterpret_cast<const char*>(data.data), static_cast<std::streamsize>(data.size));
   };
-  edgecodec::FileEncoder encoder(codec, write, stages, wav.channels);
+  edgecodec::FileEncoder encoder(codec, write, rate, wav.channels);
   for (Audio block = wav.read(wav.rate); block.samples; block = wav.read(wav.rate)) encoder.push(block);
   encoder.finish();
   file.close();
@@ -154,15 +164,17 @@ void decode(const edgecodec::Codec& codec, const std::string& source, const std:
 int main(int argc, char** argv) {
   std::string what = argc > 1 ? argv[1] : "";
   try {
-    if (what == "encode" && argc == 6)
-      encode(edgecodec::load(argv[2]), std::stoi(argv[3]), argv[4], argv[5]);
-    else if (what == "decode" && argc == 5)
+    if (what == "encode" && argc == 7) {
+      auto codec = edgecodec::load(argv[2]);
+      encode(codec, rate_of(codec, argv[3], argv[4]), argv[5], argv[6]);
+    } else if (what == "decode" && argc == 5) {
       decode(edgecodec::load(argv[2]), argv[3], argv[4]);
-    else
-      return std::fprintf(stderr,
-                          "usage: wav encode BUNDLE STAGES IN.wav OUT.edgc\n"
-                          "       wav decode BUNDLE IN.edgc OUT.wav\n"),
-             2;
+    } else {
+      std::fprintf(stderr,
+                   "usage: wav encode BUNDLE -b KBPS | -q STAGES | --quality 0..10 IN.wav OUT.edgc\n"
+                   "       wav decode BUNDLE IN.edgc OUT.wav\n");
+      return 2;
+    }
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -8,11 +8,10 @@
 import { asBytes, hex } from "./bytes.js";
 import { Predictor, readEntropyModel } from "./entropy_model.js";
 import { BundleError } from "./errors.js";
-import { GRAPHS, Manifest } from "./manifest.js";
+import { GRAPHS, Manifest, isPrintable } from "./manifest.js";
+import { keepsDataElsewhere } from "./onnx_fields.js";
 
 export const MANIFEST_BYTES = 1 << 20;
-// A StringStringEntryProto whose key is "location": how ONNX says that a tensor lies in another file.
-const EXTERNAL_DATA = [0x0a, 0x08, ...new TextEncoder().encode("location"), 0x12];
 
 /** A checked bundle: its manifest, and the graphs' bytes by name. */
 export class Bundle {
@@ -63,7 +62,7 @@ export async function readBundle(readFile) {
   const all = await Promise.all(GRAPHS.map((name) => readEntry(readFile, name, entries[name])));
   const graphs = Object.fromEntries(GRAPHS.map((name, i) => [name, all[i]]));
   for (const name of GRAPHS) {
-    if (holds(graphs[name], EXTERNAL_DATA)) {
+    if (isElsewhere(graphs[name], entries[name].file)) {
       throw new BundleError(
         `${entries[name].file}: keeps weights in another file (external data); save it as one file`,
       );
@@ -72,6 +71,16 @@ export async function readBundle(readFile) {
   const digests = GRAPHS.flatMap((name) => entries[name].sha256.match(/../g).map((pair) => Number.parseInt(pair, 16)));
   const fingerprint = (await sha256(Uint8Array.from(digests))).slice(0, 8);
   return new Bundle(manifest, graphs, fingerprint, readFile);
+}
+
+/** Whether a graph keeps weights in another file; what is no graph is refused by its name. */
+function isElsewhere(graph, file) {
+  try {
+    return keepsDataElsewhere(graph);
+  } catch (error) {
+    if (!(error instanceof BundleError)) throw error;
+    throw new BundleError(`${file}: ${error.message}`);
+  }
 }
 
 /** What a map of file bytes, or an object of them, gives. */
@@ -86,7 +95,7 @@ export function filesOf(source) {
 /** The bytes of one listed file, which must have a plain name and be what the manifest says. */
 async function readEntry(readFile, what, entry) {
   const name = entry.file;
-  if (/[/\\:\0]/.test(name) || name === "." || name === "..") {
+  if (/[/\\:\0]/.test(name) || name === "." || name === ".." || !isPrintable(name)) {
     throw new BundleError(`${what} file ${JSON.stringify(name)} is no plain file name, so it would leave the bundle`);
   }
   const data = await readFile(name, entry.bytes);
@@ -103,12 +112,4 @@ async function sha256(data) {
     );
   }
   return new Uint8Array(await globalThis.crypto.subtle.digest("SHA-256", data));
-}
-
-function holds(data, wanted) {
-  const [first, ...rest] = wanted;
-  for (let at = data.indexOf(first); at >= 0; at = data.indexOf(first, at + 1)) {
-    if (rest.every((byte, i) => data[at + 1 + i] === byte)) return true;
-  }
-  return false;
 }

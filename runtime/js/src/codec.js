@@ -10,6 +10,7 @@ import { asAudio, channelsOf, grouped } from "./samples.js";
 import { readBundle } from "./bundle.js";
 import { sliced } from "./rows.js";
 import { Sessions } from "./sessions.js";
+import { VariableRate } from "./variable_rate.js";
 
 /**
  * Load a bundle whose files a function (name, most bytes) => bytes reads.
@@ -122,10 +123,15 @@ export class Codec {
     return this.manifest.checkCodes(codes, streams);
   }
 
-  /** A stream that turns audio blocks of any length into packets; see `EncoderStream`, and `encode` of effort. */
-  encoderStream({ bitrate, stages, effort, ...options } = {}) {
-    const count = this.stages({ bitrate, stages });
-    return new EncoderStream(this.#sessions, count, { ...options, paths: this.manifest.paths(effort) });
+  /**
+   * A stream that turns audio blocks of any length into packets; see `EncoderStream`, and `encode` of effort.
+   *
+   * `variable`: frames get as many stages as their sound needs; the mean of the packets' codes is the bitrate.
+   */
+  encoderStream({ bitrate, stages, effort = "live", variable = false, ...options } = {}) {
+    const [count, paths] = [this.stages({ bitrate, stages }), this.manifest.paths(effort)];
+    const rate = variable ? () => this.variableRate({ channels: options.channels, effort }) : null;
+    return new EncoderStream(this.#sessions, count, { ...options, paths, variable: rate });
   }
 
   /** A stream that turns packets into audio; see `DecoderStream`. */
@@ -146,6 +152,11 @@ export class Codec {
   /** How this codec's codes become few bytes: led by the bundle's entropy model, where it has one. */
   async codeCoder({ channels = 1 } = {}) {
     return new CodeCoder(this.manifest.layout, await this.bundle.predictor(), this.manifest.streams(channels));
+  }
+
+  /** What gives each frame of latents as many stages as its sound needs; see `VariableRate`. */
+  async variableRate({ channels = 1, effort = "fast" } = {}) {
+    return VariableRate.of(this.#sessions, await this.codeCoder({ channels }), this.manifest.paths(effort));
   }
 
   /** Free what onnxruntime holds; nothing of this codec may be used afterwards. */

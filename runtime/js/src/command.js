@@ -8,10 +8,15 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
 import { EdgecodecError, decodeClip, encodeClip, load, readWav, writeWav } from "./node.js";
+import { PIPE_WINDOW } from "./encoding.js";
 import { oneLine } from "./errors.js";
 
-const USAGE = `usage: edgecodec encode IN.wav OUT.edgc [--cbr -b KBPS | -q STAGES] [--effort live|fast|best] [options]
+const USAGE = `usage: edgecodec encode IN.wav OUT.edgc [-b KBPS [--cbr] | --quality 0..10 | -q STAGES] [options]
        edgecodec decode IN.edgc OUT.wav [--strict] [options]
+-b KBPS           the mean bitrate, all counted, with the stages in each frame that its sound needs; 6 by default
+--cbr             as many stages in every frame, as make that bitrate; -q says how many
+--quality 0..10   what a bit may cost, whatever the bitrate
+--effort live|fast|best   how far the search for codes goes; fast by default
 options: --bundle FOLDER  another bundle than the shipped one      -f, --force  replace an output that exists
          --threads N      CPU threads                              -h, --help   this text
 - stands for standard input or output`;
@@ -35,6 +40,8 @@ const COMMANDS = {
     options: {
       bitrate: { type: "string", short: "b" },
       cbr: { type: "boolean", default: false },
+      vbr: { type: "boolean", default: false },
+      quality: { type: "string" },
       stages: { type: "string", short: "q" },
       effort: { type: "string", default: "fast" },
     },
@@ -85,18 +92,16 @@ async function dispatched(words) {
   return 0;
 }
 
-async function encode(bytes, { bitrate, cbr, stages, effort, source, target, force, ...options }) {
-  if (bitrate !== undefined && !cbr) {
-    throw new UsageError(
-      "-b is a mean over frames of changing stage counts, which is not written here: add --cbr, or give -q",
-    );
+async function encode(bytes, { cbr, vbr, effort, source, target, force, ...options }) {
+  if (cbr && vbr) throw new UsageError("--cbr and --vbr are two things: give one of them");
+  const rate = { constant: cbr };
+  for (const wish of ["bitrate", "quality", "stages"]) {
+    if (options[wish] !== undefined) rate[wish] = number(`--${wish}`, options[wish]);
   }
-  const rate = {};
-  if (bitrate !== undefined) rate.bitrate = number("--bitrate", bitrate);
-  if (stages !== undefined) rate.stages = number("--stages", stages);
+  const window = source === "-" ? PIPE_WINDOW : undefined;
   const { audio, sampleRate } = await saidOf(source, (async () => readWav(bytes))());
   const codec = await loaded(options);
-  const file = await encodeClip(codec, audio, { ...rate, effort, sampleRate });
+  const file = await encodeClip(codec, audio, { ...rate, effort, sampleRate, window });
   await saidOf(target, output(target, file, force));
   const seconds = audio[0].length / sampleRate;
   const kbps = (file.length * 8) / seconds / 1000;

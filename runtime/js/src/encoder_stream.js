@@ -18,12 +18,16 @@ import { MAX_FRAMES, Packet, SEQUENCE_MODULUS, within } from "./packets.js";
 import { joined, sliced } from "./rows.js";
 import { asAudio, checkChannels, grouped } from "./samples.js";
 import { Turns } from "./turns.js";
+import { VariableEncoder } from "./variable_encoder.js";
 
 /**
  * Turns audio into packets, as soon as each is full. Make one with `Codec.encoderStream`.
  *
  * A packet is what the encoder waits for and encodes in one go: more `framesPerPacket` cost less compute and fewer
  * packet heads, and buffer longer. The codes are the same.
+ *
+ * With a `variable` rate, a function that gives one, frames get as many stages as their sound needs; the mean of what
+ * packets take, once coded, is held at the bitrate of `stages`.
  */
 export class EncoderStream {
   #sessions;
@@ -33,16 +37,18 @@ export class EncoderStream {
   #paths;
   #redundancy = 0;
   #afterSilence;
+  #variable;
   #encoder;
   #rest; // samples short of a packet, [channels, samples]
   #samples;
   #frames; // that went in
-  #sequence;
+  #sequence = 0; // never begins anew: a decoder would take the packets for late ones
   #silentFrames;
   #previous; // codes of the last packet
 
   constructor(sessions, stages, options = {}) {
-    const { paths = 0, channels = 1, framesPerPacket = 1, redundancy = 0, afterSilence = false } = options;
+    const { paths = 0, channels = 1, framesPerPacket = 1, redundancy = 0 } = options;
+    const { afterSilence = false, variable = null } = options;
     checkChannels(channels);
     if (!within(framesPerPacket, 1, MAX_FRAMES)) {
       throw new BitrateError(`framesPerPacket must be 1 to ${MAX_FRAMES}, not ${String(framesPerPacket)}`);
@@ -53,6 +59,7 @@ export class EncoderStream {
     this.framesPerPacket = framesPerPacket;
     this.#paths = paths;
     this.#afterSilence = afterSilence;
+    this.#variable = variable;
     this.#stages = stages;
     this.redundancy = redundancy;
     void this.reset().catch(() => {}); // a graph that fails now fails again in the first push
@@ -76,7 +83,7 @@ export class EncoderStream {
     this.#redundancy = stages === 0 ? 0 : this.#manifest.stages({ stages });
   }
 
-  /** Forget all audio: the next block begins a new stream. */
+  /** Forget all audio: the next block begins a new stream. Packets are counted on, so that decoders follow. */
   reset() {
     const stages = this.#stages;
     return this.#turns.take(() => this.#reset(stages));
@@ -121,9 +128,12 @@ export class EncoderStream {
 
   async #reset(stages) {
     const [m, streams] = [this.#manifest, this.#manifest.streams(this.channels)];
-    this.#encoder = new BoundEncoder(this.#sessions, streams, this.framesPerPacket, this.#paths);
+    this.#encoder =
+      this.#variable === null
+        ? new BoundEncoder(this.#sessions, streams, this.framesPerPacket, this.#paths)
+        : new VariableEncoder(await this.#variable(), streams, this.framesPerPacket);
     this.#rest = new Float32Array(0);
-    this.#samples = this.#frames = this.#sequence = this.#silentFrames = 0;
+    this.#samples = this.#frames = this.#silentFrames = 0;
     this.#previous = null;
     if (this.#afterSilence && m.held) {
       this.#silentFrames = m.startFrames.encoder;
@@ -147,9 +157,10 @@ export class EncoderStream {
     const codes = await this.#encoder.encode(grouped(audio, this.channels, m.channels), stages, last);
     const packets = [];
     for (let first = 0; first < codes.frames; first += size) {
-      const own = codes.slice(first, first + size);
+      const cut = codes.slice(first, first + size);
+      const own = this.#variable === null ? cut : m.layout.trimmed(cut);
       const repeats = redundancy && this.#previous !== null;
-      const repeated = repeats ? this.#previous.firstLines(m.layout.lines(redundancy)) : null;
+      const repeated = repeats ? m.layout.trimmed(this.#previous.firstLines(m.layout.lines(redundancy))) : null;
       packets.push(new Packet(this.#sequence, own, repeated, m.layout));
       this.#previous = own;
       this.#sequence = (this.#sequence + 1) % SEQUENCE_MODULUS;

@@ -5,33 +5,33 @@ import { hex, sameBytes } from "./bytes.js";
 import { ChunkCoder } from "./chunk_coder.js";
 import { modulo } from "./chunk_search.js";
 import { Header, MAX_PACKET, NO_MODEL } from "./edgc_header.js";
+import { ChunkMaker, rateOf } from "./encoding.js";
 import { AudioError, BitstreamError } from "./errors.js";
-import { Packet, SEQUENCE_MODULUS } from "./packets.js";
+import { Packet } from "./packets.js";
 import { LiveResampler } from "./resampler.js";
-import { asAudio, channelsOf } from "./samples.js";
+import { asAudio, channelsOf, grouped } from "./samples.js";
 
 const CHUNK_SECONDS = 1.0; // at most: what one damaged chunk costs
 
 /**
- * The bytes of an .edgc file of a clip, one channel or a list of them, at `sampleRate` (by default that of the codec):
- * at a fixed stage count, which `bitrate` or `stages` says, and with the search `fast` for the codes unless `effort`
- * says another.
+ * The bytes of an .edgc file of a clip, one channel or a list of them, at `sampleRate` (by default that of the codec).
+ *
+ * `bitrate` is kbps of each stream, the mean of what is written, with as many stages in each frame as its sound needs;
+ * with `constant`, that of fixed-width codes of as many stages in every frame. `quality`, 0 to 10, fixes the price of a
+ * bit instead, `stages` the stage count. With none of them: 6 kbps. The search for the codes is `fast` unless `effort`
+ * says another; one price holds for `window` seconds.
  */
 export async function encodeClip(codec, audio, options = {}) {
-  const { sampleRate = codec.sampleRate, effort = "fast", bitrate, stages } = options;
-  const count = codec.stages({ bitrate, stages });
+  const { sampleRate = codec.sampleRate, effort = "fast", window, ...wishes } = options;
+  const rate = rateOf(codec, wishes);
   const { data, channels, samples } = asAudio(audio);
   if (!samples) throw new AudioError("audio must not be empty");
-  const header = makeHeader(codec, sampleRate, channels, count);
-  const coder = await chunkCoder(codec, header);
+  const header = makeHeader(codec, sampleRate, channels, rate.stages ?? codec.maxStages);
+  const variable = await codec.variableRate({ channels, effort });
   const resampled = channelsOf(data, channels, channels).map((own) => resample(own, sampleRate, codec.sampleRate));
-  const codes = await codec.encode(resampled, { stages: count, effort });
+  const maker = new ChunkMaker(header, await chunkCoder(codec, header), rate, variable, window);
   const writer = new Writer(header);
-  const size = header.framesPerPacket;
-  for (let first = 0, number = 0; first < codes.frames; first += size, number++) {
-    const own = codes.slice(first, first + size);
-    writer.write(coder.encode(new Packet(number % SEQUENCE_MODULUS, own, null, header.layout)));
-  }
+  for await (const chunk of maker.chunks(await latentsOf(variable.sessions, resampled))) writer.write(chunk);
   return writer.finish(samples);
 }
 
@@ -90,6 +90,18 @@ export function makeHeader(codec, sampleRate, channels, stages) {
     layout: m.layout,
     model: modelFingerprint(codec),
   });
+}
+
+/** Latents [streams, T, D] of whole channels, zeros after the last sample: the decoder answers every one. */
+async function latentsOf(sessions, audio) {
+  const [m, { data, channels, samples }] = [sessions.manifest, asAudio(audio)];
+  const [streams, length] = [m.streams(channels), m.frames(samples) * m.frameSize];
+  const x = grouped(data, channels, m.channels);
+  const padded = new Float32Array(streams * m.channels * length);
+  for (let row = 0; row < streams * m.channels; row++) {
+    padded.set(x.subarray(row * samples, (row + 1) * samples), row * length);
+  }
+  return (await sessions.analyze(padded, streams, sessions.zeroState("encoder", streams), true)).latents;
 }
 
 /** What makes and reads the chunks of a file of this codec. */

@@ -41,6 +41,8 @@ export interface EncoderStreamOptions extends EncodeOptions {
   readonly redundancy?: number;
   /** Begin as if silence had come before: each frame gives a packet, also where the encoder looks ahead. */
   readonly afterSilence?: boolean;
+  /** Frames get as many stages as their sound needs; the mean of the packets' codes is the bitrate. */
+  readonly variable?: boolean;
 }
 
 export interface DecoderStreamOptions {
@@ -157,9 +159,21 @@ export function load(
   options?: LoadOptions,
 ): Promise<Codec>;
 
-export interface EncodeClipOptions extends EncodeOptions {
+/** One of `bitrate`, `quality` and `stages`; with none, 6 kbps where possible, else all stages. */
+export interface EncodeClipOptions {
+  /** kbps of each stream: the mean of all that is written, or with `constant` one of `Codec.bitrates`. */
+  readonly bitrate?: number;
+  /** 0 to 10: what a bit may cost, whatever the bitrate. */
+  readonly quality?: number;
+  /** Of every frame. */
+  readonly stages?: number;
+  /** As many stages in every frame, not as its sound needs. */
+  readonly constant?: boolean;
+  readonly effort?: Effort;
   /** Hz, of the audio; by default that of the codec. */
   readonly sampleRate?: number;
+  /** Seconds in which one price of a bit holds: 30. */
+  readonly window?: number;
 }
 
 export interface DecodedClip {
@@ -170,7 +184,7 @@ export interface DecodedClip {
   readonly damage: string[];
 }
 
-/** The bytes of an .edgc file, at a fixed stage count. */
+/** The bytes of an .edgc file: a stage count for each frame, unless `stages` or `constant` fixes it. */
 export function encodeClip(codec: Codec, audio: Audio, options?: EncodeClipOptions): Promise<Uint8Array>;
 
 /** The sound of the bytes of an .edgc file. What damage has cost is concealed, or refused where `strict`. */

@@ -7,6 +7,8 @@
  * Most codecs have one code of every stage in a frame, and nothing beside the stages.
  */
 
+import { Codes } from "./codes.js";
+
 export const MISSING = -1; // what stands in the lines of stages that a frame does not have
 export const MAX_LINES = 1 << 16; // code lines a frame
 export const SIDE_BITS = 8; // of a number beside the stages
@@ -79,10 +81,34 @@ export class Layout {
     return kept;
   }
 
+  /** `Codes` without the lines of stages that no frame has. */
+  trimmed(codes) {
+    const most = this.counts(codes).reduce((least, count) => Math.max(least, count), 0);
+    return codes.firstLines(this.lines(most));
+  }
+
   /** Whether another layout has the same lines. */
   equals(other) {
     return this.side === other.side && this.widths.join() === other.widths.join();
   }
+}
+
+/** `Codes` of several parts, one after another; lines that only others have are missing. */
+export function joinedCodes(parts) {
+  const lines = Math.max(...parts.map((part) => part.lines));
+  return Codes.join(parts.map((part) => padded(part, lines)));
+}
+
+/** The same codes with so many lines: frames lack what is added. */
+function padded(codes, lines) {
+  const { streams, frames } = codes;
+  if (lines === codes.lines) return codes;
+  const all = new Codes(streams, lines, frames);
+  all.data.fill(MISSING);
+  for (let stream = 0; stream < streams; stream++) {
+    for (let n = 0; n < codes.lines; n++) all.line(stream, n).set(codes.line(stream, n));
+  }
+  return all;
 }
 
 export const PLAIN = new Layout();

@@ -13,10 +13,11 @@ import { Layout, MAX_LINES, MISSING, SIDE_BITS } from "./layout.js";
 export const FORMAT_VERSION = 2;
 export const GRAPHS = ["encoder", "quantizer_encode", "quantizer_decode", "decoder"];
 
-const DEFAULT_BITRATE = 6.0; // kbps
+export const DEFAULT_BITRATE = 6.0; // kbps
 const BITRATE_SLACK = 0.02; // of a bitrate: people round 3.01 and 1.98 kbps
 const PATHS = { live: 0, fast: 4, best: 8 }; // that the search for codes follows after every stage
 const MAX_TEXT = 200; // characters
+const MAX_NAME = 64; // bytes of a bundle's name in UTF-8: what files can hold
 
 const PARTS = { encoder: whole(0, 2 ** 50), decoder: whole(0, 2 ** 50), quantizer: whole(0, 2 ** 50) };
 const FILE = object({ file: text, sha256: text, bytes: whole(1, 256 << 20) });
@@ -33,12 +34,12 @@ const SECOND_FORMAT = {
 const MANIFEST = object(
   {
     format_version: whole(1, FORMAT_VERSION),
-    name: text,
-    architecture: text,
+    name: bundleName,
+    architecture: printable,
     sample_rate: whole(1000, 768_000),
     frame_size: whole(1, 1 << 16),
     latent_dim: whole(1, 1 << 16),
-    quantizer: object({ kind: text, codebook_size: whole(2, 65536), max_stages: whole(1, 128) }),
+    quantizer: object({ kind: printable, codebook_size: whole(2, 65536), max_stages: whole(1, 128) }),
     state: object({ encoder: whole(0, 1 << 24), decoder: whole(0, 1 << 24) }),
     latency: object({ buffering: whole(1, 1 << 16), algorithmic: whole(0, 1 << 20) }),
     channels: whole(1, 8),
@@ -52,7 +53,7 @@ const MANIFEST = object(
     parameters: object(PARTS),
     macs_per_second: object(PARTS),
     opset: whole(1, 1000),
-    precision: text,
+    precision: printable,
     graphs: object(Object.fromEntries(GRAPHS.map((name) => [name, FILE]))),
     golden: FILE,
     parity: anyObject,
@@ -298,6 +299,23 @@ function text(value, where) {
   if (typeof value !== "string" || !value.length || value.length > MAX_TEXT) {
     refuse(where, `no text of 1 to ${MAX_TEXT} characters`);
   }
+}
+
+function printable(value, where) {
+  text(value, where);
+  if (!isPrintable(value)) refuse(where, "a text that holds what cannot be printed");
+}
+
+function bundleName(value, where) {
+  printable(value, where);
+  if (new TextEncoder().encode(value).length > MAX_NAME) {
+    refuse(where, `more than ${MAX_NAME} bytes, which files cannot hold`);
+  }
+}
+
+/** Whether a text has no characters but those that print, and spaces. */
+export function isPrintable(value) {
+  return !/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/u.test(value);
 }
 
 function anyObject(value, where) {

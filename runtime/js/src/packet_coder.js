@@ -8,10 +8,9 @@
  */
 
 import { decodeCounts, encodeCounts, largest, readOne, tellOne } from "./code_coder.js";
-import { Codes } from "./codes.js";
 import { EntropyModel } from "./entropy_model.js";
 import { BitstreamError } from "./errors.js";
-import { MISSING, SIDE_BITS } from "./layout.js";
+import { MISSING, SIDE_BITS, joinedCodes } from "./layout.js";
 import { MAX_FRAMES, within } from "./packets.js";
 import { RangeDecoder, RangeEncoder } from "./range_coder.js";
 
@@ -50,8 +49,7 @@ export class PacketCoder {
       tellCounts(coder, layout.counts(previous), previous.frames, layout.stages(previous.lines));
       parts.unshift(previous);
     }
-    const lines = Math.max(...parts.map((part) => part.lines));
-    this.coder.tell(coder, Codes.join(parts.map((part) => padded(part, lines))));
+    this.coder.tell(coder, joinedCodes(parts));
     return coder.finish().data;
   }
 
@@ -110,17 +108,6 @@ function sideBySide(before, after, streams) {
   for (let stream = 0, at = 0; stream < streams; stream++, at += first + second) {
     all.set(before.subarray(stream * first, (stream + 1) * first), at);
     all.set(after.subarray(stream * second, (stream + 1) * second), at + first);
-  }
-  return all;
-}
-
-/** The same codes with so many lines: frames lack what is added. */
-function padded(codes, lines) {
-  const { streams, frames } = codes;
-  const all = new Codes(streams, lines, frames);
-  all.data.fill(MISSING);
-  for (let stream = 0; stream < streams; stream++) {
-    for (let n = 0; n < codes.lines; n++) all.line(stream, n).set(codes.line(stream, n));
   }
   return all;
 }

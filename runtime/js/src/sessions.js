@@ -12,6 +12,8 @@ import { joined, sliced } from "./rows.js";
 
 // Frames times streams, and samples of each, in one call: bounds memory, and is long enough to be fast.
 const [BLOCK_FRAMES, BLOCK_SAMPLES] = [64, 1 << 16];
+const SEARCH_PATHS = 512; // frames times paths in one call of the search: all scores of them stay in the caches
+const USUAL_PATHS = 2; // of the search that a bundle was made for
 const EXTRA = { session: { set_denormal_as_zero: "1", intra_op: { allow_spinning: "0" } } };
 
 /** The four graphs of a bundle, ready to run. Make them with `Sessions.create`. */
@@ -87,7 +89,7 @@ export class Sessions {
   }
 
   /**
-   * Codes of a tensor of latents [B, T, D], in one call.
+   * Codes of a tensor of latents [B, T, D].
    *
    * The search follows `paths` after every stage, 1..maxPaths; 0: those that the bundle was made for.
    */
@@ -96,8 +98,16 @@ export class Sessions {
     if (!batch || !frames) return new Codes(batch, this.manifest.layout.lines(stages), frames);
     const inputs = { latents, n_stages: this.#scalar(stages) };
     if (this.manifest.maxPaths) inputs.paths = this.#scalar(paths);
-    const { codes } = await this.run("quantizer_encode", inputs);
-    return new Codes(...codes.dims, lowWords(codes.data));
+    const calls = Math.min(frames, Math.ceil((batch * frames * (paths || USUAL_PATHS)) / SEARCH_PATHS));
+    const parts = [];
+    for (let i = 0, first = 0; i < calls; i++) {
+      const end = first + Math.floor(frames / calls) + (i < frames % calls ? 1 : 0); // even: short calls cost more
+      if (calls > 1) inputs.latents = this.#framesOf(latents, first, end);
+      const { codes } = await this.run("quantizer_encode", inputs);
+      parts.push(new Codes(...codes.dims, lowWords(codes.data)));
+      first = end;
+    }
+    return parts.length === 1 ? parts[0] : Codes.join(parts);
   }
 
   /** Latents [B, T, D] of codes [B, lines, T], already checked; frames of as many stages go together. */
@@ -184,6 +194,12 @@ export class Sessions {
   async #lookUp(codes) {
     const tensor = this.tensor("int64", wideCodes(codes.data), [codes.streams, codes.lines, codes.frames]);
     return (await this.run("quantizer_decode", { codes: tensor })).latents;
+  }
+
+  /** Some frames of a tensor of latents [B, T, D]. */
+  #framesOf(latents, first, end) {
+    const [batch, , size] = latents.dims;
+    return this.tensor("float32", sliced(latents.data, batch, first * size, end * size), [batch, -1, size]);
   }
 
   #scalar(number) {

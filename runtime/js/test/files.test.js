@@ -11,14 +11,37 @@ import { ChunkCoder, Packet, Reader, decodeClip, encodeClip, load } from "edgeco
 import { FOLDER, apart, bytesOf, codesOf, digits, saidLater, samplesOf, vectors } from "./vectors.js";
 
 const codec = await load(ort);
-const fixed = vectors.files.filter((row) => row.stages !== null);
-const variable = vectors.files.find((row) => row.stages === null && row.bundle === "speech");
+const ours = vectors.files.filter((row) => row.bundle === "speech");
+const [fixed, variable] = [ours.filter((row) => row.fixed), ours.find((row) => row.options?.bitrate === 3)];
 
-test("files of a fixed stage count are Python's, byte for byte", async () => {
-  assert.equal(fixed.length, 6);
-  for (const { stages, audio, file } of fixed) {
-    const made = await encodeClip(codec, audio.map(samplesOf), { stages });
-    assert.equal(digits(made), digits(bytesOf(file)), `${stages} stages`);
+test("files are Python's, byte for byte, of fixed stage counts and of variable rate", async () => {
+  const [rows, loaded] = [vectors.files.filter((row) => row.options !== null), { speech: codec }];
+  assert.deepEqual([rows.length, fixed.length, rows.filter((row) => !row.fixed).length], [24, 7, 17]);
+  for (const { bundle, options, audio, file } of rows) {
+    loaded[bundle] ??= await load(ort, vectors.bundles[bundle]);
+    const made = await encodeClip(loaded[bundle], audio.map(samplesOf), options);
+    if (digits(made) === digits(bytesOf(file))) continue;
+    // Elsewhere numpy adds floats in another order: a count may differ, and the bits of the frame with it.
+    assert.ok(!vectors.sums.exact && options.stages === undefined, `${bundle} ${JSON.stringify(options)}`);
+    assert.ok(Math.abs(made.length / bytesOf(file).length - 1) < 0.03);
+  }
+});
+
+test("the mean of what is written is the bitrate, and contradictions are refused", async () => {
+  const audio = samplesOf(ours.find((row) => row.options.effort === "best").audio[0]);
+  const { length } = await encodeClip(codec, audio, { bitrate: 3 });
+  assert.ok(Math.abs((8 * length) / (audio.length / 24_000) / 3000 - 1) < 0.03);
+  assert.ok((await encodeClip(codec, audio, { bitrate: 3, constant: true })).length < 0.9 * length);
+  for (const [options, said] of [
+    [{ bitrate: 3, stages: 4 }, /give one of bitrate, quality and stage count/],
+    [{ quality: 3, stages: 4 }, /give one of/],
+    [{ quality: 11 }, /quality is 0 to 10 and goes with a variable rate, not 11/],
+    [{ quality: 5, constant: true }, /quality is 0 to 10/],
+    [{ quality: Number.NaN }, /quality is 0 to 10/],
+    [{ bitrate: 12.3 }, /speech cannot do 12.3 kbps; possible: 0.75 to 12$/],
+    [{ bitrate: 5, constant: true }, /speech cannot do 5 kbps; possible: 0.75, 1.5/],
+  ]) {
+    assert.match(await saidLater(encodeClip(codec, audio, options)), said);
   }
 });
 

@@ -33,7 +33,11 @@ for (const packet of await encoder.push(audio)) {
 }
 const statistics: DecoderStatistics = decoder.statistics;
 
-const file: Uint8Array = await encodeClip(codec, audio, { stages: 8, sampleRate: 48_000 });
+const live = codec.encoderStream({ bitrate: 3, variable: true, framesPerPacket: 4 });
+await live.reset();
+
+const file: Uint8Array = await encodeClip(codec, audio, { bitrate: 3, constant: true, sampleRate: 48_000 });
+await encodeClip(codec, audio, { quality: 6, effort: "best", window: 2 });
 const items: (Chunk | Packet)[] = [...new Reader(file)];
 const { damage } = await decodeClip(codec, file);
 const passed: boolean = (await verify(codec)).every((result) => result.passed);
@@ -44,6 +48,8 @@ export { left, right, statistics, items, damage, passed, resampled, name, exitCo
 
 // @ts-expect-error an effort that does not exist
 await codec.encode(audio, { effort: "slow" });
+// @ts-expect-error a rate that does not exist
+await encodeClip(codec, audio, { vbr: true });
 // @ts-expect-error 16-bit samples
 await codec.encode(new Int16Array(4));
 // @ts-expect-error a codec is immutable
