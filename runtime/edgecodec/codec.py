@@ -226,7 +226,7 @@ class Codec:
         """
         n = self.stages(bitrate=bitrate, stages=stages)
         return EncoderStream(
-            self._sessions,
+            self._streaming(),
             n,
             paths=self.manifest.paths(effort),
             channels=channels,
@@ -238,11 +238,11 @@ class Codec:
 
     def decoder_stream(self, *, channels: int = 1, after_silence: bool = False) -> DecoderStream:
         """A stream that turns packets into audio; see `DecoderStream`."""
-        return DecoderStream(self._sessions, channels=channels, after_silence=after_silence)
+        return DecoderStream(self._streaming(), channels=channels, after_silence=after_silence)
 
     def latent_stream(self, *, channels: int = 1) -> LatentStream:
         """A stream that turns audio blocks into latents; see `LatentStream`."""
-        return LatentStream(self._sessions, channels=channels)
+        return LatentStream(self._streaming(), channels=channels)
 
     def variable_rate(self, *, channels: int = 1, effort: Effort = "fast") -> VariableRate:
         """What gives each frame of latents as many stages as its sound needs; see `VariableRate`."""
@@ -257,3 +257,13 @@ class Codec:
     def code_coder(self, *, channels: int = 1) -> CodeCoder:
         """How this codec's codes become few bytes: led by the bundle's entropy model, where it has one."""
         return CodeCoder(self.manifest.layout, self.bundle.predictor, self.manifest.streams(channels))
+
+    def _streaming(self) -> Sessions:
+        """The sessions, if they take any number of frames."""
+        frames = self.manifest.call_frames
+        if frames > 1:
+            raise BundleError(
+                f"{self.manifest.name}: its graphs take {frames} frames a call, whole clips only; for streams and "
+                "files take the bundle that it was made from"
+            )
+        return self._sessions

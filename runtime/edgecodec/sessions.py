@@ -151,6 +151,11 @@ class Sessions:
         """Whether a graph holds something back, and is told which call is the last of a stream."""
         return bool(getattr(self.manifest.lookahead, graph))
 
+    @property
+    def one_stream(self) -> bool:
+        """Whether a call takes one stream only, as graphs of fixed shapes may: several then take a call each."""
+        return bool(self._one_stream)
+
     def session(self, graph: str) -> onnxruntime.InferenceSession:
         """The session of a graph, for calls that are bound to memory."""
         return self._sessions[graph]
@@ -168,20 +173,33 @@ class Sessions:
             yield i * size, min((i + 1) * size, frames), last and i + 1 == calls
 
     def _step(
-        self,
-        graph: Literal["encoder", "decoder"],
-        source: str,
-        x: _Floats,
-        state: _Floats,
-        last: bool,
-    ) -> list[Any]:
-        """One call of a graph with a state."""
+        self, graph: Literal["encoder", "decoder"], source: str, x: _Floats, state: _Floats, last: bool
+    ) -> tuple[_Floats, _Floats]:
+        """One call of a graph with a state. Where it takes several frames and no fewer, zeros follow a clip's end."""
+        m = self.manifest
+        axis, size = (2, m.frame_size) if source == "audio" else (1, 1)
+        frames = x.shape[axis] // size
+        missing = m.call_frames - frames if m.call_frames > 1 else 0
+        if missing and not last:
+            raise BundleError(
+                f"{graph}: takes {m.call_frames} frames a call, not {frames}: whole clips, and no streams"
+            )
+        if missing:
+            x = np.pad(x, [(0, missing * size if i == axis else 0) for i in range(3)])
         inputs: dict[str, NDArray[Any]] = {source: x, "state": state}
         if self.looks_ahead(graph):
             inputs["last"] = np.array(last, np.int64)
-        return self._run(graph, **inputs)
+        y, state = self._run(graph, **inputs)
+        if missing:
+            y = y[:, :frames] if graph == "encoder" else y[:, :, : frames * m.frame_size]
+        return y, state
 
     def _run(self, graph: str, **inputs: NDArray[Any]) -> list[Any]:
+        streams = len(next(iter(inputs.values()))) if graph in self._one_stream else 1
+        if streams > 1:
+            calls = [{name: x[i : i + 1] if x.ndim else x for name, x in inputs.items()} for i in range(streams)]
+            each = [self._run(graph, **call) for call in calls]
+            return [np.concatenate(outputs) for outputs in zip(*each, strict=True)]
         try:
             outputs: list[Any] = self._sessions[graph].run(_OUTPUTS[graph], inputs, None)
         except Exception as error:  # onnxruntime's errors share no base of their own
@@ -197,6 +215,11 @@ class Sessions:
             raise DeviceError(
                 f"{provider.name} takes no part of these graphs: all would run on the CPU, so ask for that"
             )
+        self._one_stream = {
+            name
+            for name, session in self._sessions.items()
+            if any(node.shape[:1] == [1] for node in session.get_inputs())
+        }
         # What the codec makes of silence: latents [1, 1, D] of the last of several silent frames, at all stages.
         self.silence = self._checked_run(bundle)[:, -1:]
 
@@ -234,7 +257,7 @@ class Sessions:
         """
         m, ahead = self.manifest, self.manifest.lookahead
         stages = m.quantizer.max_stages
-        frames = max(2, m.start_frames.encoder, m.start_frames.decoder)
+        frames = max(2, m.start_frames.encoder, m.start_frames.decoder, m.call_frames)
         audio = np.zeros((1, m.channels, frames * m.frame_size), np.float32)
         try:
             first, state = self.analyze(audio, self.zero_state("encoder", 1))
