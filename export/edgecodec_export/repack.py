@@ -91,7 +91,8 @@ def repack(request: Repack) -> Repacked:
         golden = verify_golden(codec)
         if not all(result.passed for result in golden):
             raise ExportError("verification failed, no bundle was written: the golden vectors do not repeat")
-        return Repacked(manifest, cost(source, request.frames or 1), cost(codec.bundle, request.frames or 1), golden)
+        before, after = _costs([source, codec.bundle], request.frames or 1)
+        return Repacked(manifest, before, after, golden)
 
 
 def fixed(graph: bytes, m: Manifest, frames: int) -> bytes:
@@ -155,18 +156,23 @@ def in_ort_format(graph: bytes) -> bytes:
             raise ExportError(f"onnxruntime cannot write its own format: {one_line(error)}") from None
 
 
-def cost(bundle: Bundle, frames: int) -> Cost:
-    """What a bundle takes, at its usual stage count, with so many frames a call; of what golden audio begins with."""
-    m, sessions = bundle.manifest, Sessions(bundle, "cpu", 1)
-    frames = m.call_frames or max(frames, m.start_frames.encoder, m.start_frames.decoder)
-    audio = np.resize(read_golden(bundle)["audio"], (1, m.channels, frames * m.frame_size))
-    times = []
+def _costs(bundles: list[Bundle], frames: int) -> list[Cost]:
+    """What bundles take, at their usual stage count and so many frames a call; in turns, as machines have moods."""
+    m = bundles[0].manifest
+    frames = max(frames, m.call_frames, m.start_frames.encoder, m.start_frames.decoder)
+    audio = np.resize(read_golden(bundles[0])["audio"], (1, m.channels, frames * m.frame_size))
+    running = [Sessions(bundle, "cpu", 1) for bundle in bundles]
+    times: list[list[float]] = [[] for _ in bundles]
     for _ in range(_WARM + _CALLS):
-        begin = time.perf_counter()
-        codes, _ = sessions.encode(audio, sessions.zero_state("encoder", 1), m.stages(), last=True)
-        sessions.decode(codes, sessions.zero_state("decoder", 1), last=True)
-        times.append(time.perf_counter() - begin)
-    return Cost(sum(map(len, bundle.graphs.values())), 1000 * statistics.median(times[_WARM:]) / frames)
+        for sessions, took in zip(running, times, strict=True):
+            begin = time.perf_counter()
+            codes, _ = sessions.encode(audio, sessions.zero_state("encoder", 1), m.stages(), last=True)
+            sessions.decode(codes, sessions.zero_state("decoder", 1), last=True)
+            took.append(time.perf_counter() - begin)
+    return [
+        Cost(sum(map(len, bundle.graphs.values())), 1000 * statistics.median(took[_WARM:]) / frames)
+        for bundle, took in zip(bundles, times, strict=True)
+    ]
 
 
 def _require_fixable(m: Manifest, frames: int) -> None:
