@@ -122,8 +122,8 @@ def fixed(graph: bytes, m: Manifest, frames: int) -> bytes:
 def _keep_matrices_apart(graph: onnx.GraphProto) -> None:
     """See that onnxruntime makes no Gemm of MatMul and Add, as it does once it knows that one stream comes.
 
-    A Gemm has no kernel for weights of 8 bits, which it would make floats of in every call: four to nine times slower.
-    It joins biases [N] only, and these become [1, 1, N].
+    A Gemm has no kernel for weights of 8 bits: it makes floats of them in every call, which is five to eleven times
+    slower. It joins biases [N] only, and these become [1, 1, N].
     """
     biases = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 1}
     products = {node.output[0] for node in graph.node if node.op_type == "MatMul"}
