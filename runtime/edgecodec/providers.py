@@ -47,12 +47,13 @@ class Provider:
     options: dict[str, str] = field(default_factory=dict)
     graphs: tuple[str, ...] = _NETWORKS
     plans_memory: bool = True  # whether it bears onnxruntime's memory patterns
+    threads: str = ""  # the option for its threads, where it has its own
 
-    def chain(self, graph: str) -> list[Any]:
+    def chain(self, graph: str, threads: int) -> list[Any]:
         """The providers to ask for, for one graph: what this one does not take goes to the CPU."""
         if self.name == _CPU or graph not in self.graphs:
             return [_CPU]
-        return [(self.name, self.options), _CPU]
+        return [(self.name, self.options | ({self.threads: str(threads)} if self.threads else {})), _CPU]
 
 
 PROVIDERS: dict[Device, Provider] = {
@@ -69,12 +70,17 @@ PROVIDERS: dict[Device, Provider] = {
         "OpenVINOExecutionProvider",
         f"{_REINSTALL} onnxruntime-openvino, and pip install openvino where that is asked for",
         {"device_type": "CPU", "precision": "ACCURACY"},
+        threads="num_of_threads",
     ),
     "coreml": Provider(
         "CoreMLExecutionProvider", "onnxruntime has it on macOS and iOS only", {"ModelFormat": "MLProgram"}
     ),
     "directml": Provider("DmlExecutionProvider", f"{_REINSTALL} onnxruntime-directml, on Windows", plans_memory=False),
-    "xnnpack": Provider("XnnpackExecutionProvider", "no wheel has it: build onnxruntime with --use_xnnpack"),
+    "xnnpack": Provider(
+        "XnnpackExecutionProvider",
+        "no wheel has it: build onnxruntime with --use_xnnpack",
+        threads="intra_op_num_threads",
+    ),
     "webgpu": Provider("WebGpuExecutionProvider", "no wheel has it built in: build onnxruntime with --use_webgpu"),
 }
 

@@ -233,7 +233,7 @@ class Sessions:
         options.log_severity_level = 4  # what goes wrong is raised, or checked below
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        chain = provider.chain(name)
+        chain = provider.chain(name, threads)
         if len(chain) > 1:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         where = bundle.path / getattr(bundle.manifest.graphs, name).file

@@ -202,10 +202,14 @@ def test_auto_takes_the_cpu_where_cuda_gives_other_codes(bundle: Path, monkeypat
 def test_the_quantizer_stays_on_the_cpu() -> None:
     for device, provider in PROVIDERS.items():
         for graph in ("quantizer_encode", "quantizer_decode"):
-            assert device == "cuda" or provider.chain(graph) == [CPU], device
-        first = provider.chain("encoder")[0]
+            assert device == "cuda" or provider.chain(graph, 1) == [CPU], device
+        first = provider.chain("encoder", 3)[0]
         assert first == CPU if device == "cpu" else first[0] == provider.name
-    assert PROVIDERS["openvino"].options["precision"] == "ACCURACY"
+    assert PROVIDERS["openvino"].chain("decoder", 3)[0][1] == {
+        "device_type": "CPU",
+        "precision": "ACCURACY",
+        "num_of_threads": "3",
+    }
 
 
 @pytest.mark.usefixtures("stand_in")
