@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,13 @@ class Start(str, Enum):
     zero = "zero"
 
 
+class GraphFormat(str, Enum):
+    """What graphs are written as."""
+
+    onnx = "onnx"
+    ort = "ort"
+
+
 class Numbers(str, Enum):
     """How weights are stored, and what frame blocks compute with."""
 
@@ -33,7 +41,9 @@ def export(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="Checkpoint or training run; a model of transformers or its makers; hf:owner/name."
+            metavar="SOURCE",
+            help="Checkpoint or training run; a model of transformers or its makers; hf:owner/name; or a bundle, with "
+            "--fixed-frames or --format.",
         ),
     ],
     bundle: Annotated[Path, typer.Argument(help="Folder to write.")],
@@ -55,6 +65,13 @@ def export(
     ] = None,
     clip: Annotated[Path | None, typer.Option(help="Audio file for golden vectors and verification.")] = None,
     license: Annotated[Path | None, typer.Option(help="LICENSE of the model; by default, edgecodec's own.")] = None,
+    fixed_frames: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, metavar="N", help="Of a bundle: take one stream and N frames in every call."),
+    ] = None,
+    format: Annotated[
+        GraphFormat, typer.Option(help="Of a bundle: ort is onnxruntime's own, for builds of phones; files grow.")
+    ] = GraphFormat.onnx,
     force: Annotated[bool, typer.Option("-f", "--force", help="Replace a bundle that exists.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Report as JSON: folder, bytes, and the whole manifest.")
@@ -62,8 +79,16 @@ def export(
 ) -> None:
     """Export a checkpoint to a bundle, and verify it; your own, or a published EnCodec, DAC, Mimi or SNAC.
 
+    A bundle becomes one for phones: of fixed shapes, or in onnxruntime's own format. Its codes stay the same.
+
     Example: edgecodec export runs/speech bundles/speech --precision int8 --calibration audio/train
     """
+    if fixed_frames or format is GraphFormat.ort or _is_bundle(checkpoint):
+        others = (calibration, start, valid, notes, clip, license)
+        if any(option is not None for option in others) or precision is not Numbers.fp32:
+            raise typer.BadParameter("a bundle keeps its weights and texts: give no other option", param_hint="SOURCE")
+        _repack(checkpoint, bundle, name, fixed_frames or 0, format is GraphFormat.ort, force=force, as_json=as_json)
+        return
     if (calibration is not None) != (precision is Numbers.int8):
         raise typer.BadParameter("goes with --precision int8, which needs it", param_hint="--calibration")
     import torch
@@ -112,6 +137,38 @@ def export(
         f"{p['codes_equal']:.2%} of codes equal; streamed codes are the whole clip's"
     )
     print(f"bundle: {bundle} ({size / 1e6:.1f} MB, {manifest.quantizer.max_stages} stages)")
+
+
+def _is_bundle(source: str) -> bool:
+    from edgecodec.bundle import shipped_bundles
+
+    return (Path(source) / "manifest.json").is_file() or source in shipped_bundles()
+
+
+def _repack(source: str, bundle: Path, name: str, frames: int, ort: bool, *, force: bool, as_json: bool) -> None:
+    """A bundle from a bundle, and what it costs."""
+    from edgecodec.errors import ExportError
+
+    from .repack import Repack, repack
+
+    if not _is_bundle(source):
+        raise ExportError(f"{source}: is no bundle, which --fixed-frames and --format need: export it to one first")
+    if not frames and not ort:
+        raise ExportError(f"{source}: is a bundle: give --fixed-frames or --format ort, or name a checkpoint")
+    made = repack(Repack(source, bundle, name or bundle.absolute().name, frames, ort, force=force))
+    before, after = made.before, made.after
+    equal = min(result.equal_codes for result in made.golden)
+    if as_json:
+        costs = {"before": asdict(before), "after": asdict(after), "golden": [asdict(r) for r in made.golden]}
+        print(json.dumps({"bundle": str(bundle), **costs, "manifest": json.loads(made.manifest.to_json())}, indent=1))
+        return
+    print(
+        f"verified: {equal:.2%} of the golden codes are equal; it goes by the fingerprint {made.manifest.fingerprint}"
+    )
+    print(
+        f"bundle: {bundle}, graphs {after.graph_bytes / 1e6:.1f} MB (before: {before.graph_bytes / 1e6:.1f}), "
+        f"{after.frame_ms:.2f} ms a frame on one thread of this CPU (before: {before.frame_ms:.2f})"
+    )
 
 
 def train_entropy(

@@ -89,13 +89,14 @@ def quantizer_decode_graph(tables: LookupTables) -> ModelProto:
     _require_finite(tables)
     stages, entries, latent_dim = tables.table.shape
     graph = GraphBuilder()
-    table = StoredTables(tables, graph).add_all(graph)
+    stored = StoredTables(tables, graph)
+    flat = stored.add_flat(graph)
     offsets = graph.constant("offsets", (np.arange(stages) * entries)[:, None])  # [S, 1]
     graph.add("Shape", ["codes"], "n_stages", start=1, end=2)
     graph.add("Slice", [offsets, graph.constant("first_axis", [0]), "n_stages"], "used")  # [n, 1]
     graph.add("Add", ["codes", "used"], "rows")
-    graph.add("Gather", [table, "rows"], "entries", axis=0)  # [B, n, T, D]
-    graph.add("ReduceSum", ["entries", graph.constant("stage_axis", [1])], "latents", keepdims=0)
+    found = stored.add_rows(flat, "rows", graph)  # [B, n, T, D]
+    graph.add("ReduceSum", [found, graph.constant("stage_axis", [1])], "latents", keepdims=0)
     return graph.quantizer_decode(latent_dim)
 
 

@@ -32,10 +32,20 @@ class StoredTables:
         self._vectors = graph.constant("tables", (whole + _MIDDLE).numpy(), np.uint8)
         self._scales = graph.constant("scales", tables.scales[:, :, 0].numpy(), np.float32)
 
-    def add_all(self, part: GraphBuilder) -> str:
-        """All vectors [S * K, D]."""
-        tables = self._multiplied_out(self._vectors, self._scales, "all_vectors", part)
-        return part.add("Flatten", [tables], "vectors", axis=2)
+    def add_flat(self, part: GraphBuilder) -> str:
+        """All vectors as they are stored, [S * K, D], for `add_rows`."""
+        return part.add("Flatten", [self._vectors], "vectors", axis=2)
+
+    def add_rows(self, flat: str, rows: str, part: GraphBuilder) -> str:
+        """The vectors [..., D] that stand in rows [...] of the flat table.
+
+        Bytes become floats behind the lookup: in front of it, onnxruntime would keep the whole table as floats.
+        """
+        if not self._scales:
+            return part.add("Gather", [flat, rows], "entries", axis=0)
+        scales = part.add("Reshape", [self._scales, part.constant("as_list", [-1])], "flat_scales")
+        found = part.add("Gather", [flat, rows], "stored_entries", axis=0)
+        return self._multiplied_out(found, part.add("Gather", [scales, rows], "entry_scales", axis=0), "entries", part)
 
     def add_stage(self, i: int, part: GraphBuilder) -> str:
         """Stage i's vectors [K, D], which onnxruntime makes at load.

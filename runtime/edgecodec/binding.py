@@ -32,11 +32,12 @@ class BoundEncoder:
         state = sessions.zero_state("encoder", streams)
         self._encoder = _Stateful(sessions, "encoder", inputs, {"latents": self._latents}, state)
         self._starts = sessions.looks_ahead("encoder")  # with a call that gives less than it gets
+        self._one_by_one = sessions.one_stream and streams > 1
         self._stages = 0
 
     def encode(self, audio: NDArray[np.float32], n_stages: int, *, last: bool = False) -> NDArray[np.int64]:
         """The next audio [streams, C, frame_size * T] to codes [streams, lines, T], as `Sessions.encode`."""
-        if audio.shape[2] != self._audio.shape[2] or self._starts or last:
+        if audio.shape[2] != self._audio.shape[2] or self._starts or self._one_by_one or last:
             codes, state = self._sessions.encode(audio, self._encoder.state, n_stages, paths=self._paths, last=last)
             self._encoder.state[:] = state
             self._starts = False
@@ -64,6 +65,7 @@ class BoundDecoder:
     def __init__(self, sessions: Sessions, streams: int) -> None:
         m = sessions.manifest
         self._sessions, self._most_frames = sessions, sessions.block_frames(streams)
+        self._one_by_one = sessions.one_stream and streams > 1
         self._bind((streams, 1, 1), sessions.zero_state("decoder", streams))
         self._start_frames = m.start_frames.decoder
         starts = self._start_frames > 1 or sessions.looks_ahead("decoder")
@@ -82,7 +84,7 @@ class BoundDecoder:
         The first frames give no audio before there are `start_frames` of them, then that of all but what a decoder
         that looks ahead holds back.
         """
-        if self.held is not None or (codes[:, -1] < 0).any():
+        if self.held is not None or self._one_by_one or (codes[:, -1] < 0).any():
             return self.synthesize(self._sessions.latents(codes))
         if codes.shape != self._codes.shape:
             if codes.shape[2] > self._most_frames:

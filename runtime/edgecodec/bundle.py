@@ -16,7 +16,7 @@ from .durable import settle
 from .entropy_model import NO_MODEL, Predictor, read_entropy_model
 from .errors import BundleError
 from .manifest import FORMAT_VERSION, GRAPHS, FileEntry, Manifest
-from .onnx_fields import keeps_data_elsewhere
+from .onnx_fields import is_ort_format, keeps_data_elsewhere
 
 __all__ = [
     "FORMAT_VERSION",
@@ -43,7 +43,12 @@ class Bundle:
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """8 bytes that name this codec in files: of SHA-256 over the four graphs' digests."""
+        """8 bytes that name this codec in files: of SHA-256 over the four graphs' digests.
+
+        Graphs that were made from another bundle's, and give its codes, go by its name.
+        """
+        if self.manifest.fingerprint:
+            return bytes.fromhex(self.manifest.fingerprint)
         digests = (getattr(self.manifest.graphs, name).sha256 for name in GRAPHS)
         return hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in digests)).digest()[:8]
 
@@ -110,6 +115,10 @@ def read_bundle(bundle: str | os.PathLike[str]) -> Bundle:
     graphs = {name: _read_entry(path, name, getattr(manifest.graphs, name)) for name in GRAPHS}
     for name, data in graphs.items():
         file = path / getattr(manifest.graphs, name).file
+        if is_ort_format(data) != (file.suffix == ".ort"):
+            raise BundleError(f"{file}: .ort, and no other file, must be in onnxruntime's own format")
+        if file.suffix == ".ort":  # it can name no other file
+            continue
         try:
             elsewhere = keeps_data_elsewhere(data)
         except BundleError as error:

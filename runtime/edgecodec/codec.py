@@ -12,14 +12,16 @@ from .bundle import Bundle, read_bundle
 from .code_coder import CodeCoder
 from .decoder_stream import DecoderStream
 from .encoder_stream import EncoderStream
-from .errors import AudioError, BundleError
+from .errors import AudioError, BundleError, DeviceError
 from .latent_stream import LatentStream
 from .manifest import Effort, Manifest
 from .packet_coder import PacketCoder
 from .packets import PacketFormat
+from .providers import Device
 from .samples import as_audio, check_channels, grouped
-from .sessions import Device, Sessions
+from .sessions import Sessions
 from .variable_rate import VariableRate
+from .verdicts import require_agreement
 
 
 def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", threads: int = 1) -> Codec:
@@ -27,14 +29,27 @@ def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", t
 
     Args:
         bundle: a shipped name (`"speech"`), or a path.
-        device: `"cpu"`; `"cuda"`, refused when it cannot be had; `"auto"`, CUDA where there is one. `Codec.device`
-            says what was chosen.
+        device: `"cpu"`; `"cuda"`, `"openvino"`, `"coreml"`, `"directml"`, `"xnnpack"` or `"webgpu"`, refused when it
+            cannot be had, or does not give the golden codes of the bundle; `"auto"`, CUDA where there is one that
+            does, else the CPU. `Codec.device` says what was chosen.
         threads: CPU threads per operator. One is best for streams; more help long clips a little.
 
     Raises:
         BundleError: a bundle that is missing, altered, or contradicts itself.
-        DeviceError: a device that cannot be had.
+        DeviceError: a device that cannot be had, or is refused.
     """
+    codec = load_unproven(bundle, device=device, threads=threads)
+    try:
+        require_agreement(codec)
+    except DeviceError:
+        if device != "auto":
+            raise
+        codec = Codec(codec.bundle, Sessions(codec.bundle, "cpu", threads))
+    return codec
+
+
+def load_unproven(bundle: str | os.PathLike[str], *, device: Device, threads: int = 1) -> Codec:
+    """As `load`, on a device that may give other codes: for who measures that."""
     checked = read_bundle(bundle)
     return Codec(checked, Sessions(checked, device, threads))
 
@@ -76,8 +91,8 @@ class Codec:
         return self.bundle.fingerprint
 
     @property
-    def device(self) -> str:
-        """`cpu` or `cuda`."""
+    def device(self) -> Device:
+        """Where the graphs run, never `auto`."""
         return self._sessions.device
 
     @property
@@ -211,7 +226,7 @@ class Codec:
         """
         n = self.stages(bitrate=bitrate, stages=stages)
         return EncoderStream(
-            self._sessions,
+            self._streaming(),
             n,
             paths=self.manifest.paths(effort),
             channels=channels,
@@ -223,11 +238,11 @@ class Codec:
 
     def decoder_stream(self, *, channels: int = 1, after_silence: bool = False) -> DecoderStream:
         """A stream that turns packets into audio; see `DecoderStream`."""
-        return DecoderStream(self._sessions, channels=channels, after_silence=after_silence)
+        return DecoderStream(self._streaming(), channels=channels, after_silence=after_silence)
 
     def latent_stream(self, *, channels: int = 1) -> LatentStream:
         """A stream that turns audio blocks into latents; see `LatentStream`."""
-        return LatentStream(self._sessions, channels=channels)
+        return LatentStream(self._streaming(), channels=channels)
 
     def variable_rate(self, *, channels: int = 1, effort: Effort = "fast") -> VariableRate:
         """What gives each frame of latents as many stages as its sound needs; see `VariableRate`."""
@@ -242,3 +257,13 @@ class Codec:
     def code_coder(self, *, channels: int = 1) -> CodeCoder:
         """How this codec's codes become few bytes: led by the bundle's entropy model, where it has one."""
         return CodeCoder(self.manifest.layout, self.bundle.predictor, self.manifest.streams(channels))
+
+    def _streaming(self) -> Sessions:
+        """The sessions, if they take any number of frames."""
+        frames = self.manifest.call_frames
+        if frames > 1:
+            raise BundleError(
+                f"{self.manifest.name}: its graphs take {frames} frames a call, whole clips only; for streams and "
+                "files take the bundle that it was made from"
+            )
+        return self._sessions

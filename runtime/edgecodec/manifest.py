@@ -16,6 +16,36 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import BitrateError, BitstreamError, BundleError, one_line
 from .layout import MAX_LINES, MISSING, SIDE_BITS, Layout
+from .manifest_parts import (
+    FileEntry,
+    GraphFiles,
+    Latency,
+    Lookahead,
+    PartSizes,
+    QuantizerFacts,
+    StartFrames,
+    StateSizes,
+    Text,
+    held_back,
+)
+
+__all__ = [
+    "DEFAULT_BITRATE",
+    "EFFORTS",
+    "FORMAT_VERSION",
+    "GRAPHS",
+    "Effort",
+    "FileEntry",
+    "GraphFiles",
+    "Latency",
+    "Lookahead",
+    "Manifest",
+    "PartSizes",
+    "QuantizerFacts",
+    "StartFrames",
+    "StateSizes",
+    "held_back",
+]
 
 FORMAT_VERSION = 2
 MAX_NAME = 64  # bytes of a bundle's name in UTF-8: what files and announcements can hold
@@ -28,82 +58,6 @@ _PATHS = {"live": 0, "fast": 4, "best": 8}  # that the search for codes follows 
 
 _BITRATE_SLACK = 0.02  # of a bitrate: people round 3.01 and 1.98 kbps
 
-_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-_State = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
-_Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
-
-
-class QuantizerFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Kind (`rvq`, `vq`, `pq`, `gumbel`), entries per codebook, and stages trained."""
-
-    kind: _Text
-    codebook_size: Annotated[int, msgspec.Meta(ge=2, le=65536)]
-    max_stages: Annotated[int, msgspec.Meta(ge=1, le=128)]
-
-    @property
-    def code_bits(self) -> int:
-        """Bits that one code takes in a packet: ⌈log2(codebook_size)⌉."""
-        return (self.codebook_size - 1).bit_length()
-
-
-class StateSizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Floats that each graph carries from call to call, per stream."""
-
-    encoder: _State
-    decoder: _State
-
-
-class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Samples: `buffering` until a frame is full, `algorithmic` by which decoded audio lags behind the input."""
-
-    buffering: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
-    algorithmic: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
-
-
-class Lookahead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What each graph holds back until the last call of a stream: frames of latents, samples of audio."""
-
-    encoder: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
-    decoder: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
-
-
-class StartFrames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The least frames of each graph's first call in a stream, unless that is also the last."""
-
-    encoder: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
-    decoder: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
-
-
-def held_back(ahead: Lookahead, start: StartFrames, frame_size: int) -> int:
-    """Samples that the graphs of a stream hold back: until their first calls are full, and by their lookahead."""
-    first = max(start.encoder, start.decoder + ahead.encoder) - 1
-    return max(ahead.encoder * frame_size + ahead.decoder, first * frame_size)
-
-
-class PartSizes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One number for each part of the codec: parameters, or multiply-accumulates per second of audio."""
-
-    encoder: _Size
-    decoder: _Size
-    quantizer: _Size
-
-
-class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of the bundle: plain name, SHA-256 in hex, and bytes."""
-
-    file: _Text
-    sha256: _Text
-    bytes: Annotated[int, msgspec.Meta(ge=1, le=256 << 20)]
-
-
-class GraphFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The four graphs."""
-
-    encoder: FileEntry
-    quantizer_encode: FileEntry
-    quantizer_decode: FileEntry
-    decoder: FileEntry
-
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The contract between an export and every runtime; `manifest.json` holds these keys, in this order, and no others.
@@ -111,7 +65,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `parity` (measured differences between training and graphs), `quality` (table rows), `training` (data, licences)
     and `tools` (versions) are for people: any JSON.
 
-    The keys from `channels` to `entropy` came with format 2. A manifest that has them all at their defaults is one
+    The keys from `channels` to `fingerprint` came with format 2. A manifest that has them all at their defaults is one
     of format 1, and is written as such.
 
     Raises:
@@ -119,8 +73,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     format_version: Annotated[int, msgspec.Meta(ge=1, le=FORMAT_VERSION)] = 1
-    name: _Text
-    architecture: _Text
+    name: Text
+    architecture: Text
     sample_rate: Annotated[int, msgspec.Meta(ge=1000, le=768_000)]
     frame_size: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
     latent_dim: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
@@ -130,15 +84,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     channels: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
     lookahead: Lookahead = Lookahead()
     start_frames: StartFrames = StartFrames()
-    call_frames: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0  # of every call; 0 for any number
+    call_frames: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0  # of every call; 0 for any number
     side: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
     stage_widths: tuple[Annotated[int, msgspec.Meta(ge=1, le=4096)], ...] = ()
     max_paths: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0  # that a search for codes may follow; 0: its own only
     entropy: FileEntry | None = None
+    # In hex: of the bundle that the graphs were made from, where they give its codes; empty for their own.
+    fingerprint: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{16})?$")] = ""
     parameters: PartSizes
     macs_per_second: PartSizes
     opset: Annotated[int, msgspec.Meta(ge=1, le=1000)]
-    precision: _Text
+    precision: Text
     graphs: GraphFiles
     golden: FileEntry
     parity: dict[str, Any]
@@ -162,6 +118,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             wrong = "start_frames: a first call would hold no more than lookahead keeps back"
         elif self.call_frames and max(start.encoder, start.decoder) > self.call_frames:
             wrong = "start_frames: more than the one frame of every call"
+        elif self.call_frames > 1 and (ahead.encoder or ahead.decoder):
+            wrong = "call_frames: more than one, of graphs that look ahead"
         elif self.latency.algorithmic < self.held:
             wrong = f"latency.algorithmic: {self.latency.algorithmic}, but {self.held} samples are held back"
         if wrong is not None:
@@ -309,6 +267,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.format_version == 1:
             for key in _SECOND_FORMAT:
                 del data[key]
+        elif not self.fingerprint:  # which readers of the first 0.2 do not know
+            del data["fingerprint"]
         return json.dumps(data, indent=1, allow_nan=False, default=msgspec.structs.asdict) + "\n"
 
 
@@ -321,6 +281,7 @@ _SECOND_FORMAT: dict[str, Any] = {
     "stage_widths": (),
     "max_paths": 0,
     "entropy": None,
+    "fingerprint": "",
 }
 
 

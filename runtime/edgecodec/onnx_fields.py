@@ -33,6 +33,7 @@ _BRANCHES: dict[int, dict[int, int]] = {
     _TENSOR: {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor: where in which file; 1 for "in another file"
+_ORT_IDENTIFIER = b"ORTM"
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
@@ -44,6 +45,15 @@ class _Field(NamedTuple):
     value: int
     start: int
     end: int
+
+
+def is_ort_format(model: bytes) -> bool:
+    """Whether onnxruntime takes a file for its own format, a FlatBuffer, whatever it is called.
+
+    Such a file passes by all that is checked here. It cannot name another one either: its tensors lie in it, or at
+    an offset of a file that the caller must hand over, and no session does.
+    """
+    return model[4:8] == _ORT_IDENTIFIER
 
 
 def keeps_data_elsewhere(model: bytes) -> bool:

@@ -1,18 +1,12 @@
 """onnxruntime sessions of a bundle's graphs: device, options, and the check that graphs and manifest agree.
 
-onnxruntime is imported when the first session is made, so that `import edgecodec` stays light.
-
-CUDA needs onnxruntime-gpu. It fills the same folder as onnxruntime, which edgecodec itself asks for, and the one that
-was installed last wins. What works:
-
-    pip install 'edgecodec[gpu]'
-    pip install --force-reinstall --no-deps onnxruntime-gpu
+Where they run, and what of it is there, `providers` says. onnxruntime is imported when the first session is made, so
+that `import edgecodec` stays light.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,11 +15,13 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .errors import BitstreamError, BundleError, DeviceError, EdgecodecError, one_line
 from .manifest import GRAPHS, Manifest
+from .providers import PROVIDERS, Device, choose, nodes_taken, onnxruntime_here
 
 if TYPE_CHECKING:
     import onnxruntime
 
-Device = Literal["cpu", "cuda", "auto"]
+__all__ = ["Device", "Sessions", "graph_failed"]
+
 _Floats = NDArray[np.float32]
 _Value = tuple[str, tuple[int | None, ...]]  # type and shape of an input or output, None for any length
 
@@ -40,11 +36,8 @@ _BLOCK_FRAMES, _BLOCK_SAMPLES = 64, 1 << 16
 _BLOCKS = 3  # of these, in one call of the encoder or decoder for whole clips: a tenth faster
 _SEARCH_PATHS = 512  # frames times paths in one call of the search: all scores of them stay in the caches
 _USUAL_PATHS = 2  # of the search that a bundle was made for
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-# An exhaustive search would time every new length; TF32 would change codes.
-_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-_NO_START = "CUDA was asked for, but onnxruntime could not start it"
-_REINSTALL = "pip install --force-reinstall --no-deps onnxruntime-gpu"
+
+_NO_START = "{} was asked for, but onnxruntime could not start it"
 
 
 class Sessions:
@@ -59,7 +52,7 @@ class Sessions:
         if threads < 1:
             raise DeviceError(f"threads must be 1 or more, not {threads}")
         self.manifest, self.threads = bundle.manifest, threads
-        self.device: Literal["cpu", "cuda"] = _choose(device)
+        self.device: Device = choose(device)
         try:
             self._start(bundle, threads)
         except EdgecodecError:  # onnxruntime lists CUDA wherever it was built with it
@@ -158,6 +151,11 @@ class Sessions:
         """Whether a graph holds something back, and is told which call is the last of a stream."""
         return bool(getattr(self.manifest.lookahead, graph))
 
+    @property
+    def one_stream(self) -> bool:
+        """Whether a call takes one stream only, as graphs of fixed shapes may: several then take a call each."""
+        return bool(self._one_stream)
+
     def session(self, graph: str) -> onnxruntime.InferenceSession:
         """The session of a graph, for calls that are bound to memory."""
         return self._sessions[graph]
@@ -175,20 +173,33 @@ class Sessions:
             yield i * size, min((i + 1) * size, frames), last and i + 1 == calls
 
     def _step(
-        self,
-        graph: Literal["encoder", "decoder"],
-        source: str,
-        x: _Floats,
-        state: _Floats,
-        last: bool,
-    ) -> list[Any]:
-        """One call of a graph with a state."""
+        self, graph: Literal["encoder", "decoder"], source: str, x: _Floats, state: _Floats, last: bool
+    ) -> tuple[_Floats, _Floats]:
+        """One call of a graph with a state. Where it takes several frames and no fewer, zeros follow a clip's end."""
+        m = self.manifest
+        axis, size = (2, m.frame_size) if source == "audio" else (1, 1)
+        frames = x.shape[axis] // size
+        missing = m.call_frames - frames if m.call_frames > 1 else 0
+        if missing and not last:
+            raise BundleError(
+                f"{graph}: takes {m.call_frames} frames a call, not {frames}: whole clips, and no streams"
+            )
+        if missing:
+            x = np.pad(x, [(0, missing * size if i == axis else 0) for i in range(3)])
         inputs: dict[str, NDArray[Any]] = {source: x, "state": state}
         if self.looks_ahead(graph):
             inputs["last"] = np.array(last, np.int64)
-        return self._run(graph, **inputs)
+        y, state = self._run(graph, **inputs)
+        if missing:
+            y = y[:, :frames] if graph == "encoder" else y[:, :, : frames * m.frame_size]
+        return y, state
 
     def _run(self, graph: str, **inputs: NDArray[Any]) -> list[Any]:
+        streams = len(next(iter(inputs.values()))) if graph in self._one_stream else 1
+        if streams > 1:
+            calls = [{name: x[i : i + 1] if x.ndim else x for name, x in inputs.items()} for i in range(streams)]
+            each = [self._run(graph, **call) for call in calls]
+            return [np.concatenate(outputs) for outputs in zip(*each, strict=True)]
         try:
             outputs: list[Any] = self._sessions[graph].run(_OUTPUTS[graph], inputs, None)
         except Exception as error:  # onnxruntime's errors share no base of their own
@@ -198,30 +209,44 @@ class Sessions:
     def _start(self, bundle: Bundle, threads: int) -> None:
         """Make the sessions on the device that was chosen, and try them."""
         self._sessions = {name: self._session(bundle, name, threads, self.device) for name in GRAPHS}
+        provider = PROVIDERS[self.device]
+        taken = [nodes_taken(self._sessions[name], provider.name) for name in provider.graphs]
+        if self.device != "cpu" and not any(count is None or count for count in taken):
+            raise DeviceError(
+                f"{provider.name} takes no part of these graphs: all would run on the CPU, so ask for that"
+            )
+        self._one_stream = {
+            name
+            for name, session in self._sessions.items()
+            if any(node.shape[:1] == [1] for node in session.get_inputs())
+        }
         # What the codec makes of silence: latents [1, 1, D] of the last of several silent frames, at all stages.
         self.silence = self._checked_run(bundle)[:, -1:]
 
-    def _session(self, bundle: Bundle, name: str, threads: int, device: str) -> Any:
-        ort = _onnxruntime()
+    def _session(self, bundle: Bundle, name: str, threads: int, device: Device) -> Any:
+        ort, provider = onnxruntime_here(), PROVIDERS[device]
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.enable_mem_pattern = provider.plans_memory
         options.log_severity_level = 4  # what goes wrong is raised, or checked below
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        providers: list[Any] = [(_CUDA, _CUDA_OPTIONS), _CPU] if device == "cuda" else [_CPU]
+        chain = provider.chain(name, threads)
+        if len(chain) > 1:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         where = bundle.path / getattr(bundle.manifest.graphs, name).file
         try:
             # Its own fallback to the CPU prints to standard output.
-            session = ort.InferenceSession(bundle.graphs[name], options, providers=providers, enable_fallback=0)
+            session = ort.InferenceSession(bundle.graphs[name], options, providers=chain, enable_fallback=0)
         except Exception as error:  # onnxruntime's errors share no base of their own
-            if device == "cuda":
+            if device != "cpu":
                 self._session(bundle, name, threads, "cpu")  # refuses the graph, if that is what is wrong
-                raise DeviceError(f"{_NO_START}: {one_line(error)}") from None
+                raise DeviceError(f"{_NO_START.format(provider.name)}: {one_line(error)}") from None
             raise BundleError(f"{where}: onnxruntime refuses the graph: {one_line(error)}") from None
-        if device == "cuda" and session.get_providers()[0] != _CUDA:
-            raise DeviceError(f"{_NO_START}; check the CUDA and cuDNN libraries")
+        if len(chain) > 1 and session.get_providers()[0] != provider.name:
+            raise DeviceError(f"{_NO_START.format(provider.name)}; check the libraries that it needs")
         _check_signature(session, name, bundle.manifest, str(where))
         return session
 
@@ -232,7 +257,7 @@ class Sessions:
         """
         m, ahead = self.manifest, self.manifest.lookahead
         stages = m.quantizer.max_stages
-        frames = max(2, m.start_frames.encoder, m.start_frames.decoder)
+        frames = max(2, m.start_frames.encoder, m.start_frames.decoder, m.call_frames)
         audio = np.zeros((1, m.channels, frames * m.frame_size), np.float32)
         try:
             first, state = self.analyze(audio, self.zero_state("encoder", 1))
@@ -267,39 +292,6 @@ class Sessions:
         except BitstreamError as error:
             raise BundleError(f"{bundle.path}: the graphs contradict the manifest: {error}") from None
         return quantized
-
-
-def _choose(device: str) -> Literal["cpu", "cuda"]:
-    if device == "cpu":
-        return "cpu"
-    if device not in ("cuda", "auto"):
-        raise DeviceError(f"unknown device {device!r}: choose cpu, cuda or auto")
-    if _CUDA in _onnxruntime().get_available_providers():
-        return "cuda"
-    if device == "auto":
-        return "cpu"
-    if _is_installed("onnxruntime-gpu"):
-        raise DeviceError(f"CUDA was asked for, but onnxruntime lies over onnxruntime-gpu: {_REINSTALL}")
-    raise DeviceError(
-        f"CUDA was asked for, but this onnxruntime has none: pip install 'edgecodec[gpu]', then {_REINSTALL}"
-    )
-
-
-def _onnxruntime() -> Any:
-    import onnxruntime
-
-    if not hasattr(onnxruntime, "InferenceSession"):  # one of two packages was uninstalled, with files of both
-        package = "onnxruntime-gpu" if _is_installed("onnxruntime-gpu") else "onnxruntime"
-        raise DeviceError(f"onnxruntime is not complete: pip install --force-reinstall --no-deps {package}")
-    return onnxruntime
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _check_signature(session: onnxruntime.InferenceSession, name: str, m: Manifest, where: str) -> None:

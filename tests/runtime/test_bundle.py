@@ -108,7 +108,16 @@ def test_a_graph_that_is_missing_cut_or_longer(bundle: Path, name: str) -> None:
             "latency.algorithmic: 16, but 32 samples",
         ),
         ({"format_version": 2, "lookahead": {"encoder": 2, "decoder": 0}}, "keeps back"),
-        ({"format_version": 2, "call_frames": 2}, "call_frames: Expected int <= 1"),
+        (
+            {
+                "format_version": 2,
+                "call_frames": 2,
+                "lookahead": {"encoder": 1, "decoder": 0},
+                "start_frames": {"encoder": 2, "decoder": 1},
+            },
+            "call_frames: more than one, of graphs that look ahead",
+        ),
+        ({"format_version": 2, "call_frames": 65}, "call_frames: Expected int <= 64"),
         ({"format_version": None}, "the manifest: Object missing required field format_version"),
         ({"format_version": "1"}, "the manifest's format_version: Expected int, got str"),
         ({"format_version": 0}, "format_version: Expected int >= 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import edgecodec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from edgecodec.errors import BitstreamError, BundleError
 from edgecodec.manifest import Manifest
@@ -76,6 +78,21 @@ def test_graphs_that_are_whole_pass(folder: Path) -> None:
 def test_the_swapped_key_and_value_of_a_stranger() -> None:
     with pytest.raises(BundleError, match=r"encoder\.onnx: keeps weights in another file"):
         edgecodec.load(CORPUS / "bundle_external_swapped")
+
+
+def test_an_onnx_file_that_onnxruntime_takes_for_its_own_format(bundle: Path) -> None:
+    """It knows that by four bytes, and then none of what was checked here is what it reads."""
+    graph = field(2, b"xxORTMyy") + (bundle / "encoder.onnx").read_bytes()
+    assert not keeps_data_elsewhere(graph)
+    onnx.checker.check_model(graph)
+    with pytest.raises(Exception, match="ORT model verification failed"):
+        onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"], enable_fallback=0)
+    (bundle / "encoder.onnx").write_bytes(graph)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["graphs"]["encoder"] |= {"sha256": hashlib.sha256(graph).hexdigest(), "bytes": len(graph)}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"encoder\.onnx: \.ort, and no other file, must be in onnxruntime's own"):
+        edgecodec.load(bundle)
 
 
 def test_bytes_that_are_no_protobuf_are_refused_at_once() -> None:

@@ -96,16 +96,14 @@ def measure(
     """
     import numpy as np
 
-    from ..bundle import read_bundle
-    from ..codec import Codec
+    from ..codec import load
     from ..files.encoding import Rate
     from ..files.in_memory import decode_clip, encode_clip
     from ..manifest import EFFORTS
     from ..sessions import Sessions
 
-    checked = read_bundle(bundle)
-    sessions = Sessions(checked, device, threads)
-    codec, m = Codec(checked, sessions), checked.manifest
+    codec = load(bundle, device=device, threads=threads)
+    sessions, m = Sessions(codec.bundle, codec.device, threads), codec.manifest
     seconds = max(round(seconds * m.frame_rate), 1) / m.frame_rate
     audio = babble(round(seconds * m.frame_rate) * codec.frame_size, codec.sample_rate)
     stages = codec.stages(bitrate=bitrate)

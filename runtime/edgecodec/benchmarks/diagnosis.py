@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from ..codec import Codec, load
+from ..codec import Codec, load, load_unproven
 from ..errors import DeviceError, EdgecodecError
-from ..golden import verify
 from ..live.devices import list_devices
 from ..live.fitness import Fitness, measure_fitness
 from ..live.priority import realtime_priority
+from ..providers import PROVIDERS, Device
+from ..verdicts import Verdict as Agreement
+from ..verdicts import measure
 
-_PACKAGES = ("edgecodec", "onnxruntime", "onnxruntime-gpu", "numpy", "soundfile", "sounddevice", "soxr", "typer")
-_PROVIDERS = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}
+_WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")  # in one folder
+_PACKAGES = ("edgecodec", *_WHEELS, "numpy", "soundfile", "sounddevice", "soxr", "typer")
+_DEVICES: dict[str, Device] = {provider.name: device for device, provider in PROVIDERS.items()}
+_USUAL = ("cpu", "cuda")  # what a codec runs on that was asked for no other: it is a fault where one does not work
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "fma", "f16c", "asimd", "asimddp", "i8mm", "sve")
 _EXAMPLE_STAGES = 8
 
@@ -28,6 +32,7 @@ class Verdict:
     provider: str
     passed: bool | None  # None where edgecodec does not use it
     text: str
+    usual: bool = False  # whether this machine is broken where it fails
 
 
 @dataclass
@@ -40,6 +45,11 @@ class Diagnosis:
     devices: list[str] = field(default_factory=list)
     speed: Fitness | None = None
     faults: list[str] = field(default_factory=list)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the codec does not run here as it should."""
+        return not self.providers or any(verdict.usual and not verdict.passed for verdict in self.providers)
 
     def lines(self) -> list[str]:
         """The report, to be pasted."""
@@ -89,28 +99,32 @@ def _machine() -> dict[str, str]:
     return {name: value for name, value in machine.items() if value}
 
 
-def _available() -> dict[str, str | None]:
+def _available() -> dict[str, Device | None]:
     try:
         import onnxruntime
 
-        return {name: _PROVIDERS.get(name) for name in onnxruntime.get_available_providers()}
+        return {name: _DEVICES.get(name) for name in onnxruntime.get_available_providers()}
     except (ImportError, AttributeError):
         return {}
 
 
-def _verdict(found: Diagnosis, bundle: str, provider: str, device: str | None) -> Verdict:
+def _verdict(found: Diagnosis, bundle: str, provider: str, device: Device | None) -> Verdict:
     if device is None:
         return Verdict(provider, None, "is there, and not used")
+    usual = device in _USUAL
     try:
-        results = verify(load(bundle, device="cuda" if device == "cuda" else "cpu"))
+        results = measure(load_unproven(bundle, device=device))
     except EdgecodecError as error:
-        found.faults.append(str(error))
-        return Verdict(provider, False, str(error))
-    equal = min(result.equal_codes for result in results)
-    passed = all(result.passed for result in results)
-    if not passed:
+        if usual:
+            found.faults.append(str(error))
+        return Verdict(provider, False, str(error), usual)
+    agreement = Agreement.of(results)
+    if agreement.passed:
+        text = f"passes: {agreement.equal_codes:.2%} of the golden codes at least"
+        return Verdict(provider, True, text if device == "cpu" else f"{text} (--device {device})", usual)
+    if usual:
         found.faults.append(f"{provider} does not give the codes of {bundle}: do not use it, and report this")
-    return Verdict(provider, passed, f"{'passes' if passed else 'FAILS'}: {equal:.2%} of the golden codes at least")
+    return Verdict(provider, False, f"FAILS, so that --device {device} is refused: {agreement}", usual)
 
 
 def _devices() -> list[str]:
@@ -139,10 +153,10 @@ def _speed_text(speed: Fitness) -> str:
 
 
 def _known_faults(found: Diagnosis) -> None:
-    if {"onnxruntime", "onnxruntime-gpu"} <= found.versions.keys():
+    wheels = [name for name in _WHEELS if name in found.versions]
+    if len(wheels) > 1:
         found.faults.append(
-            "onnxruntime and onnxruntime-gpu lie over each other: pip uninstall onnxruntime onnxruntime-gpu, then "
-            "install one of them"
+            f"{' and '.join(wheels)} lie over each other: pip uninstall {' '.join(wheels)}, then install one of them"
         )
     if os.environ.get("ORT_DISABLE_TELEMETRY") not in (None, "1"):
         found.faults.append("onnxruntime's telemetry is on: unset ORT_DISABLE_TELEMETRY, or set it to 1")

@@ -19,5 +19,5 @@ def doctor(bundle: Bundle = "speech", as_json: AsJson = False) -> None:
     with quiet_libraries():
         found = examine(bundle)
     say("\n".join(found.lines()), asdict(found), as_json)
-    if any(verdict.passed is False for verdict in found.providers) or not found.providers:
+    if found.broken:
         raise DeviceError("this machine does not run the codec as it should")

@@ -55,7 +55,12 @@ Effort = Annotated[EffortName, typer.Option("--effort", help="Search for better 
 Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels into one.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an output that exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON.")]
-DeviceName = Annotated[str, typer.Option("--device", metavar="cpu|cuda|auto", help="Where the graphs run.")]
+DeviceName = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="NAME", help="Where the graphs run: cpu, auto, cuda, openvino, coreml, directml, …"
+    ),
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")]
 MicrophoneName = Annotated[
     str | None, typer.Option("--microphone", metavar="NAME|INDEX", help="Input device; see edgecodec devices.")
@@ -95,16 +100,21 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 
 def device_name(name: str) -> Any:
     """The value of `--device`, checked."""
-    if name not in ("cpu", "cuda", "auto"):
-        raise typer.BadParameter("choose cpu, cuda or auto", param_hint="--device")
+    from ..providers import PROVIDERS
+
+    if name not in (*PROVIDERS, "auto"):
+        raise typer.BadParameter(f"choose {', '.join(PROVIDERS)} or auto", param_hint="--device")
     return name
 
 
-def load_codec(bundle: str, device: str, threads: int) -> Codec:
-    """The codec that `--bundle`, `--device` and `--threads` ask for; says what `auto` chose."""
-    from ..codec import load
+def load_codec(bundle: str, device: str, threads: int, *, proven: bool = True) -> Codec:
+    """The codec that `--bundle`, `--device` and `--threads` ask for; says what `auto` chose.
 
-    codec = load(bundle, device=device_name(device), threads=threads)
+    `proven`: refuse a device that does not give the bundle's codes.
+    """
+    from ..codec import load, load_unproven
+
+    codec = (load if proven else load_unproven)(bundle, device=device_name(device), threads=threads)
     if device == "auto":
         typer.echo(f"edgecodec: running on {codec.device}", err=True)
     return codec
