@@ -99,8 +99,10 @@ def measure(bundle: str, *, device: Device = "cpu", threads: int = 1, seconds: f
     from ..files.in_memory import decode_clip, encode_clip
     from ..manifest import EFFORTS
     from ..sessions import Sessions
+    from ..trial import try_out
 
     checked = read_bundle(bundle)
+    try_out(checked)
     sessions = Sessions(checked, device, threads)
     codec, m = Codec(checked, sessions), checked.manifest
     seconds = max(round(seconds * m.frame_rate), 1) / m.frame_rate
