@@ -28,6 +28,7 @@ _HEADERS = (b"x", b"g", b"L", b"K")
 _REGULAR = (b"0", b"\0", b"7")
 _WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices and folders, whatever their size says
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
+_LOW = bytes(range(128))
 _ZEROS = bytes(_BLOCK)
 
 
@@ -108,7 +109,8 @@ class TarReader:
         if len(head) < _BLOCK:
             raise DataError("a tar that ends within a header, or none")
         unsigned = sum(head[:148]) + 8 * 32 + sum(head[156:])
-        signed = unsigned - 256 * sum(byte > 127 for byte in head[:148] + head[156:])  # as some old programs add them
+        high = (head[:148] + head[156:]).translate(None, _LOW)
+        signed = unsigned - 256 * len(high)  # as some old programs add them
         if _number(head[148:156]) not in (unsigned, signed):
             raise DataError("no tar, or one whose header is damaged")
         return head

@@ -100,6 +100,8 @@ def _sized_pieces(file: BinaryIO) -> Iterator[Piece]:
         end = _container_end(file, start, size)
         if end > size:
             raise AudioError(f"truncated, its header promises {end} bytes, it has {size}")
+        if end <= start:  # or it would begin there again, for ever
+            raise AudioError(f"damaged at byte {start}: its header says that it ends there")
         yield start, end
         rest = bytes_at(file, end, 16)
         if not rest or rest[:4] != bytes_at(file, start, 4):
