@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..errors import AudioError
+from .flac import flac_pieces
 from .mpeg import behind_tags, mpeg_runs
 from .ogg import ogg_links
 from .slices import Piece, bytes_at, size_of
@@ -49,7 +50,7 @@ def parts_of(file: BinaryIO) -> list[Part]:
     if head[:4] == b"OggS":
         parts = [Part([(link.start, link.end)]) for link in ogg_links(file, start)]
     elif head == b"fLaC":
-        parts = [Part([piece]) for piece in _flac_pieces(file)]
+        parts = [Part(flac_pieces(file, *places)) for places in _flac_places(file)]
     elif start or head[:1] == b"\xff":
         parts = _mpeg_parts(file)
     else:
@@ -62,13 +63,15 @@ def _mpeg_parts(file: BinaryIO) -> list[Part]:
     return [Part(run.told()) if run.can_be_told else Part(run.as_found(), run.samples) for run in runs]
 
 
-def _flac_pieces(file: BinaryIO) -> Iterator[Piece]:
+def _flac_places(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
+    """Where each of several begins, where the sound in it does, and where it ends."""
     size = size_of(file)
     end = size - _ID3V1 if bytes_at(file, max(0, size - _ID3V1), 3) == b"TAG" else size
     start = _next_flac(file, 0, end)
     while start is not None:
-        follows = _next_flac(file, _first_frame(file, start, end), end)
-        yield start, end if follows is None else follows
+        sound = _first_frame(file, start, end)
+        follows = _next_flac(file, sound, end)
+        yield start, sound, end if follows is None else follows
         start = follows
 
 
