@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from edgecodec.errors import AudioError, DataError, ScaleWarning
+from edgecodec.errors import AudioError, DamageWarning, DataError, ScaleWarning
 from edgecodec.evaluation.clips import decode, find_clips
 from edgecodec.files.audio import open_audio
+from edgecodec.files.mpeg_checksum import checksum
 
 RATE = 24_000
 KINDS = {"mp3": ("MP3", None), "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16"),
@@ -286,6 +287,27 @@ def test_damage_in_the_middle_is_no_shorter_file(tmp_path: Path, kind: str) -> N
     data[middle : middle + 400] = bytes(400) if kind != "mp3" else b"\x55" * 400
     with pytest.raises(AudioError, match=r"^\S+: damaged"):
         read(tmp_path, bytes(data))
+
+
+def test_damage_within_a_frame_of_mp3_is_said(tiny: Path, tmp_path: Path) -> None:
+    """libsndfile plays on; the frame by LAME has a checksum of all others."""
+    data = coded("mp3", np.tile(tone(RATE, 333), 8))
+    for place in (len(data) // 2 + 100, len(data) - 40):
+        spoilt = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
+        with pytest.warns(DamageWarning, match="its checksum is not that of its sound"):
+            assert read(tmp_path, spoilt, "in.mp3").shape == (1, 8 * RATE)
+    command = [Path(sys.executable).parent / "edgecodec", "encode", "in.mp3", "out.edgc", "--bundle", tiny]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    says = "in.mp3: its checksum is not that of its sound: it was damaged, or edited, since it was made"
+    assert done.stderr == f"edgecodec: {says}\n"
+    assert read(tmp_path, TAG + data + b"TAG" + bytes(125)).shape == (1, 8 * RATE)  # no warning: tags are no sound
+
+
+def test_the_checksum_of_mp3_is_that_of_any_block_size() -> None:
+    data = np.random.default_rng(0).integers(0, 256, 3 * 4096 + 777, np.uint8).tobytes()
+    assert checksum([b"123456789"]) == 0xBB3D  # CRC-16/ARC
+    plain = checksum([data[at : at + 4000] for at in range(0, len(data), 4000)])  # bytewise
+    assert checksum([data]) == checksum([data[:5000], data[5000:]]) == plain
 
 
 # --- what libsndfile cannot read

@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
-from ..errors import EdgecodecError, ScaleWarning, StalledError
+from ..errors import DamageWarning, EdgecodecError, ScaleWarning, StalledError
 
 _INTERRUPTED, _FAILED, _BROKEN_PIPE = 130, 1, 141
 _AS_IT_CAN = "edgecodec-as-it-can"  # an error handler
@@ -187,7 +187,7 @@ def _warn(
     line: str | None = None,
 ) -> None:
     """In one line, as what goes wrong."""
-    if issubclass(category, ScaleWarning):
+    if issubclass(category, (ScaleWarning, DamageWarning)):
         _complain(str(message))
     else:
         _show_warning(message, category, filename, lineno, file, line)

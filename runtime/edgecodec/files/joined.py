@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from ..errors import AudioError
 from .flac import flac_pieces
-from .mpeg import behind_tags, mpeg_runs
+from .mpeg import behind_tags, is_as_it_was_made, mpeg_runs
 from .ogg import ogg_links
 from .slices import Piece, bytes_at, size_of
 
@@ -22,6 +22,7 @@ UNKNOWN_SIZES = ((0x7F000000, 0x80010000), (0xFFFF0000, 0xFFFFFFFF), (1_999_990_
 
 _BLOCK = 1 << 20
 _FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL)  # with the head of the block that comes first
+_CHANGED = "its checksum is not that of its sound: it was damaged, or edited, since it was made"
 _ID3V1 = 128  # bytes
 _W64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 
@@ -32,6 +33,7 @@ class Part:
 
     pieces: list[Piece]
     samples: int | None = None
+    doubt: str = ""  # what is to be said of it, though it can be read
 
 
 def size_is_known(size: int, *, behind: int) -> bool:
@@ -60,7 +62,12 @@ def parts_of(file: BinaryIO) -> list[Part]:
 
 def _mpeg_parts(file: BinaryIO) -> list[Part]:
     runs = mpeg_runs(file)
-    return [Part(run.told()) if run.can_be_told else Part(run.as_found(), run.samples) for run in runs]
+    return [
+        Part(run.told(), doubt="" if is_as_it_was_made(file, run) else _CHANGED)
+        if run.can_be_told
+        else Part(run.as_found(), run.samples)
+        for run in runs
+    ]
 
 
 def _flac_places(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
