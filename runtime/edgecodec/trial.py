@@ -85,8 +85,13 @@ def _limits(bundle: Bundle) -> tuple[float, int]:
 def _run(bundle: Bundle, key: str) -> bool:
     """Whether a child has run it; False where none can be started."""
     seconds, megabytes = _limits(bundle)
-    request = {"path": sys.path, "bundle": str(bundle.path), "seconds": seconds, "megabytes": megabytes}
-    environment = os.environ | {TRUST_VARIABLE: "1", "ORT_DISABLE_TELEMETRY": "1", "PYTHONUTF8": "1"}
+    request = {
+        "path": [str(place) for place in sys.path],
+        "bundle": str(bundle.path),
+        "seconds": seconds,
+        "megabytes": megabytes,
+    }
+    environment = os.environ | {TRUST_VARIABLE: "1", "ORT_DISABLE_TELEMETRY": "1"}
     try:
         child = subprocess.run(
             [sys.executable, "-c", _PROGRAM],
@@ -110,7 +115,7 @@ def _run(bundle: Bundle, key: str) -> bool:
     if child.returncode < 0:
         if -child.returncode == getattr(signal, "SIGXCPU", 0):
             raise _failed(bundle, f"takes more than {seconds:.0f} s of CPU time")
-        raise _failed(bundle, f"ends the process with {signal.Signals(-child.returncode).name}")
+        raise _failed(bundle, f"ends the process with {_signal_name(-child.returncode)}")
     try:
         said = json.loads(lines[-1])
     except ValueError:
@@ -122,6 +127,13 @@ def _run(bundle: Bundle, key: str) -> bool:
     if said["key"] != key:
         raise BundleError(f"{bundle.path}: was changed while it was loaded")
     return True
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of those without a name
+        return f"signal {number}"
 
 
 def _failed(bundle: Bundle, what: str) -> BundleError:
