@@ -165,7 +165,9 @@ def _records(data: bytes) -> dict[bytes, bytes]:
     records, position = {}, 0
     while position < len(data):
         end = data.find(b" ", position, position + 8)
-        length = _decimal(data[position:end]) if end > position else 0
+        if end <= position:
+            raise DataError("a tar whose pax header is damaged")
+        length = _decimal(data[position:end])
         record = data[end + 1 : position + length]
         key, equals, value = record.partition(b"=")
         if not equals or position + length > len(data) or record[-1:] != b"\n":
