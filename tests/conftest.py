@@ -12,6 +12,9 @@ import pytest
 
 Need = Callable[..., None]
 
+# Bundles that tests make are run without a trial in another process, except in tests of trials.
+os.environ.setdefault("EDGECODEC_TRUST", "1")
+
 # What tests import that is no test: pytest's importlib mode finds it nowhere.
 sys.path += [str(Path(__file__).parent / folder) for folder in ("adapters", "export", "live", "runtime")]
 

@@ -29,6 +29,7 @@ from edgecodec.layout import PLAIN, Layout
 from edgecodec.manifest import FileEntry, Manifest
 from edgecodec.progress import Progress, silent
 from edgecodec.sessions import Sessions
+from edgecodec.trial import try_out
 from edgecodec_training.checkpoint import build_model, latest, load_checkpoint
 from numpy.typing import NDArray
 
@@ -141,6 +142,7 @@ def _digest_of_weights(checkpoint: Path) -> str:
 def put_in(folder: Path, lesson: Lesson) -> Manifest:
     """Write a bundle anew with an entropy model: checked with its golden vectors, or not at all."""
     before, model = read_bundle(folder), lesson.npz()
+    try_out(before)
     m = before.manifest
     entry = FileEntry(FILE, hashlib.sha256(model).hexdigest(), len(model))
     with_model = msgspec.structs.replace(m, entropy=entry, training=m.training | {"entropy": lesson.facts()})

@@ -20,12 +20,17 @@ from .packets import PacketFormat
 from .providers import Device
 from .samples import as_audio, check_channels, grouped
 from .sessions import Sessions
+from .trial import try_out
 from .variable_rate import VariableRate
 from .verdicts import require_agreement
 
 
-def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", threads: int = 1) -> Codec:
+def load(
+    bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", threads: int = 1, trust: bool = False
+) -> Codec:
     """Load a bundle by its shipped name, or by the path of its folder.
+
+    One that is not shipped is first tried in a process with limits, once: its graphs are programs (see `trial`).
 
     Args:
         bundle: a shipped name (`"speech"`), or a path.
@@ -33,12 +38,13 @@ def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", t
             cannot be had, or does not give the golden codes of the bundle; `"auto"`, CUDA where there is one that
             does, else the CPU. `Codec.device` says what was chosen.
         threads: CPU threads per operator. One is best for streams; more help long clips a little.
+        trust: no trial, for a bundle whose maker is known. Programs that are frozen into one file have none anyway.
 
     Raises:
-        BundleError: a bundle that is missing, altered, or contradicts itself.
+        BundleError: a bundle that is missing, altered, contradicts itself, or fails its trial.
         DeviceError: a device that cannot be had, or is refused.
     """
-    codec = load_unproven(bundle, device=device, threads=threads)
+    codec = load_unproven(bundle, device=device, threads=threads, trust=trust)
     try:
         require_agreement(codec)
     except DeviceError:
@@ -48,19 +54,21 @@ def load(bundle: str | os.PathLike[str] = "speech", *, device: Device = "cpu", t
     return codec
 
 
-def load_unproven(bundle: str | os.PathLike[str], *, device: Device, threads: int = 1) -> Codec:
+def load_unproven(bundle: str | os.PathLike[str], *, device: Device, threads: int = 1, trust: bool = False) -> Codec:
     """As `load`, on a device that may give other codes: for who measures that."""
     checked = read_bundle(bundle)
+    try_out(checked, trust=trust)
     return Codec(checked, Sessions(checked, device, threads))
 
 
 def _loaded_again(path: str, device: Device, threads: int, fingerprint: bytes) -> Codec:
-    codec = load(path, device=device, threads=threads)
-    if codec.fingerprint != fingerprint:
+    """The bundle of a codec that was pickled, which has run already."""
+    checked = read_bundle(path)
+    if checked.fingerprint != fingerprint:
         raise BundleError(
-            f"{path}: is another bundle ({codec.fingerprint.hex()}) than was pickled ({fingerprint.hex()})"
+            f"{path}: is another bundle ({checked.fingerprint.hex()}) than was pickled ({fingerprint.hex()})"
         )
-    return codec
+    return Codec(checked, Sessions(checked, device, threads))
 
 
 class Codec:

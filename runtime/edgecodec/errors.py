@@ -80,6 +80,10 @@ class ScaleWarning(UserWarning):
     """Audio in the scale of integers, where [-1, 1] is meant."""
 
 
+class DamageWarning(UserWarning):
+    """Audio that can be read, and yet may not be what was recorded."""
+
+
 def printable(text: str) -> str:
     """A text with "?" for whatever could write to the terminal that it is shown on."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +22,7 @@ from .durable import new_file
 from .errors import DeviceError
 from .golden import LEAST_EQUAL_CODES, MOST_DECODED_ERROR, Coder, GoldenResult, verify
 from .providers import PROVIDERS, Device, onnxruntime_here
+from .remembered import cache_folder
 
 MOST_VERDICTS, MOST_BYTES = 64, 1 << 16  # remembered; of the file that is read
 
@@ -87,15 +87,10 @@ def measure(codec: OnDevice) -> list[GoldenResult]:
     return results
 
 
-def cache_file() -> Path:
-    """Where verdicts are remembered."""
-    if sys.platform == "win32":
-        folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Caches"
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return folder / "edgecodec" / "verdicts.json"
+def cache_file() -> Path | None:
+    """Where verdicts are remembered; None where there is no such place."""
+    folder = cache_folder()
+    return None if folder is None else folder / "verdicts.json"
 
 
 def _key(codec: OnDevice) -> str:
@@ -117,11 +112,14 @@ def _versions() -> list[str]:
 
 def _read() -> dict[str, Verdict]:
     """What is remembered; nothing where the file is missing, too long, or says what it cannot."""
+    path = cache_file()
+    if path is None:
+        return {}
     try:
-        with cache_file().open("rb") as file:
+        with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
         return msgspec.json.decode(data, type=dict[str, Verdict]) if len(data) <= MOST_BYTES else {}
-    except (OSError, RuntimeError, ValueError):  # RuntimeError: nobody's home folder
+    except (OSError, ValueError):
         return {}
 
 
@@ -129,8 +127,10 @@ def _remember(key: str, verdict: Verdict) -> None:
     """Write the verdict behind the others, the oldest of which go."""
     others = {name: old for name, old in _read().items() if name != key}
     kept = dict([*others.items(), (key, verdict)][-MOST_VERDICTS:])
-    with suppress(OSError, RuntimeError):
-        file = cache_file()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(file) as temporary:
+    path = cache_file()
+    if path is None:
+        return
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with new_file(path) as temporary:
             temporary.write_bytes(msgspec.json.encode(kept))

@@ -204,6 +204,23 @@ def test_failed_verification_keeps_the_bundle_that_was_there(
     assert [f.name for f in bundle.parent.iterdir()] == ["tiny"]
 
 
+def test_what_was_exported_here_has_no_trial(
+    converted: Converted, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has run already; elsewhere it is a stranger's."""
+    monkeypatch.setattr(assemble, "convert", lambda *_: converted)
+    monkeypatch.delenv("EDGECODEC_TRUST", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    started, run = [], subprocess.run
+    monkeypatch.setattr("edgecodec.trial.subprocess.run", lambda *a, **k: started.append(a) or run(*a, **k))
+    assert invoke("export", checkpoint, tmp_path / "out").exit_code == 0
+    edgecodec.load(tmp_path / "out")
+    assert not started
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    edgecodec.load(tmp_path / "out")
+    assert len(started) == 1
+
+
 @pytest.mark.parametrize(("missing", "extra"), [("torch", "export"), ("onnx", "export"), ("pesq", "eval")])
 def test_missing_extra_is_named(missing: str, extra: str, tmp_path: Path) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from edgecodec.commands.main import main; main()"

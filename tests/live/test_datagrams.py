@@ -244,6 +244,59 @@ def test_forged_announcements_take_no_memory(codec: edgecodec.Codec) -> None:
         assert door.heard == 5000
 
 
+def test_a_stream_that_was_let_in_cannot_flood(codec: edgecodec.Codec) -> None:
+    """Ten thousand packets in a second are no more work than one stream; what is real then is heard."""
+    with Door(codec) as door:
+        door.announce(1)
+        door.sound(1, [0, 1, 2])
+        stream = Announcement.of(codec, 1, 4)
+        looked_at, packet = [], Announcement.packet
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Announcement, "packet", lambda self, data: looked_at.append(0) or packet(self, data))
+            for n in range(10_000):
+                data = stream.datagram(Packet(n % 65536, np.zeros((1, 1, 4), np.int64)), n)
+                door.receiver._take_in(data, Door.HOME, 1 + n / 10_000)
+        assert len(looked_at) * stream.packet_seconds < 3 + 2 * 2 + 1  # a burst, and twice as much as can be played
+        assert door.receiver.snapshot().datagrams.flooding == 10_000 - len(looked_at)
+        before = door.receiver.snapshot().packets.received
+        door.sound(1, list(range(10_000, 10_100)), at=4.0)
+        assert door.receiver.snapshot().packets.received + door.receiver.snapshot().packets.late >= before + 98
+
+
+def test_those_who_knock_share_an_allowance_of_their_own(codec: edgecodec.Codec) -> None:
+    with Door(codec) as door:
+        door.announce(1)
+        door.sound(1, [0, 1, 2])
+        for stream in range(2, 30):
+            door.announce(stream, at=5.0)
+        for i in range(200):
+            for stream in range(2, 30):  # numbers that never belong together
+                door.sound(stream, [i * 50], at=5 + i / 1000)
+        flooding = door.receiver.snapshot().datagrams.flooding
+        assert flooding > 4000
+        door.sound(1, [3, 4, 5], at=5.2)
+        assert door.heard == 1 and door.receiver.snapshot().datagrams.flooding == flooding
+        door.announce(77, at=30.0)
+        door.sound(77, [0, 1, 2], at=30.0)
+        assert door.heard == 77
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_no_real_network_exceeds_the_allowance(codec: edgecodec.Codec, times: int) -> None:
+    """Every packet comes twice; or two seconds are held back, and come at once."""
+    with Door(codec) as door:
+        stream = Announcement.of(codec, 1, 4)
+        door.announce(1)
+        second = round(1 / stream.packet_seconds)
+        for n in range(20 * second):
+            at = n * stream.packet_seconds
+            for _ in range(times):
+                door.sound(1, [n], at=8.0 if times == 1 and 6 < at < 8 else at)
+        found = door.receiver.snapshot()
+    assert found.datagrams.flooding == 0
+    assert found.packets.received + found.packets.late >= 20 * second
+
+
 def sealed_stream(codec: edgecodec.Codec, seal: Seal) -> list[bytes]:
     """An announcement and four packets, as they go over the wire."""
     stream = Announcement.of(codec, 77, 4)

@@ -241,3 +241,54 @@ def test_a_codec_that_looks_ahead(tmp_path: Path) -> None:
     heard = played[at : at + len(expected)]
     assert len(heard) > 0.9 * len(expected)
     assert np.corrcoef(heard, expected[: len(heard)])[0, 1] > 0.5  # what was recovered is coarser
+
+
+@pytest.mark.parametrize("goodbye", [True, False], ids=["goodbye", "silence"])
+def test_who_stays_hears_the_next_stream(codec: edgecodec.Codec, tmp_path: Path, goodbye: bool, monkeypatch) -> None:
+    """Two senders one after the other, over real sockets; the first says goodbye, or dies."""
+    monkeypatch.setattr("edgecodec.network.receiver._SILENT", 1.0)
+    port, seconds = free_port(), 1.5
+    speech(tmp_path / "speech.wav", seconds, codec.sample_rate)
+    sock = receiving_socket("127.0.0.1", port, 0.1)
+    sink = FileSink(str(tmp_path / "out.wav"), codec.sample_rate, force=True)
+    receiver, stop, waited = Receiver(codec, sock, sink, stay=True), threading.Event(), []
+    with sock:
+        thread = threading.Thread(target=receiver.run, args=(stop,))
+        thread.start()
+        for streams in (1, 2):
+            source = FileSource(str(tmp_path / "speech.wav"), codec.sample_rate, codec.frame_size)
+            with sending_socket("127.0.0.1", port) as out:
+                held = out if goodbye else Mute(out)
+                Sender(codec, source, held, "here", stages=codec.max_stages).run(threading.Event())
+            source.close()
+            until(lambda number=streams: receiver.snapshot().streams == number)
+            until(lambda: receiver.snapshot().sender is None)
+            waited.append(receiver.snapshot())
+            assert thread.is_alive()
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+    sink.close()
+    assert [found.streams for found in waited] == [1, 2]
+    assert all(found.packets.received > 0.9 * seconds / (found.packet_ms / 1000) for found in waited)
+    assert 2 * 0.9 * seconds < soundfile.info(tmp_path / "out.wav").duration < 2 * seconds + 4
+
+
+class Mute:
+    """A socket that says no goodbye."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def send(self, data: bytes) -> int:
+        return len(data) if isinstance(parse(data), Goodbye) else self._sock.send(data)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._sock, name)
+
+
+def until(true: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.02)

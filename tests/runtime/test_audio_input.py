@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from edgecodec.errors import AudioError, DataError, ScaleWarning
+from edgecodec.errors import AudioError, DamageWarning, DataError, ScaleWarning
 from edgecodec.evaluation.clips import decode, find_clips
 from edgecodec.files.audio import open_audio
+from edgecodec.files.mpeg_checksum import checksum
 
 RATE = 24_000
 KINDS = {"mp3": ("MP3", None), "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16"),
@@ -155,6 +156,48 @@ def test_flac_of_unknown_length(run, tiny: Path, tmp_path: Path) -> None:
     assert run("encode", "in.flac", "out.edgc", "--bundle", tiny).exit_code == 0
 
 
+def flac_that_says(samples: int, data: bytes) -> bytes:
+    said = int.from_bytes(data[21:26], "big") >> 36 << 36 | samples
+    return data[:21] + said.to_bytes(5, "big") + data[26:]
+
+
+@pytest.mark.parametrize("form", ["mono", "stereo of high rate", "many frames"])
+def test_flac_whose_header_says_too_little(run, tiny: Path, tmp_path: Path, form: str) -> None:
+    audio, rate = {
+        "mono": (tone(2 * RATE), RATE),
+        "stereo of high rate": (np.stack([tone(2 * RATE), tone(2 * RATE, 500)], axis=1), 96_000),
+        "many frames": (np.tile(tone(RATE), 60), 8000),  # whose number takes two bytes
+    }[form]
+    data = coded("flac", audio, rate)
+    whole = read(tmp_path, data)
+    assert whole.shape[1] == len(audio)
+    for said in (1, len(audio) // 3, len(audio) - 1):
+        less = flac_that_says(said, data)
+        assert np.array_equal(read(tmp_path, less), whole)
+        assert np.array_equal(read(tmp_path, less + data), np.concatenate([whole, whole], axis=1))
+        with open_audio(str(tmp_path / "in")) as opened:
+            assert opened.samples is None  # of two
+    (tmp_path / "in.flac").write_bytes(less)
+    with open_audio(str(tmp_path / "in.flac")) as opened:
+        assert opened.samples == len(audio)
+    assert find_clips([tmp_path / "in.flac"], rate)[0].seconds == pytest.approx(len(audio) / rate)
+    with pytest.raises(AudioError, match=f"truncated, {len(audio)} of {len(audio) + 1} samples"):
+        read(tmp_path, flac_that_says(len(audio) + 1, data))
+
+
+def test_flac_that_begins_in_the_middle_of_a_recording(tmp_path: Path) -> None:
+    """Its frames are numbered on: what it says is right."""
+    data = coded("flac", np.tile(tone(RATE), 4))
+    head, last = 4, 0
+    while not last:  # blocks before the sound
+        last = data[head] & 0x80
+        head += 4 + int.from_bytes(data[head + 1 : head + 4], "big")
+    frames = [at for at in range(head, len(data)) if data[at : at + 2] == b"\xff\xf8" and data[at + 4] < 128]
+    second = next(at for at in frames if data[at + 4] == 1)
+    cut = flac_that_says(4 * RATE - 4096, data[:head] + data[second:])
+    assert read(tmp_path, cut).shape == (1, 4 * RATE - 4096)
+
+
 SIZES = [0, 2_000_000_000, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFF - 36]
 
 
@@ -244,6 +287,27 @@ def test_damage_in_the_middle_is_no_shorter_file(tmp_path: Path, kind: str) -> N
     data[middle : middle + 400] = bytes(400) if kind != "mp3" else b"\x55" * 400
     with pytest.raises(AudioError, match=r"^\S+: damaged"):
         read(tmp_path, bytes(data))
+
+
+def test_damage_within_a_frame_of_mp3_is_said(tiny: Path, tmp_path: Path) -> None:
+    """libsndfile plays on; the frame by LAME has a checksum of all others."""
+    data = coded("mp3", np.tile(tone(RATE, 333), 8))
+    for place in (len(data) // 2 + 100, len(data) - 40):
+        spoilt = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
+        with pytest.warns(DamageWarning, match="its checksum is not that of its sound"):
+            assert read(tmp_path, spoilt, "in.mp3").shape == (1, 8 * RATE)
+    command = [Path(sys.executable).parent / "edgecodec", "encode", "in.mp3", "out.edgc", "--bundle", tiny]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    says = "in.mp3: its checksum is not that of its sound: it was damaged, or edited, since it was made"
+    assert done.stderr == f"edgecodec: {says}\n"
+    assert read(tmp_path, TAG + data + b"TAG" + bytes(125)).shape == (1, 8 * RATE)  # no warning: tags are no sound
+
+
+def test_the_checksum_of_mp3_is_that_of_any_block_size() -> None:
+    data = np.random.default_rng(0).integers(0, 256, 3 * 4096 + 777, np.uint8).tobytes()
+    assert checksum([b"123456789"]) == 0xBB3D  # CRC-16/ARC
+    plain = checksum([data[at : at + 4000] for at in range(0, len(data), 4000)])  # bytewise
+    assert checksum([data]) == checksum([data[:5000], data[5000:]]) == plain
 
 
 # --- what libsndfile cannot read

@@ -192,6 +192,24 @@ def test_consoles_of_other_code_pages(tiny: Path, tmp_path: Path, clip: Path, en
     assert done.stdout.rstrip().endswith(b"x real time" if encoding == "cp1251" else " × real time".encode(encoding))
 
 
+@pytest.mark.parametrize(
+    "chosen", [{"LANG": "C"}, {"LC_ALL": "POSIX", "LANG": "de_DE.UTF-8"}, {"LANG": "", "PYTHONIOENCODING": "ascii"}]
+)
+def test_consoles_of_ascii_alone(tiny: Path, tmp_path: Path, clip: Path, chosen: dict[str, str]) -> None:
+    """Python takes the locale C for UTF-8; such a terminal shows none."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
+    done = command("encode", clip, tmp_path / "out.edgc", "--bundle", tiny, env=plain | chosen)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii() and done.stdout.rstrip().endswith(b"x real time")
+    done = command("encode", tmp_path / "é×.wav", tmp_path / "no.edgc", "--bundle", tiny, env=plain | chosen)
+    assert done.returncode == 1 and done.stderr.endswith(b"/\\xe9x.wav: no such file\n")
+    for args in (("decode", "--help"), ("bench", "--help"), ("info", tiny)):
+        done = command(*args, env=plain | chosen)
+        assert done.returncode == 0 and done.stdout.isascii() and done.stderr == b""
+    done = command("encode", clip, tmp_path / "2.edgc", "--bundle", tiny, env=plain | {"LANG": "C.UTF-8"})
+    assert done.stdout.rstrip().endswith(" × real time".encode())  # negative control
+
+
 def test_names_that_are_not_utf_8(tiny: Path, tmp_path: Path, clip: Path) -> None:
     source, coded, decoded = (os.fsencode(tmp_path) + name for name in (b"/caf\xe9.wav", b"/\xff.edgc", b"/\xfe.flac"))
     clip.rename(os.fsdecode(source))

@@ -12,7 +12,7 @@ PROGRAM = """
 import sys
 import edgecodec, soundfile
 audio, _ = soundfile.read(sys.argv[1], dtype="float32")
-codec = edgecodec.load("speech")
+codec = edgecodec.load(*sys.argv[2:])
 codec.decode(codec.encode(audio[:24000]))
 """
 SPEECH = Path(__file__).parents[1] / "audio" / "speech_es.flac"
@@ -23,7 +23,9 @@ def traced(folder: Path, *command: str | Path, **variables: str) -> list[str]:
     """The system calls of a program, and of all that it starts, which reach for the network or change files."""
     log = folder / "calls"
     home = {name: str(folder) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
-    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "EDGECODEC_TRUST")
+    }
     subprocess.run(
         ["strace", "-f", "-e", "trace=network,file", "-o", log, *command],
         env=environment | home | {"PYTHONDONTWRITEBYTECODE": "1"} | variables,
@@ -41,6 +43,14 @@ def _strace(need) -> None:
 
 def test_encoding_reaches_for_nothing(tmp_path: Path) -> None:
     assert traced(tmp_path, sys.executable, "-c", PROGRAM, SPEECH) == []
+
+
+def test_the_trial_of_a_bundle_writes_what_it_found_alone(tmp_path: Path) -> None:
+    bundle = SPEECH.parents[1] / "runtime" / "tiny_bundle"
+    calls = traced(tmp_path, sys.executable, "-c", PROGRAM, SPEECH, bundle)
+    assert any("tried-bundles" in call for call in calls)
+    assert all(f'"{tmp_path}/edgecodec' in call or '"/dev/null"' in call for call in calls), calls
+    assert traced(tmp_path, sys.executable, "-c", PROGRAM, SPEECH, bundle) == []  # once
 
 
 def test_the_command_writes_its_output_alone(tmp_path: Path) -> None:

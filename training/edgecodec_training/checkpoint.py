@@ -12,6 +12,7 @@ machines that hand back small files only; a single tensor is never cut.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -182,11 +183,17 @@ def parse_facts(data: bytes) -> Facts:
     return Facts(raw.step, from_dict(Config, raw.config), ledger)
 
 
+@functools.lru_cache(maxsize=4)  # a run reads its own again and again
+def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
+    """Those of all weights of a model, which is not made."""
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in CodecModel(config).state_dict().items()}
+
+
 def _check_fit(config: ModelConfig, weights: dict[str, Tensor]) -> None:
     """Refuse weights that are not those of the configuration, before a model of its size takes memory."""
     try:
-        with torch.device("meta"):
-            expected = {name: tensor.shape for name, tensor in CodecModel(config).state_dict().items()}
+        expected = _shapes(config)
     except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
         raise CheckpointError(f"its configuration makes no model: {str(error).partition(chr(10))[0][:200]}") from None
     found = {name: tensor.shape for name, tensor in weights.items()}

@@ -6,6 +6,7 @@ Types and ranges (see `ranges`) are checked by msgspec.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.resources
 import math
 import re
@@ -147,13 +148,13 @@ def parse_config(text: str, name: str) -> Config:
 
 def override(config: Config, settings: Sequence[str]) -> Config:
     """A configuration with some values changed, each setting a line of TOML with a dotted key: `run.batch_size=64`."""
-    values = dataclasses.asdict(config)
+    values = msgspec.to_builtins(config)
     for setting in settings:
         key, equals, value = setting.partition("=")
         *tables, name = key.strip().split(".")
         table = values
         for part in tables:
-            table = table.get(part, {})
+            table = table.get(part, {}) if isinstance(table, dict) else {}
         if not equals or not isinstance(table, dict) or name not in table:
             raise ConfigError(f"cannot set {setting[:200]!r}: give table.key=value, for instance run.batch_size=64")
         try:
@@ -194,9 +195,12 @@ def _toml(text: str) -> dict[str, Any]:
     return tables
 
 
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _check_names(kind: type, values: dict[str, Any], where: str = "") -> None:
     """Refuse unknown keys and choices, and list the known: msgspec drops the ones, and does not list the others."""
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     for key, value in values.items():
         hint = hints.get(key)
         if hint is None:

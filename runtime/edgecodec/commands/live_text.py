@@ -7,7 +7,7 @@ from typing import Any
 
 from ..live.meters import Budget, Percentiles
 from ..live.pump import LiveSnapshot
-from ..network.receiver import ReceiveSnapshot
+from ..network.received import ReceiveSnapshot
 from ..network.sender import SendSnapshot
 from .display import View
 from .options import say
@@ -96,7 +96,11 @@ def receive_view(s: ReceiveSnapshot) -> View:
             ("bitrate", f"{s.kbps:.2f} kbps, {s.stages} stages{repeated}"),
             ("packets", fate),
             ("buffer", f"{times}; {pace}"),
-            ("others", f"{d.garbage} garbage, {d.foreign} of other streams, {d.refused} of other bundles"),
+            (
+                "others",
+                f"{d.garbage} garbage, {d.foreign} of other streams, {d.refused} of other bundles, "
+                f"{d.flooding} too many",
+            ),
             ("decode", f"{percentiles_text(s.decode)} of {s.packet_ms:.1f} ms"),
             ("time", f"{s.seconds:.1f} s, {s.underruns} underruns"),
         ),

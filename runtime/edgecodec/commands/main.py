@@ -21,11 +21,23 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
-from ..errors import EdgecodecError, ScaleWarning, StalledError
+from ..errors import DamageWarning, EdgecodecError, ScaleWarning, StalledError
 
 _INTERRUPTED, _FAILED, _BROKEN_PIPE = 130, 1, 141
 _AS_IT_CAN = "edgecodec-as-it-can"  # an error handler
-_LIKENESSES = {"×": b"x", "·": b".", "…": b"...", "–": b"-", "█": b"#", "µ": b"u", "−": b"-", "≥": b">="}
+_ASCII = "edgecodec_ascii"  # an encoding: typer takes a stream of "ascii" for one of UTF-8 that is badly set up
+_LIKENESSES = {
+    "×": b"x",
+    "·": b".",
+    "…": b"...",
+    "–": b"-",
+    "█": b"#",
+    "µ": b"u",
+    "−": b"-",
+    "≥": b">=",
+    "→": b"->",
+    "±": b"+-",
+}
 _show_warning = warnings.showwarning
 _GROUP = "edgecodec.commands"
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -175,7 +187,7 @@ def _warn(
     line: str | None = None,
 ) -> None:
     """In one line, as what goes wrong."""
-    if issubclass(category, ScaleWarning):
+    if issubclass(category, (ScaleWarning, DamageWarning)):
         _complain(str(message))
     else:
         _show_warning(message, category, filename, lineno, file, line)
@@ -201,6 +213,30 @@ def _likeness(char: str) -> bytes:
     return _LIKENESSES.get(char) or char.encode("ascii", "backslashreplace")
 
 
+def _ascii_by_another_name(name: str) -> codecs.CodecInfo | None:
+    if name != _ASCII:
+        return None
+    plain = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        plain.encode,
+        plain.decode,
+        plain.streamreader,
+        plain.streamwriter,
+        plain.incrementalencoder,
+        plain.incrementaldecoder,
+        name=_ASCII,
+    )
+
+
+def _shows_ascii_alone() -> bool:
+    """Whether the locale is the one of ASCII, by the user's choice: Python takes that for UTF-8 (PEP 538 and 540)."""
+    of_python = "PYTHONIOENCODING" in os.environ or "PYTHONUTF8" in os.environ
+    own = os.environ.get("LC_CTYPE", "")
+    own = "" if own in ("C.UTF-8", "C.utf8", "UTF-8") else own  # as Python sets it where LANG says C
+    chosen = os.environ.get("LC_ALL") or own or os.environ.get("LANG")
+    return chosen in ("C", "POSIX") and not of_python
+
+
 def main() -> None:
     """Run the command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # temporary files go, as with Ctrl-C
@@ -208,7 +244,9 @@ def main() -> None:
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
     warnings.showwarning = _warn
     codecs.register_error(_AS_IT_CAN, _as_it_can)
+    codecs.register(_ascii_by_another_name)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_AS_IT_CAN)
+            plain = _shows_ascii_alone() or codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding=_ASCII if plain else None, errors=_AS_IT_CAN)
     app()

@@ -112,6 +112,7 @@ def receive(
         str | None, typer.Option("--host", metavar="ADDRESS", help="Listen on this address alone. Default: all.")
     ] = None,
     key: KeyFile = None,
+    stay: Annotated[bool, typer.Option("--stay", help="Where a stream ends, wait for another.")] = False,
     speaker: SpeakerName = None,
     duration: Duration = None,
     device_rate: DeviceRate = None,
@@ -122,7 +123,7 @@ def receive(
     device: DeviceName = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Play what another machine sends, until it ends.
+    """Play what another machine sends, until it ends; with --stay also the next one, until q or Ctrl-C.
 
     Example: edgecodec receive 5004
     """
@@ -141,9 +142,9 @@ def receive(
     with quiet_libraries(), contextlib.ExitStack() as stack:
         sock = stack.enter_context(receiving_socket(host, port, timeout=0.1))
         played = open_sink(codec, None if target == "speaker" else target, speaker, device_rate, stack, force=force)
-        receiver = Receiver(codec, sock, played, seal=seal, seconds=duration)
+        receiver = Receiver(codec, sock, played, seal=seal, seconds=duration, stay=stay)
         run(receiver, lambda: receive_view(receiver.snapshot()), lambda _: None)
-        if not receiver.snapshot().packets.received:
+        if not receiver.snapshot().streams:
             error = NetworkError(f"nothing was heard on port {port}")
             if isinstance(played, FileSink):
                 played.discard(error)

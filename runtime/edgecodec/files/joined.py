@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..errors import AudioError
-from .mpeg import behind_tags, mpeg_runs
+from .flac import flac_pieces
+from .mpeg import behind_tags, is_as_it_was_made, mpeg_runs
 from .ogg import ogg_links
 from .slices import Piece, bytes_at, size_of
 
@@ -21,6 +22,7 @@ UNKNOWN_SIZES = ((0x7F000000, 0x80010000), (0xFFFF0000, 0xFFFFFFFF), (1_999_990_
 
 _BLOCK = 1 << 20
 _FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL)  # with the head of the block that comes first
+_CHANGED = "its checksum is not that of its sound: it was damaged, or edited, since it was made"
 _ID3V1 = 128  # bytes
 _W64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 
@@ -31,6 +33,7 @@ class Part:
 
     pieces: list[Piece]
     samples: int | None = None
+    doubt: str = ""  # what is to be said of it, though it can be read
 
 
 def size_is_known(size: int, *, behind: int) -> bool:
@@ -49,7 +52,7 @@ def parts_of(file: BinaryIO) -> list[Part]:
     if head[:4] == b"OggS":
         parts = [Part([(link.start, link.end)]) for link in ogg_links(file, start)]
     elif head == b"fLaC":
-        parts = [Part([piece]) for piece in _flac_pieces(file)]
+        parts = [Part(flac_pieces(file, *places)) for places in _flac_places(file)]
     elif start or head[:1] == b"\xff":
         parts = _mpeg_parts(file)
     else:
@@ -59,16 +62,23 @@ def parts_of(file: BinaryIO) -> list[Part]:
 
 def _mpeg_parts(file: BinaryIO) -> list[Part]:
     runs = mpeg_runs(file)
-    return [Part(run.told()) if run.can_be_told else Part(run.as_found(), run.samples) for run in runs]
+    return [
+        Part(run.told(), doubt="" if is_as_it_was_made(file, run) else _CHANGED)
+        if run.can_be_told
+        else Part(run.as_found(), run.samples)
+        for run in runs
+    ]
 
 
-def _flac_pieces(file: BinaryIO) -> Iterator[Piece]:
+def _flac_places(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
+    """Where each of several begins, where the sound in it does, and where it ends."""
     size = size_of(file)
     end = size - _ID3V1 if bytes_at(file, max(0, size - _ID3V1), 3) == b"TAG" else size
     start = _next_flac(file, 0, end)
     while start is not None:
-        follows = _next_flac(file, _first_frame(file, start, end), end)
-        yield start, end if follows is None else follows
+        sound = _first_frame(file, start, end)
+        follows = _next_flac(file, sound, end)
+        yield start, sound, end if follows is None else follows
         start = follows
 
 
@@ -100,6 +110,8 @@ def _sized_pieces(file: BinaryIO) -> Iterator[Piece]:
         end = _container_end(file, start, size)
         if end > size:
             raise AudioError(f"truncated, its header promises {end} bytes, it has {size}")
+        if end <= start:  # or it would begin there again, for ever
+            raise AudioError(f"damaged at byte {start}: its header says that it ends there")
         yield start, end
         rest = bytes_at(file, end, 16)
         if not rest or rest[:4] != bytes_at(file, start, 4):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from ..errors import AudioError
+from .mpeg_checksum import checksum, sound_facts
 from .slices import Piece, bytes_at, size_of
 
 _KBPS = {  # version 1 or not, layer: by index
@@ -115,6 +116,19 @@ class MpegRun:
             size = len(info) + sum(end - start for start, end in self.ranges)
             info[at + 12 : at + 16] = size.to_bytes(4, "big")
         return [bytes(info), *self.ranges]
+
+
+def is_as_it_was_made(file: BinaryIO, run: MpegRun) -> bool:
+    """Whether the bytes of a run are those of which its first frame has the checksum; true where it has none."""
+    facts = sound_facts(run.info, run.header.info_at) if run.info else None
+    if facts is None or facts.size != len(run.info) + sum(end - start for start, end in run.ranges):
+        return True
+    blocks = (
+        bytes_at(file, position, min(_BLOCK, end - position))
+        for start, end in run.ranges
+        for position in range(start, end, _BLOCK)
+    )
+    return checksum(blocks) == facts.checksum
 
 
 def mpeg_runs(file: BinaryIO) -> list[MpegRun]:

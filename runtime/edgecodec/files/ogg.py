@@ -73,13 +73,13 @@ def _pages(file: BinaryIO, position: int, size: int) -> Iterator[tuple[int, byte
         page = data[: _HEAD + segments + sum(data[_HEAD : _HEAD + segments])]
         if len(data) < _HEAD + segments or len(page) < _HEAD + segments + sum(data[_HEAD : _HEAD + segments]):
             raise AudioError(f"truncated in the page at byte {position}")
-        if _checksum(page[:22] + bytes(4) + page[26:]) != int.from_bytes(page[22:26], "little"):
+        if page_checksum(page[:22] + bytes(4) + page[26:]) != int.from_bytes(page[22:26], "little"):
             raise AudioError(f"damaged in the page at byte {position}")
         yield position, page
         position += len(page)
 
 
-def _checksum(data: bytes) -> int:
+def page_checksum(data: bytes) -> int:
     """The CRC-32 of Ogg: that of zlib, but for the order of bits, its start and its end."""
     turned = zlib.crc32(data.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{turned:032b}"[::-1], 2)

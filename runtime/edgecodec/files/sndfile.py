@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,7 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from ..errors import AudioError
+from ..errors import AudioError, DamageWarning
 from .joined import Part, parts_of
 from .slices import Slices, bytes_at
 
@@ -40,6 +41,8 @@ class SndfileSource:
     def __init__(self, file: BinaryIO, path: str) -> None:
         self._file, self._path = file, path
         self._parts = parts_of(file)
+        for doubt in {part.doubt for part in self._parts} - {""}:
+            warnings.warn(f"{path or 'audio'}: {doubt}", DamageWarning, stacklevel=2)
         self._number = self._position = 0  # of the part at hand; samples of it that were read
         self._sound, self._slices = self._opened(self._parts[0])
         self.sample_rate: int = self._sound.samplerate

@@ -30,6 +30,7 @@ _HEADERS = (b"x", b"g", b"L", b"K")
 _REGULAR = (b"0", b"\0", b"7")
 _WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices and folders, whatever their size says
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
+_LOW = bytes(range(128))
 _ZEROS = bytes(_BLOCK)
 
 
@@ -116,7 +117,8 @@ class TarReader:
         if len(head) < _BLOCK:
             raise DataError("a tar that ends within a header, or none")
         unsigned = sum(head[:148]) + 8 * 32 + sum(head[156:])
-        signed = unsigned - 256 * sum(byte > 127 for byte in head[:148] + head[156:])  # as some old programs add them
+        high = (head[:148] + head[156:]).translate(None, _LOW)
+        signed = unsigned - 256 * len(high)  # as some old programs add them
         if _number(head[148:156]) not in (unsigned, signed):
             raise DataError("no tar, or one whose header is damaged")
         return head
@@ -171,7 +173,9 @@ def _records(data: bytes) -> dict[bytes, bytes]:
     records, position = {}, 0
     while position < len(data):
         end = data.find(b" ", position, position + 8)
-        length = _decimal(data[position:end]) if end > position else 0
+        if end <= position:
+            raise DataError("a tar whose pax header is damaged")
+        length = _decimal(data[position:end])
         record = data[end + 1 : position + length]
         key, equals, value = record.partition(b"=")
         if not equals or position + length > len(data) or record[-1:] != b"\n":

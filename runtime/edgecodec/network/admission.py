@@ -7,6 +7,9 @@ RFC 3550 (appendix A.1) puts a source on probation until two packets came in seq
 them and turn others round. It must also name our bundle, and its codes must be ones that the codec can have made. A
 stream from which nothing comes any more makes room for one with sound: a sender that crashed and came back is another
 source, and so is one whose address changed.
+
+Who was let in may still flood. So there is an allowance for what is unpacked at all, in seconds of sound: one for the
+stream that is heard, and one for all that knock.
 """
 
 from __future__ import annotations
@@ -23,6 +26,24 @@ _LONG, _LONG_PROBATION = 0.2, 2  # seconds; of packets that last longer, so many
 _NEAR = 5  # packets; those that belong together are no further apart
 STALE = 1.0  # seconds without a packet, after which a stream makes room for another
 _CANDIDATES = 32  # at a time: forged ones push each other out, not memory
+_FASTER = 2.0  # than it plays: a network may double what it carries
+_BURST, _BURST_PACKETS = 3.0, 4  # seconds that it may hold back and then bring at once; and as many packets at least
+
+
+class Allowance:
+    """How much sound may come: a packet beyond what a real stream can bring is not looked at."""
+
+    def __init__(self) -> None:
+        self._used, self._at = 0.0, 0.0  # seconds of sound that count still, and when that was
+
+    def takes(self, seconds: float, now: float) -> bool:
+        """Whether a packet that lasts so long is within it, and counts from now on."""
+        self._used = max(0.0, self._used - _FASTER * max(0.0, now - self._at))
+        self._at = now
+        if self._used + seconds > max(_BURST, _BURST_PACKETS * seconds):
+            return False
+        self._used += seconds
+        return True
 
 
 @dataclass

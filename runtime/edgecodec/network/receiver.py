@@ -3,7 +3,7 @@
     socket -> thread: parse, check -> jitter buffer -> thread: decoder -> sink
 
 One stream at a time: the first that names this bundle and sends sound in sequence (`admission.py`), from the address
-that sent it, until it says goodbye or falls silent. All else is counted and dropped.
+that sent it, until it says goodbye or falls silent. All else is counted and dropped. Who stays then waits for another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from ..codec import Codec
 from ..errors import BitstreamError
 from ..live.endpoints import Sink
-from ..live.meters import Level, Percentiles, Timings
+from ..live.meters import Level, Timings
 from ..live.worker import LiveWorker, crossfade
 from ..packets import SEQUENCE_MODULUS, Packet
-from .admission import STALE, Candidates
-from .jitter import JitterBuffer, JitterStatistics, Turn
+from .admission import STALE, Allowance, Candidates
+from .jitter import JitterBuffer, Turn
+from .received import Counters, ReceiveSnapshot
 from .rtp import MAX_DATAGRAM, Announcement, AudioDatagram, Goodbye, Report, parse
 from .secure import NoSeal
 from .sockets import Address, text_of
@@ -47,39 +48,10 @@ class _Heard:
     expected: int = 0  # at the last report
     received: int = 0
     ended: bool = False  # by a goodbye
+    allowance: Allowance = field(default_factory=Allowance)
 
     def is_from(self, stream: int, sender: Address) -> bool:
         return (stream, sender) == (self.announcement.stream, self.sender)
-
-
-@dataclass(frozen=True)
-class Counters:
-    """Datagrams that were no packet of the stream."""
-
-    garbage: int = 0  # nothing that we know
-    foreign: int = 0  # of a stream that was not accepted
-    refused: int = 0  # announcements of another bundle
-
-
-@dataclass(frozen=True)
-class ReceiveSnapshot:
-    """A stream that is received, at one moment."""
-
-    sink: str
-    sender: str | None
-    bundle: str
-    seconds: float  # of sound
-    stages: int
-    redundancy: int
-    kbps: float  # codes alone, as received so far
-    played_db: float
-    packets: JitterStatistics
-    recovered: int  # lost packets that their successor repeated
-    datagrams: Counters
-    decode: Percentiles
-    packet_ms: float
-    underruns: int
-    notice: str | None
 
 
 class Receiver(LiveWorker):
@@ -91,6 +63,7 @@ class Receiver(LiveWorker):
         sink: mono at the codec's rate.
         seal: of the key that senders must have; None for open streams.
         seconds: of sound, after which it ends.
+        stay: wait for another stream where one ends.
     """
 
     def __init__(
@@ -101,12 +74,14 @@ class Receiver(LiveWorker):
         *,
         seal: NoSeal | None = None,
         seconds: float | None = None,
+        stay: bool = False,
     ) -> None:
         super().__init__(codec, seconds)
+        self._stay, self._pausing, self._streams = stay, False, 0
         self._sock, self._sink, self._seal = sock, sink, seal or NoSeal()
         self._lock = threading.Lock()  # of the stream and its buffer
         self._heard: _Heard | None = None
-        self._candidates = Candidates()
+        self._candidates, self._knocking = Candidates(), Allowance()
         self._counters = Counters()
         self._refused = -np.inf  # when a sender was last told so
         self._decoder = codec.decoder_stream(after_silence=True)
@@ -117,7 +92,7 @@ class Receiver(LiveWorker):
         self._datagrams = self._payload = 0  # of sound, and the bytes of their codes
 
     def run(self, stop: threading.Event) -> None:
-        """Until the sender says goodbye, has been silent for 5 s, the time is over, or `stop` is set.
+        """Until the sender says goodbye or has been silent for 5 s, unless it stays; the time is over; `stop` is set.
 
         Raises:
             DeviceError: a loudspeaker that failed. EdgecodecError: a file that cannot be written.
@@ -143,7 +118,8 @@ class Receiver(LiveWorker):
             statistics = JitterBuffer(1.0).statistics if heard is None else heard.buffer.statistics
         return ReceiveSnapshot(
             sink=self._sink.name,
-            sender=None if heard is None else text_of(heard.sender),
+            sender=None if heard is None or self._pausing else text_of(heard.sender),
+            streams=self._streams,
             bundle=self._codec.manifest.name,
             seconds=self._samples / self._codec.sample_rate,
             stages=self._stages,
@@ -181,13 +157,30 @@ class Receiver(LiveWorker):
                 over = heard.ended or time.monotonic() - heard.last > _SILENT
                 left = len(heard.buffer)
             if over and not left and turn.kind in ("wait", "hold", "lost") and heard is self._heard:
-                break
+                if not self._stay:
+                    break
+                self._pause(heard, stop, failures)
+                due = time.monotonic()
+                continue
             audio = self._count(self._audio(turn, heard.announcement.packet_samples))
             self._level.add(audio)
             self._call(self._sink, self._sink.write, audio)
         if failures:
             raise failures[0]
         self._call(self._sink, self._sink.drain)
+
+    def _pause(self, heard: _Heard, stop: threading.Event, failures: list[BaseException]) -> None:
+        """Wait for another stream, or for this one again; a device plays silence, a file is not written to."""
+        silence = np.zeros(heard.announcement.packet_samples, np.float32)
+        self._level.add(silence)
+        self._pausing = True
+        while not (stop.is_set() or failures) and heard is self._heard and not len(heard.buffer):
+            if self._sink.is_device:
+                self._call(self._sink, self._wait_for_room, stop)
+                self._call(self._sink, self._sink.write, silence)
+            else:
+                stop.wait(_TICK)
+        self._pausing = False
 
     def _wait_for_room(self, stop: threading.Event) -> None:
         while self._sink.waiting() > _QUEUED and not stop.wait(_TICK):
@@ -253,11 +246,14 @@ class Receiver(LiveWorker):
         """A packet of the stream that is heard, or of one on probation."""
         heard = self._heard
         if heard is not None and heard.is_from(datagram.stream, sender):
-            self._put(heard, self._packet(heard.announcement, datagram), now)
+            if self._is_allowed(heard.allowance, heard.announcement, now):
+                self._put(heard, self._packet(heard.announcement, datagram), now)
             return
         candidate = self._candidates.of(datagram, sender)
         if candidate is None or (heard is not None and now - heard.last < STALE and not heard.ended):
             self._counters = replace(self._counters, foreign=self._counters.foreign + 1)
+            return
+        if not self._is_allowed(self._knocking, candidate.announcement, now):
             return
         if candidate.take(self._packet(candidate.announcement, datagram), now):
             self._candidates.drop(sender, datagram.stream)
@@ -266,7 +262,14 @@ class Receiver(LiveWorker):
                 buffer.put(packet, arrived)
             with self._lock:
                 self._heard = _Heard(candidate.announcement, sender, buffer, now, now)
+            self._streams += 1
             self.notice = None
+
+    def _is_allowed(self, allowance: Allowance, announcement: Announcement, now: float) -> bool:
+        if allowance.takes(announcement.packet_seconds, now):
+            return True
+        self._counters = replace(self._counters, flooding=self._counters.flooding + 1)
+        return False
 
     def _packet(self, announcement: Announcement, datagram: AudioDatagram) -> Packet:
         """The packet in a datagram; a BitstreamError where the codec cannot have made it."""
