@@ -1,0 +1,98 @@
+"""What many files cost: `corpus_speed.py FOLDER [BUNDLE]`, audio of some minutes in FOLDER; two cores needed.
+
+One worker and two in turns, the same files by the graphs alone in one process, and the peak memory of a worker. Codes
+are arrays of 8 stages, and files of 6 kbps of variable rate.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import edgecodec
+import numpy as np
+from edgecodec.corpus.inputs import in_folder
+from edgecodec.files.at_codec_rate import AtCodecRate
+from edgecodec.files.audio import INPUT_SUFFIXES, open_audio
+
+FORMATS = {"npz": ["-q", "8"], "edgc": ["-b", "6"]}
+ROUNDS = 3
+
+
+def job(folder: str, bundle: str, form: str, workers: int) -> tuple[float, float, int]:
+    """Seconds of audio, seconds from the first file to the last, and the peak resident memory of a worker in MB."""
+    with tempfile.TemporaryDirectory() as out:
+        call = [sys.executable, "-m", "edgecodec", "encode", folder, out, "--recursive", "--bundle", bundle, "--json"]
+        call += ["--effort", "fast", "--format", form, "--workers", str(workers), *FORMATS[form]]
+        with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            peak = 0
+            while process.poll() is None:
+                peak = max([peak, *(peak_memory(pid) for pid in workers_of(process.pid))])
+                time.sleep(0.05)
+            assert process.stdout is not None
+            done = json.loads(process.stdout.read())
+    assert not done["failed"], done["failures"]
+    return done["hours"] * 3600, done["elapsed_seconds"], peak
+
+
+def workers_of(pid: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"spawn_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
+def peak_memory(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+    except (OSError, StopIteration):
+        return 0
+
+
+def graphs_alone(folder: str, bundle: str) -> float:
+    """Seconds that the encoder's graphs take for all files, whole, at 8 stages; nothing else is counted."""
+    codec, spent = edgecodec.load(bundle), 0.0
+    for one in in_folder(folder, INPUT_SUFFIXES):
+        with open_audio(one.path) as audio:
+            clip = np.concatenate([*AtCodecRate(audio, codec.sample_rate, mono=True).blocks()], axis=1)
+        begin = time.perf_counter()
+        codec.encode(clip, stages=8, effort="fast")
+        spent += time.perf_counter() - begin
+    return spent
+
+
+def main(folder: str, bundle: str = "speech") -> None:
+    results: dict[str, object] = {}
+    alone = []
+    for form in FORMATS:
+        one, two, peaks = [], [], []
+        for _ in range(ROUNDS):
+            for workers, times in ((1, one), (2, two)):
+                seconds, elapsed, peak = job(folder, bundle, form, workers)
+                times.append(elapsed)
+                peaks.append(peak)
+            alone.append(graphs_alone(folder, bundle))
+        results[form] = {
+            "minutes": seconds / 60,
+            "one_worker_x_real_time": seconds / statistics.median(one),
+            "two_workers_to_one": statistics.median(a / b for a, b in zip(one, two, strict=True)),
+            "graphs_alone_x_real_time": seconds / statistics.median(alone[-ROUNDS:]),
+            "share_of_graphs_alone": statistics.median(a / b for a, b in zip(alone[-ROUNDS:], one, strict=True)),
+            "peak_mb_a_worker": max(peaks),
+        }
+        print(json.dumps({form: results[form]}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
