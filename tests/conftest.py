@@ -43,10 +43,13 @@ def need() -> Need:
 # What takes a minute and more, or says what another test says too, and is left to `make everything`.
 _LONG = (
     "tests/adapters/test_speed.py",
+    "tests/packaging/test_lowest_versions.py",
+    "tests/packaging/test_pages.py::test_the_blocks_of_a_page_run[runtime/docs/evaluation.md]",
     "tests/cpp/test_cpp.py::test_the_loopback_of_the_page",
+    "tests/export/test_adapted_bundles.py",
     "tests/export/test_dac.py",
     "tests/export/test_encodec_32khz.py",
-    "tests/export/test_encodec_48khz.py::test_names_of_the_original_package_give_the_same_graphs",
+    "tests/export/test_encodec_48khz.py",
     "tests/export/test_encodec_start.py",
     "tests/export/test_mimi.py::test_past_the_published_window",
     "tests/export/test_mimi.py::test_int8_products_of_the_transformers",

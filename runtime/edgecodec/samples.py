@@ -41,12 +41,13 @@ def as_audio(audio: ArrayLike) -> NDArray[np.float32]:
     return x
 
 
-def warn_of_scale(loudest: float, what: str) -> None:
-    """Say of samples far beyond full scale, which would be clipped, what they most likely are: once, of each thing."""
+def warn_of_scale(loudest: float, what: str) -> bool:
+    """Say of samples far beyond full scale, which would be clipped, what they most likely are; whether it was said."""
     if loudest > _LOUDEST:
         scale = next((scale for scale in _SCALES if loudest <= scale), _SCALES[-1])
         text = f"{what} has samples far outside [-1, 1], which will be clipped: integers as floats? divide by {scale}"
         warnings.warn(text, ScaleWarning, stacklevel=4)
+    return loudest > _LOUDEST
 
 
 def grouped(audio: NDArray[np.float32], channels: int) -> NDArray[np.float32]:

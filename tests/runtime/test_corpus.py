@@ -128,12 +128,13 @@ def test_what_is_done_is_kept_and_what_has_changed_is_made_again(clips: Path, tm
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_end(clips: Path, made: Path, tmp_path: Path) -> None:
-    """Ten times -9, to the parent or to a worker; then the set of results is that of an undisturbed job."""
+    """Ten times -9 (four in `make test`), to the parent or to a worker; then the set of results is that of an undisturbed job."""
     source, out, rng = tmp_path / "in", tmp_path / "out", random.Random(5)
     source.symlink_to(clips)
     command = edgecodec_in("encode", source, out, "--recursive", "--bundle", BUNDLE, "-q", "2", "--workers", "2")
     killed = 0
-    for number in range(10):
+    rounds = 10 if os.environ.get("EVERYTHING") else 4
+    for number in range(rounds):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
         finished = len(content(out)) if out.exists() else 0
         deadline = time.monotonic() + 60
@@ -159,7 +160,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_end(clips: Path, made: Path
         if "another edgecodec" not in done.stderr:
             break
     assert done.returncode == 0, done.stderr
-    assert killed >= 5
+    assert killed >= rounds // 2
     assert content(out) == content(made)
 
 

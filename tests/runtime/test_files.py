@@ -308,7 +308,7 @@ def test_suffixes_that_are_no_format(run, tiny: Path, clip: Path) -> None:
     for target in ("out.xyz", "out"):
         refused(decode(run, tiny, "out.edgc", target), "cannot write", ".wav")
     refused(decode(run, tiny, "missing.edgc"), "missing.edgc: No such file")
-    refused(decode(run, tiny, clip.parent), "Is a directory")
+    refused(decode(run, tiny, clip.parent), ": a folder, and")
 
 
 def test_a_format_that_cannot_hold_the_audio(run, tiny: Path, tmp_path: Path, voice) -> None:

@@ -148,7 +148,7 @@ def parse_config(text: str, name: str) -> Config:
 
 def override(config: Config, settings: Sequence[str]) -> Config:
     """A configuration with some values changed, each setting a line of TOML with a dotted key: `run.batch_size=64`."""
-    values = msgspec.to_builtins(config)
+    values = dataclasses.asdict(config)  # msgspec would leave out what it took from the defaults
     for setting in settings:
         key, equals, value = setting.partition("=")
         *tables, name = key.strip().split(".")

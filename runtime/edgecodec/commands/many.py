@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..errors import DataError
 from .options import say
 from .progress import progress_display
 
@@ -49,6 +50,8 @@ class Many:
     @classmethod
     def of(cls, source: str, target: str | None, files: Files, *, force: bool, as_json: bool) -> Many | None:
         """None where one file is meant."""
+        from ..files.audio import AUDIO_SUFFIXES
+
         if files.listed is not None:
             if target is not None:
                 raise typer.BadParameter("give OUT only: the list names what goes in", param_hint="--list")
@@ -56,6 +59,8 @@ class Many:
         if target is None:
             raise typer.BadParameter("say where to write", param_hint="OUT")
         if Path(source).is_dir() or is_shards(source):
+            if Path(target).suffix.lower() in (".edgc", *AUDIO_SUFFIXES) and not Path(target).is_dir():
+                raise DataError(f"{source}: a folder, and {target} names a file: give a folder to write into")
             return cls(source, target, files, force, as_json)
         given = {"--recursive": files.recursive, "--include": files.include, "--exclude": files.exclude}
         given |= {"--dry-run": files.dry_run, "--workers": files.workers}
@@ -78,7 +83,7 @@ class Many:
             return [Input(shard, shard) for shard in expand_braces(self.source)]
         if self.files.listed is not None:
             return in_list(self.files.listed)
-        return in_folder(
+        found = in_folder(
             self.source,
             suffixes,
             include=self.files.include,
@@ -86,6 +91,10 @@ class Many:
             recursive=self.files.recursive,
             without=Path(self.folder),
         )
+        if not found:
+            below = "" if self.files.recursive else "; --recursive looks into the folders below, too"
+            raise DataError(f"{self.source}: a folder without such files ({' '.join(sorted(suffixes))}){below}")
+        return found
 
     def one_each(self, suffix: str, suffixes: Collection[str]) -> list[Task]:
         """A task for each file."""

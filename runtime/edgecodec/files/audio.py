@@ -63,7 +63,7 @@ class AudioReader:
             if not 1 <= channels <= MAX_CHANNELS:
                 raise AudioError(f"{channels} channels, at most {MAX_CHANNELS} can be coded")
         self.name, self.sample_rate, self.channels, self.samples = name, sample_rate, channels, samples
-        self._source = source
+        self._source, self._warned = source, False
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Blocks [channels, samples], none empty, all numbers finite.
@@ -77,7 +77,7 @@ class AudioReader:
             if not finite.all():
                 with _named(self.name):
                     raise AudioError(f"NaN or infinity at sample {position + int(finite.argmin())}")
-            warn_of_scale(float(np.abs(block).max()), self.name or "audio")
+            self._warned = self._warned or warn_of_scale(float(np.abs(block).max()), self.name or "audio")
             position += block.shape[1]
             yield block
 
