@@ -128,7 +128,7 @@ def test_what_is_done_is_kept_and_what_has_changed_is_made_again(clips: Path, tm
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_end(clips: Path, made: Path, tmp_path: Path) -> None:
-    """Ten times -9 (four in `make test`), to the parent or to a worker; then the set of results is that of an undisturbed job."""
+    """Ten times -9 (four in `make test`), to the parent or a worker; the results are those of an undisturbed job."""
     source, out, rng = tmp_path / "in", tmp_path / "out", random.Random(5)
     source.symlink_to(clips)
     command = edgecodec_in("encode", source, out, "--recursive", "--bundle", BUNDLE, "-q", "2", "--workers", "2")
