@@ -1,4 +1,4 @@
-/** Bundles of fixed shapes and in onnxruntime's own format: the codes and bytes of the bundle that they were made from. */
+/** Bundles of fixed shapes and in onnxruntime's own format: codes and bytes of the one that they were made from. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
