@@ -620,9 +620,10 @@ struct Manifest {
   std::size_t channels = 1;
   std::size_t encoder_lookahead = 0, decoder_lookahead = 0;  // frames, samples
   std::size_t encoder_start = 1, decoder_start = 1;          // least frames of a first call
-  std::size_t call_frames = 0;
+  std::size_t call_frames = 0;                               // of every call, 0 for any
   std::size_t max_paths = 0;
   Layout layout;
+  std::string fingerprint;  // in hex: of the bundle that the graphs were made from; empty for their own
   std::optional<FileEntry> entropy;
   std::array<FileEntry, 4> graphs;  // encoder, quantizer_encode, quantizer_decode, decoder
   FileEntry golden;
@@ -767,6 +768,16 @@ class Fields {
     if (letters > 200) refuse(path(name), "Expected str of length <= 200");
     return found;
   }
+  /// 16 hex digits, or none.
+  std::string fingerprint(const char* name) const {
+    if (!has(name)) return "";
+    expect(value(name).is_string(), "str", value(name), path(name));
+    auto found = value(name).get<std::string>();
+    bool is_hex = found.find_first_not_of("0123456789abcdef") == std::string::npos;
+    if (!is_hex || (!found.empty() && found.size() != 16))
+      refuse(path(name), "Expected str matching regex '^([0-9a-f]{16})?$'");
+    return found;
+  }
   void expect_object(const char* name) const { expect(value(name).is_object(), "object", value(name), path(name)); }
   void expect_array(const char* name) const { expect(value(name).is_array(), "array", value(name), path(name)); }
   Fields object(const char* name, std::initializer_list<const char*> required,
@@ -812,7 +823,7 @@ inline Manifest Manifest::from_json(const std::string& text) {
       {"name", "architecture", "sample_rate", "frame_size", "latent_dim", "quantizer", "state", "latency", "parameters",
        "macs_per_second", "opset", "precision", "graphs", "golden", "parity", "quality", "training", "tools"},
       {"format_version", "channels", "lookahead", "start_frames", "call_frames", "side", "stage_widths", "max_paths",
-       "entropy"});
+       "entropy", "fingerprint"});
   Manifest m;
   std::size_t version = all.number("format_version", 1, detail::kFormatVersion);
   m.name = all.text("name");
@@ -841,7 +852,7 @@ inline Manifest Manifest::from_json(const std::string& text) {
     m.encoder_start = start.number_or("encoder", 1, 4096, 1);
     m.decoder_start = start.number_or("decoder", 1, 4096, 1);
   }
-  m.call_frames = all.number_or("call_frames", 0, 1, 0);
+  m.call_frames = all.number_or("call_frames", 0, 64, 0);
   m.layout.side = all.number_or("side", 0, 255, 0);
   if (all.has("stage_widths")) {
     all.expect_array("stage_widths");
@@ -854,6 +865,7 @@ inline Manifest Manifest::from_json(const std::string& text) {
     detail::expect(all.value("entropy").is_object(), "object | null", all.value("entropy"), "entropy");
     m.entropy = all.file("entropy");
   }
+  m.fingerprint = all.fingerprint("fingerprint");
   for (const char* sizes : {"parameters", "macs_per_second"}) {
     Fields parts = all.object(sizes, {"encoder", "decoder", "quantizer"});
     for (const char* part : {"encoder", "decoder", "quantizer"}) parts.number(part, 0, std::uint64_t{1} << 50);
@@ -870,7 +882,7 @@ inline Manifest Manifest::from_json(const std::string& text) {
     detail::fail_bundle("the manifest's name: more than ", kMaxName, " bytes, which files cannot hold");
   m.check_contradictions();
   bool first_format = m.channels == 1 && !m.ahead() && m.encoder_start == 1 && m.decoder_start == 1 && !m.call_frames &&
-                      !m.layout.side && m.layout.widths.empty() && !m.max_paths && !m.entropy;
+                      !m.layout.side && m.layout.widths.empty() && !m.max_paths && !m.entropy && m.fingerprint.empty();
   if (version == 1 && !first_format)
     detail::fail_bundle("the manifest's format_version: 1, but it holds keys of format 2");
   return m;
@@ -885,6 +897,8 @@ inline void Manifest::check_contradictions() const {
     detail::fail_bundle("the manifest's start_frames: a first call would hold no more than lookahead keeps back");
   if (call_frames && std::max(encoder_start, decoder_start) > call_frames)
     detail::fail_bundle("the manifest's start_frames: more than the one frame of every call");
+  if (call_frames > 1 && ahead())
+    detail::fail_bundle("the manifest's call_frames: more than one, of graphs that look ahead");
   if (algorithmic_latency < held())
     detail::fail_bundle("the manifest's latency.algorithmic: ", algorithmic_latency, ", but ", held(),
                         " samples are held back");
@@ -2675,6 +2689,13 @@ inline Bytes read_entry(const std::filesystem::path& folder, const std::string& 
 /// walked. Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 class OnnxFields {
  public:
+  /// Whether onnxruntime takes a file for its own format, a FlatBuffer, whatever it is called. Such a file passes by
+  /// all that is checked here. It cannot name another one either: its tensors lie in it, or at an offset of a file that
+  /// the caller must hand over, and no session does.
+  static bool is_ort_format(View model) {
+    return model.size >= 8 && std::equal(model.data + 4, model.data + 8, "ORTM");
+  }
+
   /// Throws for what is no protobuf, or one too deep or of too many parts to be a model.
   static bool keeps_data_elsewhere(View model) {
     struct Message {
@@ -2790,7 +2811,12 @@ inline Bundle read_bundle(const std::filesystem::path& folder) {
   const Manifest& m = bundle.manifest;
   for (std::size_t i = 0; i < kGraphs.size(); ++i) {
     bundle.graphs[i] = read_entry(folder, kGraphs[i], m.graphs[i]);
-    std::string file = (folder / m.graphs[i].file).string();
+    std::filesystem::path path = folder / m.graphs[i].file;
+    std::string file = path.string();
+    bool is_ort = path.extension() == ".ort";
+    if (OnnxFields::is_ort_format(bundle.graphs[i]) != is_ort)
+      fail_bundle(file, ": .ort, and no other file, must be in onnxruntime's own format");
+    if (is_ort) continue;  // it can name no other file
     bool elsewhere = false;
     try {
       elsewhere = OnnxFields::keeps_data_elsewhere(bundle.graphs[i]);
@@ -2802,6 +2828,7 @@ inline Bundle read_bundle(const std::filesystem::path& folder) {
   Bytes digests;
   for (const FileEntry& graph : m.graphs) put_bytes(digests, from_hex(graph.sha256));
   bundle.fingerprint = fingerprint_at(View(sha256(digests).data(), 32));
+  if (!m.fingerprint.empty()) bundle.fingerprint = fingerprint_at(from_hex(m.fingerprint));
   bundle.predictor = std::make_shared<Predictor>(m.codebook_size);
   if (m.entropy) {
     Bytes data = read_entry(folder, "entropy", *m.entropy);
@@ -3010,8 +3037,11 @@ class Sessions {
 
   mutable std::array<std::optional<Ort::Session>, 4> sessions_;  // running one changes nothing
   std::array<std::vector<std::string>, 4> inputs_, outputs_;
+  std::array<bool, 4> one_stream_{};  // whether a call takes one only, as graphs of fixed shapes may: each has its own
 
   Codes searched(const Floats& latents, std::size_t stages, std::size_t paths) const {
+    if (one_stream_[quantizer_encode] && latents.shape[0] > 1)
+      return each_stream(latents, [&](const Floats& own, std::size_t) { return searched(own, stages, paths); });
     auto count = static_cast<std::int64_t>(stages), width = static_cast<std::int64_t>(paths);
     Tensors in;
     in.add(latents);
@@ -3042,8 +3072,47 @@ class Sessions {
     }
   }
 
-  /// One call of a graph with a state.
+  /// What a call for each of several streams gives.
+  template <class Array, class Call>
+  static std::invoke_result_t<Call, Array, std::size_t> each_stream(const Array& array, Call call) {
+    auto made = call(array.part(0, 0, 1), std::size_t{0});
+    for (std::size_t i = 1; i < array.shape[0]; ++i) {
+      auto next = call(array.part(0, i, i + 1), i);
+      if (next.shape[1] != made.shape[1] || next.shape[2] != made.shape[2])
+        fail_bundle("streams give ", listed(made.shape), " and ", listed(next.shape));
+      made.append(0, next);
+    }
+    return made;
+  }
+
+  /// One call of a graph with a state. Where it takes several frames and no fewer, zeros follow a clip's end.
   Floats step(Graph graph, const Floats& x, Floats& state, bool last) const {
+    std::size_t in = graph == encoder ? 2 : 1, out = 3 - in;  // the dimensions of frames
+    std::size_t each = graph == encoder ? manifest.frame_size : 1, given = graph == encoder ? 1 : manifest.frame_size;
+    std::size_t size = manifest.call_frames, frames = x.shape[in] / each;
+    if (size <= 1 || frames == size) return called(graph, x, state, last);
+    if (!last)
+      fail_bundle(kGraphs[graph], ": takes ", size, " frames a call, not ", frames, ": whole clips, and no streams");
+    std::array<std::size_t, 3> missing = x.shape;
+    missing[in] = (size - frames) * each;
+    Floats filled = x;
+    filled.append(in, Floats(missing[0], missing[1], missing[2]));
+    Floats made = called(graph, filled, state, last);
+    if (made.shape[out] != size * given) fail_bundle(kGraphs[graph], ": gives ", listed(made.shape), " in a full call");
+    return made.part(out, 0, frames * given);
+  }
+
+  Floats called(Graph graph, const Floats& x, Floats& state, bool last) const {
+    if (one_stream_[graph] && x.shape[0] > 1) {
+      Floats next(0, 1, state.shape[2]);
+      Floats made = each_stream(x, [&](const Floats& own, std::size_t i) {
+        Floats before = state.part(0, i, i + 1), given = called(graph, own, before, last);
+        next.append(0, before);
+        return given;
+      });
+      state = std::move(next);
+      return made;
+    }
     std::int64_t is_last = last;
     Tensors in;
     in.add(x);
@@ -3051,17 +3120,19 @@ class Sessions {
     if (looks_ahead(graph)) in.add(is_last);
     auto out = run(graph, in);
     Floats made = array_of<float>(out[0]), next = array_of<float>(out[1]);
-    if (next.shape != state.shape) fail_bundle(kGraphs[graph], ".onnx: its state has changed its shape");
+    if (next.shape != state.shape) fail_bundle(kGraphs[graph], ": its state has changed its shape");
     state = std::move(next);
     return made;
   }
 
   Floats latents_of_whole(const Codes& codes) const {
+    if (one_stream_[quantizer_decode] && codes.shape[0] > 1)
+      return each_stream(codes, [&](const Codes& own, std::size_t) { return latents_of_whole(own); });
     Tensors in;
     in.add(codes);
     Floats latents = array_of<float>(run(quantizer_decode, in)[0]);
     if (latents.shape != std::array<std::size_t, 3>{codes.shape[0], codes.shape[2], manifest.latent_dim})
-      fail_bundle("quantizer_decode.onnx: latents ", listed(latents.shape), " of codes ", listed(codes.shape));
+      fail_bundle("quantizer_decode: latents ", listed(latents.shape), " of codes ", listed(codes.shape));
     return latents;
   }
 
@@ -3073,7 +3144,7 @@ class Sessions {
       return sessions_[graph]->Run(Ort::RunOptions{nullptr}, inputs.data(), in.values.data(), in.values.size(),
                                    outputs.data(), outputs.size());
     } catch (const Ort::Exception& error) {
-      fail_bundle(kGraphs[graph], ".onnx: onnxruntime cannot run the graph: ", one_line(error.what()));
+      fail_bundle(kGraphs[graph], ": onnxruntime cannot run the graph: ", one_line(error.what()));
     }
   }
 
@@ -3132,6 +3203,11 @@ class Sessions {
                 [&](std::size_t i) { return session.GetInputTypeInfo(i); });
     check_nodes(where, "output", outputs_[graph], outputs[graph],
                 [&](std::size_t i) { return session.GetOutputTypeInfo(i); });
+    for (std::size_t i = 0; i < inputs[graph].size(); ++i) {
+      Ort::TypeInfo type = session.GetInputTypeInfo(i);
+      std::vector<std::int64_t> shape = type.GetTensorTypeAndShapeInfo().GetShape();
+      if (!shape.empty() && shape[0] == 1) one_stream_[graph] = true;
+    }
   }
 
   template <class TypeInfo>
@@ -3176,7 +3252,8 @@ class Sessions {
   /// [1, 1, D] of silence.
   Floats checked_run(const Bundle& bundle) const {
     const Manifest& m = manifest;
-    std::size_t stages = m.max_stages, frames = std::max({std::size_t{2}, m.encoder_start, m.decoder_start});
+    std::size_t stages = m.max_stages;
+    std::size_t frames = std::max({std::size_t{2}, m.encoder_start, m.decoder_start, m.call_frames});
     Floats audio(1, m.channels, frames * m.frame_size), latents(1, 0, m.latent_dim);
     auto contradicts = [&](const std::string& what) {
       fail_bundle(bundle.path.string(), ": the graphs contradict the manifest: ", what);
@@ -3992,11 +4069,11 @@ class Codec {
   }
 
   EncoderStream encoder_stream(const EncoderOptions& options = {}) const {
-    return EncoderStream(sessions_, options,
+    return EncoderStream(streaming(), options,
                          options.variable ? variable_rate(options.channels, options.effort) : nullptr);
   }
   DecoderStream decoder_stream(std::size_t channels = 1, bool after_silence = false) const {
-    return DecoderStream(sessions_, channels, after_silence);
+    return DecoderStream(streaming(), channels, after_silence);
   }
 
   /// How this codec's packets look as bytes.
@@ -4011,12 +4088,21 @@ class Codec {
   }
   /// What gives each frame of latents as many stages as its sound needs.
   std::shared_ptr<const detail::VariableRate> variable_rate(std::size_t channels, Effort effort) const {
-    return std::make_shared<detail::VariableRate>(sessions_, code_coder(channels), manifest().paths(effort));
+    return std::make_shared<detail::VariableRate>(streaming(), code_coder(channels), manifest().paths(effort));
   }
 
  private:
   std::shared_ptr<const detail::Bundle> bundle_;
   std::shared_ptr<const detail::Sessions> sessions_;
+
+  /// The sessions, if they take any number of frames.
+  const std::shared_ptr<const detail::Sessions>& streaming() const {
+    if (manifest().call_frames > 1)
+      detail::fail_bundle(manifest().name, ": its graphs take ", manifest().call_frames,
+                          " frames a call, whole clips only; for streams and files take the bundle that it was made "
+                          "from");
+    return sessions_;
+  }
 };
 
 /// Load a bundle from its folder and check it. One thread an operator is best for streams.

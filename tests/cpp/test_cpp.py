@@ -34,6 +34,7 @@ from edgecodec.files.encoding import ChunkStream, Rate
 from edgecodec.files.in_memory import decode_clip, encode_clip
 from edgecodec.manifest import Manifest
 from edgecodec.onnx_fields import MOST_DEPTH, keeps_data_elsewhere
+from edgecodec_export.repack import Repack, repack
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "runtime" / "cpp"
@@ -188,6 +189,80 @@ def test_one_frame_a_call(cpp: Cpp, tmp_path: Path, audio: np.ndarray) -> None:
     codes = codec.encode(audio[:5000], stages=3)
     assert np.array_equal(codes, codes_of(cpp.ask("encode", audio=as_json(audio[:5000]), stages=3, effort="live")))
     assert_close(codec.decode(codes)[0], audio_of(cpp.ask("decode", codes=codes_json(codes), samples=None)))
+
+
+@pytest.fixture(
+    scope="module", params={"one": (1, False), "four": (4, False), "ort": (0, True), "both": (1, True)}.items()
+)
+def repacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> edgecodec.Codec:
+    """A bundle of fixed shapes, in onnxruntime's own format, or both, that has the codes of another one."""
+    name, (frames, ort) = request.param
+    target = tmp_path_factory.mktemp("repacked") / name
+    repack(Repack(str(BUNDLES / "paths_bundle"), target, name, frames, ort))
+    return edgecodec.load(target)
+
+
+def test_bundles_made_of_a_bundle(cpp: Cpp, repacked: edgecodec.Codec, audio: np.ndarray) -> None:
+    """Codes, sound and files of the one that it was made from; or, of several frames a call, whole clips alone."""
+    source = edgecodec.load(BUNDLES / "paths_bundle")
+    assert both(cpp, repacked).fingerprint == source.fingerprint
+    assert min(equal for _, equal, _, _ in cpp.ask("verify")) == 1
+    for samples in (16, 17, 50, 64, 65, 70 * 16 + 5):
+        clip = np.stack([audio[40_000 : 40_000 + samples], audio[50_000 : 50_000 + samples]])
+        codes = source.encode(clip, stages=3)
+        assert np.array_equal(codes, codes_of(cpp.ask("encode", audio=as_json(clip), stages=3, effort="live")))
+        decoded = audio_of(cpp.ask("decode", codes=codes_json(codes), samples=samples))
+        assert_close(source.decode(codes, samples=samples)[:, 0], decoded)
+        mixed = codes.copy()
+        mixed[:, 1:, ::2] = -1
+        assert_close(source.decode(mixed)[:, 0], audio_of(cpp.ask("decode", codes=codes_json(mixed), samples=None)))
+    file = encode_clip(source, clip, Rate.of(source, stages=2))
+    own = [
+        verdict(lambda: encode_clip(repacked, clip, Rate.of(repacked, stages=2)).hex()),
+        verdict(lambda: hexed(decode_clip(repacked, file))),
+        verdict(lambda: repacked.encoder_stream(stages=2) and None),
+        verdict(lambda: repacked.decoder_stream() and None),
+    ]
+    options = {"stages": 2, "channels": 1, "redundancy": 0, "after_silence": False, "frames_per_packet": 1}
+    theirs = [
+        verdict(lambda: cpp.ask("file encode", audio=as_json(clip), stages=2, effort="fast")),
+        verdict(lambda: cpp.ask("file decode", data=file.hex())["values"]),
+        verdict(lambda: cpp.ask("encoder", **options, effort="live", variable=False) and None),
+        verdict(lambda: cpp.ask("decoder", channels=1, after_silence=False) and None),
+    ]
+    if repacked.manifest.call_frames > 1:
+        assert theirs == own == 4 * own[:1]
+        assert "take 4 frames a call, whole clips only" in own[0][1]
+        return
+    assert [kind for kind, _ in theirs] == [kind for kind, _ in own] == 4 * ["given"]
+    assert theirs[0] == own[0]
+    sounds = [np.frombuffer(bytes.fromhex(said[1][1]), np.float32) for said in (own, theirs)]
+    assert_close(*(sound[None] for sound in sounds))
+
+
+def test_graphs_that_are_not_what_their_names_say(cpp: Cpp, tmp_path: Path) -> None:
+    """A file that names another one could pass by the check of ONNX files as one of onnxruntime's own format."""
+    repack(Repack(str(BUNDLES / "tiny_bundle"), tmp_path / "made", "made", ort=True))
+    ort, graph = (
+        (folder / name).read_bytes()
+        for folder, name in ((tmp_path / "made", "encoder.ort"), (BUNDLES / "tiny_bundle", "encoder.onnx"))
+    )
+    two = b"\x12\x08xxORTMyy" + graph  # a sound ONNX file, that onnxruntime takes for its own format
+    pairs = [("e.onnx", ort), ("e.ort", graph), ("e.onnx", two), ("e.ORT", ort), (".ort", ort), ("e.ort", ort[:8])]
+    for i, (name, data) in enumerate([*pairs, ("e.ort", ort)]):
+        folder = Path(shutil.copytree(BUNDLES / "tiny_bundle", tmp_path / str(i)))
+        (folder / name).write_bytes(data)
+        spoil(folder, "encoder", file=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        ours = verdict(lambda folder=folder: edgecodec.load(folder).fingerprint.hex())
+        theirs = verdict(lambda folder=folder: cpp.ask("load", path=str(folder)))
+        before, after = ours[1].partition("[ONNXRuntimeError]")[::2]  # whose Python adds numbers to its words
+        assert theirs[0] == ours[0] == ("given" if i == len(pairs) else "BundleError")
+        assert theirs[1].startswith(before), name
+        assert theirs == ours or after
+    for i, spoiled in enumerate(mutations(ort, 40)):
+        (folder / "e.ort").write_bytes(spoiled)
+        spoil(folder, "encoder", sha256=hashlib.sha256(spoiled).hexdigest(), bytes=len(spoiled))
+        assert verdict(lambda: cpp.ask("load", path=str(folder)))[0] in ("given", "BundleError"), i
 
 
 @pytest.mark.parametrize("variable", [False, pytest.param(True, marks=SAME_SUMS)])
@@ -497,6 +572,15 @@ CHANGES: list[dict[str, Any]] = [
     {"latency": {"buffering": 0, "algorithmic": 0}},
     {"format_version": 2, "lookahead": {"encoder": 2, "decoder": 0}},
     {"format_version": 2, "call_frames": 1, "start_frames": {"encoder": 2, "decoder": 1}},
+    {"format_version": 2, "call_frames": 65},
+    {
+        "format_version": 2,
+        "call_frames": 2,
+        "lookahead": {"encoder": 1, "decoder": 0},
+        "start_frames": {"encoder": 2, "decoder": 1},
+    },
+    *({"format_version": 2, "fingerprint": wrong} for wrong in ("0" * 15, "0" * 17, "G" * 16, "A" * 16, 3, None)),
+    {"format_version": 1, "fingerprint": "0" * 16},
     {"format_version": 2, "start_frames": {"encoder": 4000}},
     {"format_version": 2, "stage_widths": [1, 2]},
     {"format_version": 2, "stage_widths": [1, 2, 0, 1]},

@@ -21,6 +21,7 @@ from edgecodec.packet_coder import PacketCoder
 from edgecodec.packets import Packet, PacketFormat, crc16
 from file_vectors import damage_vectors, file_vectors, refused_headers
 from numpy.typing import NDArray
+from repacked_vectors import repacked_vectors
 from store import BUNDLES, TESTS, Store, clip, codes_json, flipped, random_codes, said
 from test_hostile_bundles import EXTERNAL, MOST_DEPTH, field, number, places
 
@@ -45,6 +46,7 @@ def write_vectors(folder: Path) -> None:
         "models": model_vectors(),
         "stranger": str(TESTS / "fuzz" / "corpus" / "bundle_external_swapped"),
         "sums": sum_vectors(store),
+        "repacked": repacked_vectors(folder, store),
     }
     (folder / "vectors.json").write_text(json.dumps(sections))
 
@@ -254,6 +256,12 @@ def manifest_vectors() -> list[list[Any]]:
         changes += [{"latency": {"buffering": 16, "algorithmic": 1}}, {"channels": 2}, {"name": "x" * 201}]
         changes += [{key: "a" + text} for key in ("name", "architecture", "precision") for text in UNPRINTABLE]
         changes += [{"name": "é" * 32}, {"name": "é" * 33}, {"name": "a b"}]
+        changes += [
+            {"fingerprint": text} for text in ("0" * 15, "0" * 16, "0" * 17, "G" * 16, "A" * 16, "0" * 16 + "\n")
+        ]
+        changes += [{"fingerprint": value} for value in ("", 3, None)]
+        changes += [{"format_version": 2, "fingerprint": "0123456789abcdef"}]
+        changes += [{"format_version": 2, "call_frames": frames} for frames in (1, 64, 65)]
         changes += [{"lookahead": {"encoder": 1}}, {"format_version": 1}, {"format_version": 2}]
         for change in changes:
             text = json.dumps(facts | change)

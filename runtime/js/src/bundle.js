@@ -5,11 +5,11 @@
  * is read once; the bytes that were hashed are the bytes that onnxruntime gets.
  */
 
-import { asBytes, hex } from "./bytes.js";
+import { asBytes, hex, unhexed } from "./bytes.js";
 import { Predictor, readEntropyModel } from "./entropy_model.js";
 import { BundleError } from "./errors.js";
 import { GRAPHS, Manifest, isPrintable } from "./manifest.js";
-import { keepsDataElsewhere } from "./onnx_fields.js";
+import { isOrtFormat, keepsDataElsewhere } from "./onnx_fields.js";
 
 export const MANIFEST_BYTES = 1 << 20;
 
@@ -21,7 +21,7 @@ export class Bundle {
   constructor(manifest, graphs, fingerprint, readFile) {
     this.manifest = manifest;
     this.graphs = graphs;
-    this.fingerprint = fingerprint; // 8 bytes that name this codec in files: of SHA-256 over the four graphs' digests
+    this.fingerprint = fingerprint; // 8 bytes that name this codec in files
     this.#readFile = readFile;
   }
 
@@ -62,15 +62,24 @@ export async function readBundle(readFile) {
   const all = await Promise.all(GRAPHS.map((name) => readEntry(readFile, name, entries[name])));
   const graphs = Object.fromEntries(GRAPHS.map((name, i) => [name, all[i]]));
   for (const name of GRAPHS) {
-    if (isElsewhere(graphs[name], entries[name].file)) {
-      throw new BundleError(
-        `${entries[name].file}: keeps weights in another file (external data); save it as one file`,
-      );
+    const { file } = entries[name];
+    const isOrt = file.endsWith(".ort") && file !== ".ort";
+    if (isOrtFormat(graphs[name]) !== isOrt) {
+      throw new BundleError(`${file}: .ort, and no other file, must be in onnxruntime's own format`);
+    }
+    // What is in its own format can name no other file.
+    if (!isOrt && isElsewhere(graphs[name], file)) {
+      throw new BundleError(`${file}: keeps weights in another file (external data); save it as one file`);
     }
   }
-  const digests = GRAPHS.flatMap((name) => entries[name].sha256.match(/../g).map((pair) => Number.parseInt(pair, 16)));
-  const fingerprint = (await sha256(Uint8Array.from(digests))).slice(0, 8);
-  return new Bundle(manifest, graphs, fingerprint, readFile);
+  return new Bundle(manifest, graphs, await fingerprintOf(manifest), readFile);
+}
+
+/** 8 bytes of SHA-256 over the four graphs' digests; those of the bundle that the graphs were made from go before. */
+async function fingerprintOf(manifest) {
+  const { graphs, fingerprint } = manifest.facts;
+  if (fingerprint) return unhexed(fingerprint);
+  return (await sha256(unhexed(GRAPHS.map((name) => graphs[name].sha256).join("")))).slice(0, 8);
 }
 
 /** Whether a graph keeps weights in another file; what is no graph is refused by its name. */

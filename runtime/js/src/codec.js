@@ -3,7 +3,7 @@
 import { CodeCoder } from "./code_coder.js";
 import { DecoderStream } from "./decoder_stream.js";
 import { EncoderStream } from "./encoder_stream.js";
-import { AudioError } from "./errors.js";
+import { AudioError, BundleError } from "./errors.js";
 import { PacketCoder } from "./packet_coder.js";
 import { PacketFormat, within } from "./packets.js";
 import { asAudio, channelsOf, grouped } from "./samples.js";
@@ -131,12 +131,12 @@ export class Codec {
   encoderStream({ bitrate, stages, effort = "live", variable = false, ...options } = {}) {
     const [count, paths] = [this.stages({ bitrate, stages }), this.manifest.paths(effort)];
     const rate = variable ? () => this.variableRate({ channels: options.channels, effort }) : null;
-    return new EncoderStream(this.#sessions, count, { ...options, paths, variable: rate });
+    return new EncoderStream(this.#streaming(), count, { ...options, paths, variable: rate });
   }
 
   /** A stream that turns packets into audio; see `DecoderStream`. */
   decoderStream(options = {}) {
-    return new DecoderStream(this.#sessions, options);
+    return new DecoderStream(this.#streaming(), options);
   }
 
   /**
@@ -156,11 +156,23 @@ export class Codec {
 
   /** What gives each frame of latents as many stages as its sound needs; see `VariableRate`. */
   async variableRate({ channels = 1, effort = "fast" } = {}) {
-    return VariableRate.of(this.#sessions, await this.codeCoder({ channels }), this.manifest.paths(effort));
+    return VariableRate.of(this.#streaming(), await this.codeCoder({ channels }), this.manifest.paths(effort));
   }
 
   /** Free what onnxruntime holds; nothing of this codec may be used afterwards. */
   release() {
     return this.#sessions.release();
+  }
+
+  /** The sessions, if they take any number of frames. */
+  #streaming() {
+    const { name, callFrames } = this.manifest;
+    if (callFrames > 1) {
+      throw new BundleError(
+        `${name}: its graphs take ${callFrames} frames a call, whole clips only; for streams and files take the ` +
+          "bundle that it was made from",
+      );
+    }
+    return this.#sessions;
   }
 }

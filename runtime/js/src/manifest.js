@@ -30,6 +30,7 @@ const SECOND_FORMAT = {
   stage_widths: [],
   max_paths: 0,
   entropy: null,
+  fingerprint: "", // in hex: of the bundle that the graphs were made from, where they give its codes
 };
 const MANIFEST = object(
   {
@@ -45,11 +46,12 @@ const MANIFEST = object(
     channels: whole(1, 8),
     lookahead: object({ encoder: whole(0, 4096), decoder: whole(0, 1 << 20) }, SECOND_FORMAT.lookahead),
     start_frames: object({ encoder: whole(1, 4096), decoder: whole(1, 4096) }, SECOND_FORMAT.start_frames),
-    call_frames: whole(0, 1),
+    call_frames: whole(0, 64),
     side: whole(0, 255),
     stage_widths: list(whole(1, 4096)),
     max_paths: whole(0, 64),
     entropy: (value, where) => value === null || FILE(value, where),
+    fingerprint,
     parameters: object(PARTS),
     macs_per_second: object(PARTS),
     opset: whole(1, 1000),
@@ -80,7 +82,7 @@ export class Manifest {
     this.state = facts.state; // floats a stream and graph
     this.lookahead = facts.lookahead;
     this.startFrames = facts.start_frames;
-    this.callFrames = facts.call_frames;
+    this.callFrames = facts.call_frames; // of every call; 0 for any number
     this.maxPaths = facts.max_paths;
     this.layout = new Layout(facts.side, facts.stage_widths);
     Object.freeze(this);
@@ -242,6 +244,7 @@ export class Manifest {
     if (this.callFrames && Math.max(start.encoder, start.decoder) > this.callFrames) {
       return "start_frames: more than the one frame of every call";
     }
+    if (this.callFrames > 1 && this.ahead) return "call_frames: more than one, of graphs that look ahead";
     const { algorithmic } = this.facts.latency;
     if (algorithmic < this.held) return `latency.algorithmic: ${algorithmic}, but ${this.held} samples are held back`;
     if (this.facts.format_version === 1 && !isFirstFormat(this.facts)) {
@@ -262,7 +265,7 @@ function parsed(bytes) {
 function isFirstFormat(facts) {
   return Object.entries(SECOND_FORMAT).every(([key, value]) => {
     const own = facts[key];
-    if (value === null || typeof value === "number") return own === value;
+    if (value === null || typeof value !== "object") return own === value;
     return Array.isArray(value) ? !own.length : Object.keys(value).every((part) => own[part] === value[part]);
   });
 }
@@ -311,6 +314,10 @@ function bundleName(value, where) {
   if (new TextEncoder().encode(value).length > MAX_NAME) {
     refuse(where, `more than ${MAX_NAME} bytes, which files cannot hold`);
   }
+}
+
+function fingerprint(value, where) {
+  if (typeof value !== "string" || !/^([0-9a-f]{16})?$/.test(value)) refuse(where, "no 16 hex digits");
 }
 
 /** Whether a text has no characters but those that print, and spaces. */

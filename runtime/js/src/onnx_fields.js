@@ -28,8 +28,19 @@ const BRANCHES = {
   tensor: {},
 };
 const [EXTERNAL_DATA, DATA_LOCATION] = [13, 14]; // of a tensor: where in which file; 1 for "in another file"
+const ORT_IDENTIFIER = [0x4f, 0x52, 0x54, 0x4d]; // ORTM
 const [VARINT, FIXED64, LENGTH, FIXED32] = [0, 1, 2, 5];
 const VARINT_BYTES = 10; // at most
+
+/**
+ * Whether onnxruntime takes a file for its own format, a FlatBuffer, whatever it is called.
+ *
+ * Such a file passes by all that is checked here. It cannot name another one either: its tensors lie in it, or at an
+ * offset of a file that the caller must hand over, and no session does.
+ */
+export function isOrtFormat(model) {
+  return ORT_IDENTIFIER.every((byte, i) => model[4 + i] === byte);
+}
 
 /**
  * Whether any tensor of an ONNX model is to be read from another file.

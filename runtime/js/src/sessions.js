@@ -7,6 +7,7 @@
 
 import { Codes } from "./codes.js";
 import { BitstreamError, BundleError, EdgecodecError, oneLine } from "./errors.js";
+import { makeSession, takesOneStream } from "./graph_session.js";
 import { GRAPHS } from "./manifest.js";
 import { joined, sliced } from "./rows.js";
 
@@ -14,12 +15,12 @@ import { joined, sliced } from "./rows.js";
 const [BLOCK_FRAMES, BLOCK_SAMPLES] = [64, 1 << 16];
 const SEARCH_PATHS = 512; // frames times paths in one call of the search: all scores of them stay in the caches
 const USUAL_PATHS = 2; // of the search that a bundle was made for
-const EXTRA = { session: { set_denormal_as_zero: "1", intra_op: { allow_spinning: "0" } } };
 
 /** The four graphs of a bundle, ready to run. Make them with `Sessions.create`. */
 export class Sessions {
   #ort;
   #sessions;
+  #oneStream; // graphs of which a call takes one stream only, as graphs of fixed shapes may: several take a call each
   #scalars = new Map(); // tensors of whole numbers, which calls share
   silence; // what the codec makes of silence: latents [1, 1, D] of the last of several silent frames, at all stages
 
@@ -27,6 +28,7 @@ export class Sessions {
     this.#ort = ort;
     this.manifest = manifest;
     this.#sessions = sessions;
+    this.#oneStream = new Set(GRAPHS.filter((name) => takesOneStream(sessions[name], name, manifest)));
   }
 
   /** Throws a BundleError: a graph that onnxruntime refuses, or that contradicts the manifest. */
@@ -35,7 +37,7 @@ export class Sessions {
     for (const name of GRAPHS) {
       // Other providers have changed the codes of the quantizer, or crashed: it stays on the CPU.
       const providers = name.startsWith("quantizer") ? ["cpu"] : executionProviders;
-      sessions[name] = await session(ort, bundle, name, providers, threads);
+      sessions[name] = await makeSession(ort, bundle, name, providers, threads);
     }
     const made = new Sessions(ort, bundle.manifest, sessions);
     made.silence = await made.#checkedRun();
@@ -144,12 +146,24 @@ export class Sessions {
     return { audio: audio.length ? joined(audio, batch * channels) : new Float32Array(0), state };
   }
 
-  /** One call of a graph with a state: a tensor of audio or latents to { output: the other one, state }. */
+  /**
+   * One call of a graph with a state: a tensor of audio or latents to { output: the other one, state }. Where it takes
+   * several frames and no fewer, zeros follow a clip's end.
+   */
   async step(graph, x, state, last = false) {
-    const inputs = graph === "encoder" ? { audio: x, state } : { latents: x, state };
+    const { callFrames, frameSize, channels, latentDim } = this.manifest;
+    const [source, made] = graph === "encoder" ? ["audio", "latents"] : ["latents", "audio"];
+    const dims = { audio: [x.dims[0], channels, -1], latents: [x.dims[0], -1, latentDim] };
+    const frames = source === "audio" ? x.dims[2] / frameSize : x.dims[1];
+    const isShort = callFrames > 1 && frames !== callFrames;
+    if (isShort && !last) {
+      throw new BundleError(`${graph}: takes ${callFrames} frames a call, not ${frames}: whole clips, and no streams`);
+    }
+    const inputs = { [source]: isShort ? this.#lengthened(x, dims[source], callFrames / frames) : x, state };
     if (this.looksAhead(graph)) inputs.last = this.#scalar(last ? 1 : 0);
     const outputs = await this.run(graph, inputs);
-    return { output: graph === "encoder" ? outputs.latents : outputs.audio, state: outputs.next_state };
+    const output = isShort ? this.#lengthened(outputs[made], dims[made], frames / callFrames) : outputs[made];
+    return { output, state: outputs.next_state };
   }
 
   /** The state before the first frame. */
@@ -179,11 +193,46 @@ export class Sessions {
 
   /** The outputs of a graph, by name. */
   async run(graph, inputs) {
+    const streams = this.#oneStream.has(graph) ? Object.values(inputs)[0].dims[0] : 1;
+    if (streams > 1) return this.#runEach(graph, inputs, streams);
     try {
       return await this.#sessions[graph].run(inputs);
     } catch (error) {
-      throw new BundleError(`${graph}.onnx: onnxruntime cannot run the graph: ${oneLine(error)}`);
+      const { file } = this.manifest.facts.graphs[graph];
+      throw new BundleError(`${file}: onnxruntime cannot run the graph: ${oneLine(error)}`);
     }
+  }
+
+  /** A call for each stream, and their outputs as one. */
+  async #runEach(graph, inputs, streams) {
+    const each = [];
+    for (let i = 0; i < streams; i++) {
+      const own = Object.entries(inputs).map(([name, x]) => [name, x.dims.length ? this.#stream(x, i) : x]);
+      each.push(await this.run(graph, Object.fromEntries(own)));
+    }
+    const joinedUp = ([name, first]) => {
+      const data = joined(each.map((outputs) => outputs[name].data), 1);
+      return [name, this.tensor(first.type, data, [streams, ...first.dims.slice(1)])];
+    };
+    return Object.fromEntries(Object.entries(each[0]).map(joinedUp));
+  }
+
+  /** One stream of a tensor of several. */
+  #stream(x, i) {
+    const size = x.data.length / x.dims[0];
+    return this.tensor(x.type, x.data.slice(i * size, (i + 1) * size), [1, ...x.dims.slice(1)]);
+  }
+
+  /** A tensor so many times as long in the dimension that is -1: cut, or with zeros behind it. */
+  #lengthened(x, dims, times) {
+    const rows = dims[1] < 0 ? dims[0] : dims[0] * dims[1];
+    const before = x.data.length / rows;
+    const after = Math.round(before * times);
+    const data =
+      after < before
+        ? sliced(x.data, rows, 0, after)
+        : joined([x.data, new Float32Array(rows * (after - before))], rows);
+    return this.tensor(x.type, data, dims);
   }
 
   /** Free what the sessions hold outside of JavaScript's memory. */
@@ -226,7 +275,7 @@ export class Sessions {
    */
   async #checkedRun() {
     const m = this.manifest;
-    const frames = Math.max(2, m.startFrames.encoder, m.startFrames.decoder);
+    const frames = Math.max(2, m.startFrames.encoder, m.startFrames.decoder, m.callFrames);
     const audio = new Float32Array(m.channels * frames * m.frameSize);
     try {
       const first = await this.analyze(audio, 1, this.zeroState("encoder", 1));
@@ -284,50 +333,4 @@ function lowWords(wide) {
   const data = new Int32Array(wide.length);
   for (let i = 0; i < data.length; i++) data[i] = words[2 * i];
   return data;
-}
-
-async function session(ort, bundle, name, executionProviders, threads) {
-  const options = {
-    executionProviders,
-    graphOptimizationLevel: "all",
-    intraOpNumThreads: threads,
-    interOpNumThreads: 1,
-    logSeverityLevel: 4, // what goes wrong is thrown
-    extra: EXTRA,
-  };
-  let made;
-  try {
-    made = await ort.InferenceSession.create(bundle.graphs[name], options);
-  } catch (error) {
-    throw new BundleError(`${name}.onnx: onnxruntime refuses the graph: ${oneLine(error)}`);
-  }
-  checkSignature(made, name, bundle.manifest);
-  return made;
-}
-
-/** Refuse a graph whose declared inputs and outputs contradict the manifest. */
-function checkSignature(made, name, m) {
-  const last = (graph) => (m.lookahead[graph] ? ["last"] : []);
-  const [inputs, outputs] = {
-    encoder: [
-      ["audio", "state", ...last("encoder")],
-      ["latents", "next_state"],
-    ],
-    quantizer_encode: [["latents", "n_stages", ...(m.maxPaths ? ["paths"] : [])], ["codes"]],
-    quantizer_decode: [["codes"], ["latents"]],
-    decoder: [
-      ["latents", "state", ...last("decoder")],
-      ["audio", "next_state"],
-    ],
-  }[name];
-  for (const [what, found, expected] of [
-    ["inputs", made.inputNames, inputs],
-    ["outputs", made.outputNames, outputs],
-  ]) {
-    if (found.join() !== expected.join()) {
-      throw new BundleError(
-        `${name}.onnx: has ${what} ${found.join(", ").slice(0, 200)}, expected ${expected.join(", ")}`,
-      );
-    }
-  }
 }
