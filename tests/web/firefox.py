@@ -59,18 +59,18 @@ class Firefox:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self.call("Marionette:Quit", flags=["eForceQuit"])
-        finally:
-            self._socket.close()
-            self._end()
+        self._socket.close()
+        self._end()
 
     def call(self, command: str, **parameters: object) -> object:
         """Run a command, and give what it answers."""
         self._calls += 1
         message = json.dumps([0, self._calls, command, parameters]).encode()
         self._socket.sendall(b"%d:%s" % (len(message), message))
-        _, call, error, answer = self._read()
+        try:
+            _, call, error, answer = self._read()
+        except TimeoutError as silence:
+            raise AssertionError(f"{command} {parameters}: no answer; {self._output.read_text()}") from silence
         assert call == self._calls and error is None, f"{command}: {error}"
         return answer["value"] if isinstance(answer, dict) and list(answer) == ["value"] else answer
 
@@ -129,6 +129,7 @@ class Firefox:
         return json.loads(self._stream.read(int(length[:-1])))
 
     def _end(self) -> None:
+        self.process.terminate()
         try:
             self.process.wait(timeout=20)
         except subprocess.TimeoutExpired:

@@ -35,17 +35,33 @@ def codes_of_page(observed: dict[str, str], stages: list[int]) -> list[np.ndarra
     assert len(codes) == len(input_) // 320 >= 60  # of 1,500, on a machine that others use as well
     ours = _coded(input_, codes)
     equal = np.concatenate([a == b for a, b in zip(codes, ours, strict=True)])
-    print(f"{equal.mean():.2%} of {len(equal)} codes equal")
-    assert equal.mean() >= 0.998
+    print(f"{equal.mean():.2%} of {len(equal)} codes equal, {_decided_alike(codes, ours):.3%} decided alike")
+    assert _decided_alike(codes, ours) >= 0.999
+    assert _decided_alike(codes[1:], ours) < 0.9  # those of a frame late
     return codes
 
 
 def holds(codes: list[np.ndarray], file: bytes) -> bool:
     """Whether a recording that began soon after the first frame holds most of these codes."""
     recorded = codes_of_file(file)
-    begin = next(i for i in range(len(codes)) if np.array_equal(codes[i], recorded[0]) and i < 200)
-    same = all(np.array_equal(a, b) for a, b in zip(codes[begin:], recorded, strict=False))
+    begins = [begin for begin in range(200) if np.array_equal(codes[begin], recorded[0])]  # silent frames are alike
+    same = any(all(map(np.array_equal, codes[begin:], recorded)) for begin in begins)
     return same and len(recorded) > 0.5 * len(codes)
+
+
+def _decided_alike(codes: list[np.ndarray], ours: list[np.ndarray]) -> float:
+    """Share of equal codes, of those up to the first in each frame that differs.
+
+    A near tie falls the other way on wasm about twice in 20 s. The stages behind it code another rest, so that one tie
+    can take 16 codes with it, and a share of all codes would say where ties fell rather than how many.
+    """
+    decided = alike = 0
+    for theirs, own in zip(codes, ours, strict=False):
+        equal = theirs[: len(own)] == own[: len(theirs)]
+        same = len(equal) if equal.all() else int(equal.argmin())
+        alike += same
+        decided += min(same + 1, len(equal))
+    return alike / decided
 
 
 def _split(written: np.ndarray) -> list[np.ndarray]:

@@ -48,6 +48,11 @@ def test_live(need: Callable[..., None], address: str, tmp_path: Path) -> None:
         browser.click("#start")
         browser.wait("document.getElementById('status').textContent === 'Stopped.'")
         said = browser.said(address)
+        browser.evaluate("setTimeout(() => { console.warn('one'); throw new Error('two'); })")
+        until = time.monotonic() + 60
+        while len(browser.said(address)) < len(said) + 2:  # what a page says is heard here
+            assert time.monotonic() < until
+            time.sleep(0.1)
         speaker.kill()
         speaker.wait()
     print(f"\n{report}\n{figures}\n{cost}; {crowd.per_core:.1f} programs wanted each core")
