@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CLIP := tests/audio/speech_es.flac
 DEBS := speex chromium libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins tmux strace \
-  g++ cmake pkg-config nlohmann-json3-dev zlib1g-dev portaudio19-dev
+  g++ cmake pkg-config nlohmann-json3-dev zlib1g-dev portaudio19-dev $(if $(EVERYTHING),firefox-esr)
 
 NODE_MODULES := runtime/js/node_modules
 

@@ -63,6 +63,7 @@ _LONG = (
     "tests/runtime/test_report.py",
     "tests/runtime/test_stream.py::test_streams_never_grow",
     "tests/training/test_distributed.py",
+    "tests/web/test_firefox.py",
 )
 
 

@@ -28,9 +28,8 @@ Open = Callable[..., Opened]
 
 
 @pytest.fixture(scope="session")
-def packages(need: Callable[..., None]) -> None:
-    """Chromium and the npm packages."""
-    need(lambda: shutil.which("chromium") is not None, "chromium")
+def packages() -> None:
+    """The npm packages."""
     if not ORT.is_dir():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("npm packages are missing: make npm")
 
@@ -48,8 +47,9 @@ def address(packages: None) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def browser(packages: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def browser(need: Callable[..., None], packages: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Chromium, whose microphone hears a clip over and over."""
+    need(lambda: shutil.which("chromium") is not None, "chromium")
     folder = tmp_path_factory.mktemp("microphone")
     audio, rate = soundfile.read(CLIP, dtype="float32")
     soundfile.write(folder / "speech.wav", np.repeat(audio, 2), 2 * rate)
