@@ -43,6 +43,9 @@ def need() -> Need:
 # What takes a minute and more, or says what another test says too, and is left to `make everything`.
 _LONG = (
     "tests/adapters/test_speed.py",
+    "tests/live/test_calls.py::test_a_call_with_a_key[False",
+    "tests/live/test_live.py::test_devices_at_another_rate[44100",
+    "tests/live/test_live.py::test_ten_seconds_of_speech[idle",
     "tests/packaging/test_lowest_versions.py",
     "tests/packaging/test_pages.py::test_the_blocks_of_a_page_run[runtime/docs/evaluation.md]",
     "tests/packaging/test_pages.py::test_the_blocks_of_a_page_run[training/README.md]",
