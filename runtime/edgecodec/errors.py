@@ -84,6 +84,11 @@ class DamageWarning(UserWarning):
     """Audio that can be read, and yet may not be what was recorded."""
 
 
+def reason_of(error: BaseException, most: int = 1000) -> str:
+    """What an error says, in one line; of the system's errors without the path."""
+    return one_line((error.strerror if isinstance(error, OSError) else None) or error, most)
+
+
 def printable(text: str) -> str:
     """A text with "?" for whatever could write to the terminal that it is shown on."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

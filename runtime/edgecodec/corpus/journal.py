@@ -96,7 +96,7 @@ def open_journal(folder: Path, settings: str) -> Iterator[Journal]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / NAME).open("a+", encoding="utf-8")
+        file = (folder / NAME).open("a+", encoding="utf-8", errors="replace")
     except OSError as error:
         raise EdgecodecError(f"{folder}: {error.strerror}") from None
     with file:

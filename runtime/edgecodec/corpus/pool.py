@@ -13,13 +13,13 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, Protocol, TypeVar
 
-from ..errors import EdgecodecError, one_line
+from ..errors import EdgecodecError, one_line, reason_of
 
 TRIES = 2  # of a task whose worker dies
 _END_SECONDS = 0.7  # that workers have to end in good order when all is given up
@@ -56,7 +56,8 @@ class _Worker(Generic[_Task, _Result]):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_serve, args=(work, theirs), daemon=True)
-        self.process.start()
+        with _interrupts_held():
+            self.process.start()
         theirs.close()
         self.task: _Task | None = None
         self.tries = 0
@@ -121,7 +122,7 @@ def run(
 
 
 def _end(pool: list[_Worker[_Task, _Result]]) -> None:
-    """End all workers: those without a task by closing their pipes, others by a signal, and then by another."""
+    """End all workers: those without a task by closing their pipes, others by a signal. What they began is left."""
     for worker in pool:
         worker.pipe.close()
         if worker.task is not None:
@@ -136,7 +137,7 @@ def _end(pool: list[_Worker[_Task, _Result]]) -> None:
 def _serve(work: Work[_Task, _Result], pipe: Connection) -> None:
     """What a worker runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once: who asked clears up; in a callback of C, errors are lost
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -153,15 +154,22 @@ def _serve(work: Work[_Task, _Result], pipe: Connection) -> None:
                 answer = work.do(task), None, False
             except MemoryError:
                 answer = None, "out of memory", False
-            except OSError as error:
-                answer = None, one_line(error.strerror or error), False
-            except EdgecodecError as error:
-                answer = None, one_line(error, 1000), False
+            except (EdgecodecError, OSError) as error:
+                answer = None, reason_of(error), False
             pipe.send(answer)
 
 
-def _leave(*_: object) -> None:
-    raise SystemExit(143)  # temporary files go
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits meanwhile, and a process that is started hears of none, not even before its first line."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how(code: int | None) -> str:
