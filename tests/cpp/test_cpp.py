@@ -33,7 +33,7 @@ from edgecodec.files.edgc import check_header, chunk_coder, make_header
 from edgecodec.files.encoding import ChunkStream, Rate
 from edgecodec.files.in_memory import decode_clip, encode_clip
 from edgecodec.manifest import Manifest
-from edgecodec.onnx_fields import MOST_DEPTH, keeps_data_elsewhere
+from edgecodec.onnx_fields import keeps_data_elsewhere
 from edgecodec_export.repack import Repack, repack
 
 ROOT = Path(__file__).parents[2]
@@ -627,15 +627,9 @@ def replaced(folder: Path, entry: str, data: bytes) -> None:
 
 def test_weights_in_another_file(cpp: Cpp) -> None:
     """Found wherever Python finds them; bytes that are no model are refused in its words."""
-    from test_hostile_bundles import EXTERNAL, field, number, places
+    from test_hostile_bundles import strange_models
 
-    whole = field(1, 3) + field(14, 0) + field(9, b"j\x0e\n\x08location\x12\x01x")
-    models = [model for tensor in (*EXTERNAL, whole) for model in places(tensor).values()]
-    deep = b""
-    for _ in range(MOST_DEPTH):
-        deep = field(1, field(5, field(6, deep)))
-    models += [b"\x3b", b"\x3a\xff", b"\x3a" + b"\xff" * 12, field(7, 1), b"\x00\x00", field(7, deep), number(1 << 40)]
-    models += [field(7, b"\x0a\x05abc"), b"\x39" + bytes(7), b"", number(1 << 69) + b"x", field(30, 1 << 63)]
+    models = strange_models()
     models += mutations((BUNDLES / "tiny_bundle" / "quantizer_decode.onnx").read_bytes(), 100)
     kinds = set()
     for model in models:

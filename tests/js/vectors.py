@@ -23,7 +23,7 @@ from file_vectors import damage_vectors, file_vectors, refused_headers
 from numpy.typing import NDArray
 from repacked_vectors import repacked_vectors
 from store import BUNDLES, TESTS, Store, clip, codes_json, flipped, random_codes, said
-from test_hostile_bundles import EXTERNAL, MOST_DEPTH, field, number, places
+from test_hostile_bundles import strange_models
 
 UNPRINTABLE = ("\x1b[2J", "\n", "\x07", "\u202egnp", "\u2028", "\x9b31m", "\x00", "\xa0", "\u3000")
 _LOST = (3, 9, 10, 20, 21, 22)
@@ -274,14 +274,7 @@ def manifest_vectors() -> list[list[Any]]:
 
 def model_vectors() -> list[list[Any]]:
     """Models with a tensor wherever one can be, of strangers and whole, and bytes that are none; and the verdicts."""
-    whole = field(1, 3) + field(14, 0) + field(9, b"j\x0e\n\x08location\x12\x01x")
-    models = [model for tensor in (*EXTERNAL, whole) for model in places(tensor).values()]
-    deep = b""
-    for _ in range(MOST_DEPTH):
-        deep = field(1, field(5, field(6, deep)))
-    models += [b"\x3b", b"\x3a\xff", b"\x3a" + b"\xff" * 12, field(7, 1), b"\x00\x00", field(7, deep), number(1 << 40)]
-    models += [field(7, b"\x0a\x05abc"), b"\x39" + bytes(7), b"", number(1 << 69) + b"x", field(30, 1 << 63)]
-    return [[model.hex(), said(keeps_data_elsewhere, model) or keeps_data_elsewhere(model)] for model in models]
+    return [[m.hex(), said(keeps_data_elsewhere, m) or keeps_data_elsewhere(m)] for m in strange_models()]
 
 
 def sum_vectors(store: Store) -> dict[str, Any]:

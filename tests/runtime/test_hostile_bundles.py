@@ -59,6 +59,18 @@ def places(tensor: bytes) -> dict[str, bytes]:
     return {str(i): field(1, 8) + model + field(8, pair(b"", b"")) for i, model in enumerate(models)}
 
 
+def strange_models() -> list[bytes]:
+    """Models with a tensor wherever one can be, of strangers and whole, and bytes that are none."""
+    whole = field(1, 3) + field(14, 0) + field(9, b"j\x0e\n\x08location\x12\x01x")
+    models = [model for tensor in (*EXTERNAL, whole) for model in places(tensor).values()]
+    deep = b""
+    for _ in range(MOST_DEPTH):
+        deep = field(1, field(5, field(6, deep)))
+    models += [b"\x3b", b"\x3a\xff", b"\x3a" + b"\xff" * 12, field(7, 1), b"\x00\x00", field(7, deep), number(1 << 40)]
+    models += [field(7, b"\x0a\x05abc"), b"\x39" + bytes(7), b"", number(1 << 69) + b"x", field(30, 1 << 63)]
+    return models
+
+
 def test_external_data_is_found_wherever_a_tensor_can_be() -> None:
     for tensor in EXTERNAL:
         for where, model in places(tensor).items():

@@ -174,13 +174,16 @@ def decode(
     codec = None if bundle is None else load_codec(bundle, device, threads)
     chosen = device_name(device)
     if many is not None:
-        from ..corpus.files import DecodeFiles
+        from ..corpus.files import DecodeFiles, NamedCodecs
 
         if start or duration is not None or strict:
             raise typer.BadParameter("goes with one file", param_hint="--start, --duration, --strict")
         settings = {"codec": None if codec is None else codec.fingerprint.hex()}
         many.carry_out(
-            DecodeFiles(codec, chosen, threads), settings, "decoded", many.one_each(f".{form.value}", (".edgc",))
+            DecodeFiles(NamedCodecs(codec, chosen, threads)),
+            settings,
+            "decoded",
+            many.one_each(f".{form.value}", (".edgc",)),
         )
         return
     assert target is not None
@@ -271,12 +274,12 @@ def codes(
     files = Files(listed, recursive, tuple(include or ()), tuple(exclude or ()), workers, dry_run)
     many = Many.of(source, target, files, force=force, as_json=as_json)
     if many is not None:
-        from ..corpus.files import TakeCodes
+        from ..corpus.files import NamedCodecs, TakeCodes
 
         codec = None if bundle is None else load_codec(bundle, "cpu", 1)
         settings = {"codec": None if codec is None else codec.fingerprint.hex(), "stages": stages}
         tasks = many.one_each(f".{form.value}", (".edgc",))
-        many.carry_out(TakeCodes(codec, stages), settings, "took the codes of", tasks)
+        many.carry_out(TakeCodes(NamedCodecs(codec), stages), settings, "took the codes of", tasks)
         return
     assert target is not None
     if not target.lower().endswith(".edgc"):

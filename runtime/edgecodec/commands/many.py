@@ -176,7 +176,7 @@ class Many:
 
 def is_shards(source: str) -> bool:
     """Whether a source is tar shards: a path, a URL or a `pipe:` command, or a pattern of several."""
-    from ..corpus.code_shards import is_shard
+    from ..corpus.inputs import is_shard
 
     return is_shard(source)
 

@@ -25,13 +25,13 @@ import numpy as np
 
 from ..codec import Codec
 from ..durable import new_file
-from ..errors import DataError, EdgecodecError, one_line
+from ..errors import DataError, EdgecodecError, reason_of
 from ..files.audio import INPUT_SUFFIXES, AudioReader, audio_in, open_audio
 from ..files.code_arrays import CodeArrays, codes_of_audio
-from ..files.tar_members import NOTE_BYTES, TarReader, split_name
+from ..files.tar_members import TarReader, parse_note, split_name
 from ..manifest import Effort
 from .files import heard, row_of_arrays
-from .inputs import Input
+from .inputs import Input, is_shard
 from .shards import MEMBER_BYTES, open_shard
 from .tasks import Result, Row, Task
 
@@ -90,10 +90,8 @@ class _Made:
             try:
                 with heard() as notes, open_audio(one.path) as audio:
                     self._add(one.name, key, audio, sink, {"source": one.name}, {})
-            except EdgecodecError as error:
-                self.failures[one.name] = one_line(error, 1000).removeprefix(f"{one_line(one.path)}: ")
-            except OSError as error:
-                self.failures[one.name] = one_line(error.strerror or error)
+            except (EdgecodecError, OSError) as error:
+                self.failures[one.name] = one.without_path(reason_of(error))
             else:
                 self.notes |= {one.name: notes} if notes else {}
 
@@ -114,7 +112,7 @@ class _Made:
                         audio = audio_in(io.BytesIO(data), "", stack)
                         self._add(name, key, audio, sink, facts | {"source": name + suffix}, others)
                 except EdgecodecError as error:
-                    self.failures[name] = one_line(error, 1000)
+                    self.failures[name] = reason_of(error)
                 else:
                     self.notes |= {name: notes} if notes else {}
 
@@ -177,11 +175,6 @@ class _Parquet:
 _PARQUET = ("codec", "fingerprint", "sample_rate", "frame_rate", "input_rate", "samples", "channels", "source")
 
 
-def is_shard(path: str) -> bool:
-    """Whether an input is a tar of recordings."""
-    return path.startswith("pipe:") or path.partition("?")[0].endswith(".tar")
-
-
 def keys_of(inputs: Sequence[Input]) -> list[str]:
     """The keys of files in a shard: their names without suffix; no dot stays in the last part, where one ends a key."""
     often = Counter(str(PurePosixPath(one.name).with_suffix("")) for one in inputs)
@@ -216,11 +209,6 @@ def _samples(tar: TarReader) -> Iterator[tuple[str, dict[str, bytes | None]]]:
 
 
 def _own_facts(note: bytes) -> dict[str, Any]:
-    """What a sample's JSON says, an object; else nothing."""
-    if len(note) > NOTE_BYTES:
-        raise DataError(f"a JSON of more than {NOTE_BYTES} bytes")
-    try:
-        found = json.loads(note)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"its JSON: {one_line(error, 100)}") from None
+    """What a sample's JSON says, by name where it is no object."""
+    found = parse_note(note)
     return found if isinstance(found, dict) else {"note": found}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from ..bitstream import Header, Reader
 from ..codec import Codec
+from ..entropy_model import NO_MODEL
 from ..errors import ScaleWarning
 from ..files.audio import open_audio
 from ..files.code_arrays import CodeArrays, codes_of_audio, codes_of_edgc, write_arrays
@@ -52,30 +53,16 @@ class EncodeFiles:
 
 
 @dataclass
-class DecodeFiles:
-    """.edgc to audio, by the suffix of the target; without a codec by those that the files name."""
+class NamedCodecs:
+    """The codec that was asked for, or else those that .edgc files name, each loaded once."""
 
     codec: Codec | None
     device: Device = "cpu"
     threads: int = 1
     _named: dict[tuple[str, bytes], Codec] = field(default_factory=dict)
 
-    def begin(self) -> None:
-        """See `Work`."""
-
-    def do(self, task: Task) -> Result:
-        """Decode one file; of a damaged one all that is left, which also counts as a failure."""
-        (one,) = task.inputs
-        with open_edgc(one.path) as file:
-            header = Reader(file).header
-        report = decode_file(one.path, task.target, codec=self._codec(header), force=True)
-        rows = ({"name": one.name, **_row_of(report)},)
-        if not report.damage:
-            return Result(rows)
-        more = f", and {len(report.damage) - 1} more" if len(report.damage) > 1 else ""
-        return Result(rows, {one.name: f"damaged, and decoded as far as it goes: {report.damage[0]}{more}"})
-
-    def _codec(self, header: Header) -> Codec:
+    def of(self, header: Header) -> Codec:
+        """The codec of a file."""
         if self.codec is not None:
             return self.codec
         key = header.bundle, header.fingerprint
@@ -85,21 +72,48 @@ class DecodeFiles:
 
 
 @dataclass(frozen=True)
+class DecodeFiles:
+    """.edgc to audio, by the suffix of the target."""
+
+    codecs: NamedCodecs
+
+    def begin(self) -> None:
+        """See `Work`."""
+
+    def do(self, task: Task) -> Result:
+        """Decode one file; of a damaged one all that is left, which also counts as a failure."""
+        (one,) = task.inputs
+        report = decode_file(one.path, task.target, codec=self.codecs.of(_header_of(one.path)), force=True)
+        rows = ({"name": one.name, **_row_of(report)},)
+        if not report.damage:
+            return Result(rows)
+        more = f", and {len(report.damage) - 1} more" if len(report.damage) > 1 else ""
+        return Result(rows, {one.name: f"damaged, and decoded as far as it goes: {report.damage[0]}{more}"})
+
+
+@dataclass(frozen=True)
 class TakeCodes:
     """.edgc to arrays of codes."""
 
-    codec: Codec | None
+    codecs: NamedCodecs
     stages: int | None
 
     def begin(self) -> None:
         """See `Work`."""
 
     def do(self, task: Task) -> Result:
-        """Take the codes of one file."""
+        """Take the codes of one file; where no entropy model tells them, its bundle need not be there."""
         (one,) = task.inputs
-        arrays = codes_of_edgc(one.path, self.stages, self.codec)
+        header = _header_of(one.path)
+        codec = self.codecs.codec if header.model == NO_MODEL else self.codecs.of(header)
+        arrays = codes_of_edgc(one.path, self.stages, codec)
         write_arrays(arrays, task.target, force=True)
         return Result(({"name": one.name, **row_of_arrays(arrays)},))
+
+
+def _header_of(path: str) -> Header:
+    with open_edgc(path) as file:
+        return Reader(file).header
 
 
 def row_of_arrays(arrays: CodeArrays) -> Row:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
-from ..errors import DataError
+from ..errors import DataError, one_line
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,15 @@ class Input:
 
     path: str
     name: str
+
+    def without_path(self, reason: str) -> str:
+        """A reason without the path that it may begin with: what it is said of stands before it."""
+        return reason.removeprefix(f"{one_line(self.path)}: ")
+
+
+def is_shard(path: str) -> bool:
+    """Whether an input is a tar of recordings: a file, a URL, or a command that writes one."""
+    return path.startswith("pipe:") or path.partition("?")[0].endswith(".tar")
 
 
 def in_folder(

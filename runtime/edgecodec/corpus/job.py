@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from ..durable import claimed_file, new_file
-from ..errors import EdgecodecError, one_line
+from ..errors import EdgecodecError, reason_of
 from ..progress import Progress, silent
 from . import pool
 from .code_shards import write_index
-from .inputs import Input
 from .journal import Journal, Source, open_journal
 from .tasks import Result, Task, identity
 
@@ -118,7 +117,9 @@ def run(job: Job, *, runner: Runner, note: Note, progress: Progress = silent) ->
         planned = plan(job, journal)
         results = dict(planned.kept)
         summary.failures = dict(planned.refused)
-        summary.kept = sum(len(result.rows) for result in results.values())
+        for known in planned.kept.values():
+            summary.kept += len(known.rows)
+            summary.failures |= known.failures
         sources: dict[str, Source] = {}
 
         def begun() -> Iterator[Task]:
@@ -126,7 +127,7 @@ def run(job: Job, *, runner: Runner, note: Note, progress: Progress = silent) ->
                 try:
                     Path(task.target).parent.mkdir(parents=True, exist_ok=True)
                 except OSError as error:
-                    summary.failures |= {one.name: one_line(error.strerror or error) for one in task.inputs}
+                    summary.failures |= {one.name: reason_of(error) for one in task.inputs}
                     continue
                 sources[task.name] = identity(task.inputs)
                 journal.begin(task.name)
@@ -138,7 +139,7 @@ def run(job: Job, *, runner: Runner, note: Note, progress: Progress = silent) ->
                     task, result = outcome.task, outcome.result
                     if result is None:
                         reason = outcome.failure or "failed"
-                        result = Result((), {one.name: _without(one, reason) for one in task.inputs})
+                        result = Result((), {one.name: one.without_path(reason) for one in task.inputs})
                     else:
                         journal.end(task.name, sources[task.name], result)
                         results[task.name] = result
@@ -154,8 +155,6 @@ def run(job: Job, *, runner: Runner, note: Note, progress: Progress = silent) ->
                     progress(f"files ({summary.speed:.0f} × real time)", min(finished, summary.files), summary.files)
         finally:
             summary.elapsed = time.perf_counter() - start
-            for result in planned.kept.values():
-                summary.failures |= result.failures
             _clear([task for task in planned.todo if task.name in sources and task.name not in results])
             _write_tables(job.folder, results, summary.failures)
     return summary
@@ -198,11 +197,6 @@ def _clear(tasks: Iterable[Task]) -> None:
         if target.parent.is_dir():
             with suppress(OSError), claimed_file(target):
                 pass
-
-
-def _without(one: Input, reason: str) -> str:
-    """A reason without the path that it may begin with: the name stands before it."""
-    return reason.removeprefix(f"{one_line(one.path)}: ")
 
 
 def _is_there(target: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import AudioError, DataError
 from ..files.audio import INPUT_SUFFIXES, audio_in
-from ..files.tar_members import NOTE_BYTES, Member, TarReader, split_name
+from ..files.tar_members import NOTE_BYTES, Member, TarReader, parse_note, split_name
 
 MOST_CHANNELS = 16  # more is a damaged header, or one that asks for all memory
 
@@ -78,12 +77,7 @@ class Note:
         Raises:
             DataError: not such an object.
         """
-        if len(data) > NOTE_BYTES:
-            raise DataError(f"a JSON of more than {NOTE_BYTES} bytes")
-        try:
-            values = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"unreadable JSON: {error}") from None
+        values = parse_note(data)
         if not isinstance(values, dict):
             raise DataError("a JSON that is not an object")
         numbers: dict[str, float] = {}

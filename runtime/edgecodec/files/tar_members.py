@@ -11,11 +11,12 @@ number. Only regular files count; links are not followed. (POSIX.1-2017, pax; GN
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from ..errors import DataError
 
@@ -48,6 +49,20 @@ class Member:
     name: str
     offset: int
     size: int
+
+
+def parse_note(data: bytes) -> Any:
+    """What a JSON of a shard says, of which at most one byte more than `NOTE_BYTES` was read.
+
+    Raises:
+        DataError: too long, or no JSON.
+    """
+    if len(data) > NOTE_BYTES:
+        raise DataError(f"a JSON of more than {NOTE_BYTES} bytes")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"unreadable JSON: {error}") from None
 
 
 def split_name(name: str) -> tuple[str, str]:
