@@ -24,6 +24,7 @@ from .options import (
     MeanBitrate,
     Mono,
     Quality,
+    Ray,
     Recursive,
     Source,
     Sources,
@@ -90,6 +91,7 @@ def encode(
     exclude: Exclude = None,
     workers: Workers = None,
     dry_run: DryRun = False,
+    ray: Ray = None,
     form: Annotated[
         CodesFormat,
         typer.Option("--format", help="Of many files: .edgc, or arrays with as many stages in every frame."),
@@ -108,7 +110,9 @@ def encode(
     from ..files.encoding import Rate
     from ..files.transcode import encode_file
 
-    files = Files(listed, recursive, tuple(include or ()), tuple(exclude or ()), workers, dry_run)
+    files = Files(
+        listed, recursive, tuple(include or ()), tuple(exclude or ()), workers, dry_run, ray, threads, device == "cuda"
+    )
     many = Many.of(source, target, files, force=force, as_json=as_json)
     codec = load_codec(bundle, device, threads)
     is_array = form != CodesFormat.edgc
@@ -159,6 +163,7 @@ def decode(
     exclude: Exclude = None,
     workers: Workers = None,
     dry_run: DryRun = False,
+    ray: Ray = None,
     form: Annotated[AudioFormat, typer.Option("--format", help="Of many files.")] = AudioFormat.wav,
 ) -> None:
     """Decode an .edgc file, or a part, to audio of the original rate, channels and length; or all of a folder.
@@ -169,7 +174,9 @@ def decode(
     """
     from ..files.transcode import decode_file
 
-    files = Files(listed, recursive, tuple(include or ()), tuple(exclude or ()), workers, dry_run)
+    files = Files(
+        listed, recursive, tuple(include or ()), tuple(exclude or ()), workers, dry_run, ray, threads, device == "cuda"
+    )
     many = Many.of(source, target, files, force=force, as_json=as_json)
     codec = None if bundle is None else load_codec(bundle, device, threads)
     chosen = device_name(device)
@@ -260,6 +267,7 @@ def codes(
     exclude: Exclude = None,
     workers: Workers = None,
     dry_run: DryRun = False,
+    ray: Ray = None,
     form: Annotated[ArrayFormat, typer.Option("--format", help="Of many files.")] = ArrayFormat.npz,
 ) -> None:
     """Take the codes of an .edgc file as an array [channels, stages, frames], or make an .edgc of such an array.
@@ -271,7 +279,7 @@ def codes(
     from ..bundle import shipped_bundles
     from ..files.code_arrays import codes_of_edgc, read_arrays, write_arrays, write_edgc
 
-    files = Files(listed, recursive, tuple(include or ()), tuple(exclude or ()), workers, dry_run)
+    files = Files(listed, recursive, tuple(include or ()), tuple(exclude or ()), workers, dry_run, ray)
     many = Many.of(source, target, files, force=force, as_json=as_json)
     if many is not None:
         from ..corpus.files import NamedCodecs, TakeCodes

@@ -65,6 +65,7 @@ _OTHERS = {
     "train-entropy": ("Teach a codec which codes follow which.", "export"),
     "train": ("Train a codec.", "train"),
 }
+_EXTRA_OF = {"ray": "cluster"}  # packages that an option needs, whatever the command
 
 
 class _Command(TyperCommand):
@@ -92,7 +93,8 @@ class _Command(TyperCommand):
         """What to say where a package is missing."""
         if package.startswith("edgecodec"):
             return f"{self.name}: this installation lacks {package}"
-        install = "edgecodec" if self._extra is None else f"'edgecodec[{self._extra}]'"
+        extra = _EXTRA_OF.get(package, self._extra)
+        install = "edgecodec" if extra is None else f"'edgecodec[{extra}]'"
         return f"{self.name} needs {package}: pip install {install}"
 
 

@@ -16,7 +16,7 @@ from .progress import progress_display
 if TYPE_CHECKING:
     from ..codec import Codec
     from ..corpus.inputs import Input
-    from ..corpus.job import Job, Summary
+    from ..corpus.job import Job, Runner, Summary
     from ..corpus.pool import Work
     from ..corpus.tasks import Result, Task
     from ..files.encoding import Rate
@@ -35,6 +35,9 @@ class Files:
     exclude: tuple[str, ...]
     workers: int | None
     dry_run: bool
+    ray: str | None = None  # the cluster that does it
+    threads: int = 1  # of each worker there
+    gpu: bool = False  # for each
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Many:
                 raise DataError(f"{source}: a folder, and {target} names a file: give a folder to write into")
             return cls(source, target, files, force, as_json)
         given = {"--recursive": files.recursive, "--include": files.include, "--exclude": files.exclude}
-        given |= {"--dry-run": files.dry_run, "--workers": files.workers}
+        given |= {"--dry-run": files.dry_run, "--workers": files.workers, "--ray": files.ray}
         for name, value in given.items():
             if value:
                 raise typer.BadParameter(f"goes with many files; {source} is no folder", param_hint=name)
@@ -141,18 +144,16 @@ class Many:
         tasks: Sequence[Task],
     ) -> None:
         """Do what is to be done, and say what came of it; exit code 3 where some failed."""
-        from ..corpus import pool
         from ..corpus.job import FAILURES, Job, run
 
         job = Job(work, tasks, Path(self.folder), settings, self.force)
         if self.files.dry_run:
             self._say_plan(job)
             return
-        workers = self.files.workers or pool.usable_cores()
         with progress_display() as progress:
             summary = run(
                 job,
-                runner=lambda work, tasks: pool.run(work, tasks, workers),
+                runner=self._runner(),
                 note=lambda name, text: typer.echo(f"edgecodec: {name}: {text}", err=True),
                 progress=progress,
             )
@@ -160,6 +161,16 @@ class Many:
         if summary.failures:
             typer.echo(f"edgecodec: why, for each: {Path(self.folder) / FAILURES}", err=True)
             raise typer.Exit(_SOME_FAILED)
+
+    def _runner(self) -> Runner:
+        from ..corpus import pool
+        from ..corpus.cluster import Cluster
+
+        files = self.files
+        if files.ray is not None:
+            return Cluster(files.ray, files.workers, files.threads, int(files.gpu)).run
+        workers = files.workers or pool.usable_cores()
+        return lambda work, tasks: pool.run(work, tasks, workers)
 
     def _say_plan(self, job: Job) -> None:
         from ..corpus.job import plan, settings_of

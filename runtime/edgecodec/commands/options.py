@@ -95,6 +95,14 @@ Exclude = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Processes for many files. Default: one for each core.")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Many files on a Ray cluster: auto, local or HOST:PORT. All its machines must see IN and OUT.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done with many files.")]
 
 

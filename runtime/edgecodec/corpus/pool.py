@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -141,22 +141,33 @@ def _serve(work: Work[_Task, _Result], pipe: Connection) -> None:
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        try:
-            work.begin()
-        except (EdgecodecError, OSError, MemoryError) as error:
+        _, failure = begin(lambda: work)
+        if failure is not None:
             pipe.recv()
-            pipe.send((None, one_line(error), True))
+            pipe.send((None, failure, True))
             return
         while True:
-            task = pipe.recv()
-            answer: tuple[_Result | None, str | None, bool]
-            try:
-                answer = work.do(task), None, False
-            except MemoryError:
-                answer = None, "out of memory", False
-            except (EdgecodecError, OSError) as error:
-                answer = None, reason_of(error), False
-            pipe.send(answer)
+            pipe.send((*attempt(work, pipe.recv()), False))
+
+
+def begin(load: Callable[[], Work[_Task, _Result]]) -> tuple[Work[_Task, _Result] | None, str | None]:
+    """Work that is loaded and has begun; or, in one line, why not."""
+    try:
+        work = load()
+        work.begin()
+    except (EdgecodecError, OSError, MemoryError) as error:
+        return None, one_line(error)
+    return work, None
+
+
+def attempt(work: Work[_Task, _Result], task: _Task) -> tuple[_Result | None, str | None]:
+    """The result of a task; or, in one line, why there is none."""
+    try:
+        return work.do(task), None
+    except MemoryError:
+        return None, "out of memory"
+    except (EdgecodecError, OSError) as error:
+        return None, reason_of(error)
 
 
 @contextlib.contextmanager
