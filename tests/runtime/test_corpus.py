@@ -19,12 +19,14 @@ import edgecodec
 import numpy as np
 import pytest
 import soundfile
+from edgecodec.codebook_use import codebook_use
 from edgecodec.commands.main import app
 from edgecodec.corpus import pool
 from edgecodec.corpus.inputs import Input, in_folder, in_list
 from edgecodec.corpus.journal import NAME, open_journal
 from edgecodec.corpus.tasks import Result, identity, one_each
 from edgecodec.errors import EdgecodecError
+from edgecodec.files.code_arrays import codes_of_edgc
 from edgecodec.files.encoding import Rate
 from edgecodec.files.transcode import encode_file
 from typer.testing import CliRunner
@@ -209,11 +211,11 @@ BROKEN = {
 
 
 def test_what_is_broken_is_named_and_stops_nothing(clips: Path, made: Path, tmp_path: Path) -> None:
-    """50 broken inputs among good ones: a reason for each of them, and a result for each of the others."""
+    """50 broken inputs among 500 good ones: a reason for each of them, and a result for each of the others."""
     source, out = tmp_path / "in", tmp_path / "out"
     good = [path for path in sorted(clips.rglob("*")) if path.is_file()]
     source.mkdir()
-    for number in range(20):
+    for number in range(500):
         path = good[number % len(good)]
         (source / f"good {number}{path.suffix}").write_bytes(path.read_bytes())
     paths = sorted(source.iterdir())
@@ -243,14 +245,18 @@ def test_what_is_broken_is_named_and_stops_nothing(clips: Path, made: Path, tmp_
     done = run("encode", "--list", listed, out, "--bundle", BUNDLE, "-q", "2", "--workers", "2", "--json")
     assert done.returncode == 3 and "Traceback" not in done.stderr
     data = json.loads(done.stdout)
-    assert (data["files"], data["made"], data["failed"]) == (70, 20, 50)
+    assert (data["files"], data["made"], data["failed"]) == (550, 500, 50)
     reasons = rows(out / "failures.csv")
     below = [os.fsencode(str(path).lstrip("/")) for path in broken]
     assert {os.fsencode(name) for name in reasons} == set(below)
     assert all(row["reason"] and "\n" not in row["reason"] for row in reasons.values())
     assert reasons[str(broken[-1]).lstrip("/")]["reason"] == "no such file"
     results = [path for path in content(out) if path.endswith(".edgc")]
-    assert len(results) == 20
+    assert len(results) == 500
+    codes = [codes_of_edgc(str(out / path)).codes for path in results]
+    counted = codebook_use([c.astype(np.int64) for c in codes], edgecodec.load(BUNDLE).manifest.quantizer.codebook_size)
+    assert [(use["codes"], use["entries"]) for use in data["stage_use"]] == [(use.codes, use.used) for use in counted]
+    assert [use["bits"] for use in data["stage_use"]] == [round(use.bits, 3) for use in counted]
 
 
 @dataclass(frozen=True)

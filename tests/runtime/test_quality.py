@@ -16,9 +16,9 @@ import edgecodec
 import numpy as np
 import pytest
 import soundfile
+from edgecodec.codebook_use import codebook_use
 from edgecodec.commands.main import app
 from edgecodec.errors import DataError
-from edgecodec.evaluation.codebook_use import codebook_use
 from edgecodec.evaluation.quality import Estimate, measure, usual_stages
 from edgecodec.evaluation.score_tables import markdown, mean_cells
 from typer.testing import CliRunner

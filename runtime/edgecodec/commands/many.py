@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,4 +204,9 @@ def _summary_line(verb: str, summary: Summary) -> str:
         text += f"; {summary.kept} were done before"
     if summary.failures:
         text += f"; {len(summary.failures)} failed"
+    if uses := summary.stage_use:
+        shares = " ".join(f"{use.codes / uses[0].codes:.0%}".rstrip("%") for use in uses)
+        bits = " ".join(f"{use.bits:.1f}" for use in uses)
+        text += f"\nstages 1 to {uses[-1].stage}: {shares} % of frames have them; a code tells {bits} bits"
+        text += f" of {math.log2(uses[0].size):.3g}"
     return text

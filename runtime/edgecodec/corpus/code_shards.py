@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from ..codebook_use import CodebookCounts
 from ..codec import Codec
 from ..durable import new_file
 from ..errors import DataError, EdgecodecError, reason_of
@@ -30,7 +31,7 @@ from ..files.audio import INPUT_SUFFIXES, AudioReader, audio_in, open_audio
 from ..files.code_arrays import CodeArrays, codes_of_audio
 from ..files.tar_members import TarReader, parse_note, split_name
 from ..manifest import Effort
-from .files import heard, row_of_arrays
+from .files import counts_of, heard, row_of_arrays
 from .inputs import Input, is_shard
 from .shards import MEMBER_BYTES, open_shard
 from .tasks import Result, Row, Task
@@ -65,7 +66,7 @@ class EncodeShards:
 
     def do(self, task: Task) -> Result:
         """Encode what one file will hold."""
-        made = _Made(self)
+        made = _Made(self, counts_of(self.codec))
         with new_file(Path(task.target)) as temporary:
             sink: _Sink = _Tar(temporary) if self.form == "webdataset" else _Parquet(temporary)
             if len(task.inputs) == 1 and is_shard(task.inputs[0].path):
@@ -73,7 +74,7 @@ class EncodeShards:
             else:
                 made.of_files(task.inputs, sink)
             sink.close()
-        return Result(made.rows, made.failures, made.notes)
+        return Result(made.rows, made.failures, made.notes, made.use)
 
 
 @dataclass
@@ -81,6 +82,7 @@ class _Made:
     """What has come of the inputs of a task so far."""
 
     how: EncodeShards
+    use: CodebookCounts
     rows: list[Row] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -122,6 +124,7 @@ class _Made:
         how = self.how
         arrays = codes_of_audio(how.codec, audio, stages=how.stages, effort=how.effort, mono=how.mono)
         sink.add(key, arrays, facts | dict(arrays.facts), others)
+        self.use.add(arrays.codes)
         self.rows.append({"name": name, "key": key, **row_of_arrays(arrays)})
 
 

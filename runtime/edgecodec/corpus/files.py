@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..bitstream import Header, Reader
+from ..codebook_use import CodebookCounts
 from ..codec import Codec
 from ..entropy_model import NO_MODEL
 from ..errors import ScaleWarning
@@ -37,19 +38,22 @@ class EncodeFiles:
         """Encode one file."""
         (one,) = task.inputs
         with heard() as notes:
-            row = self._made(one.path, task.target)
-        return Result(({"name": one.name, **row},), notes={one.name: notes} if notes else {})
+            row, use = self._made(one.path, task.target)
+        return Result(({"name": one.name, **row},), notes={one.name: notes} if notes else {}, use=use)
 
-    def _made(self, source: str, target: str) -> Row:
+    def _made(self, source: str, target: str) -> tuple[Row, CodebookCounts | None]:
         if target.endswith(".edgc"):
-            return _row_of(
-                encode_file(self.codec, source, target, rate=self.rate, effort=self.effort, mono=self.mono, force=True)
+            report = encode_file(
+                self.codec, source, target, rate=self.rate, effort=self.effort, mono=self.mono, force=True
             )
+            return _row_of(report), report.use
         assert self.rate.stages is not None
         with open_audio(source) as audio:
             arrays = codes_of_audio(self.codec, audio, stages=self.rate.stages, effort=self.effort, mono=self.mono)
         write_arrays(arrays, target, force=True)
-        return row_of_arrays(arrays)
+        use = counts_of(self.codec)
+        use.add(arrays.codes)
+        return row_of_arrays(arrays), use
 
 
 @dataclass
@@ -114,6 +118,11 @@ class TakeCodes:
 def _header_of(path: str) -> Header:
     with open_edgc(path) as file:
         return Reader(file).header
+
+
+def counts_of(codec: Codec) -> CodebookCounts:
+    """To count the codes of a codec with."""
+    return CodebookCounts(codec.manifest.quantizer.codebook_size, codec.manifest.layout)
 
 
 def row_of_arrays(arrays: CodeArrays) -> Row:

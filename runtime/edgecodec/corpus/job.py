@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..codebook_use import CodebookCounts, CodebookUse
 from ..durable import claimed_file, new_file
 from ..errors import EdgecodecError, reason_of
 from ..progress import Progress, silent
@@ -60,11 +61,24 @@ class Summary:
     elapsed: float = 0.0
     bytes: int = 0  # of what was made
     failures: dict[str, str] = field(default_factory=dict)
+    codes: CodebookCounts | None = None  # of what was encoded
 
     @property
     def speed(self) -> float:
         """Seconds of audio per second."""
         return self.seconds / self.elapsed if self.elapsed else 0.0
+
+    @property
+    def stage_use(self) -> list[CodebookUse]:
+        """How the codebooks were used by what was encoded."""
+        return self.codes.use() if self.codes is not None else []
+
+    def count(self, codes: CodebookCounts | None) -> None:
+        """Count the codes of one more result."""
+        if self.codes is None or codes is None:
+            self.codes = self.codes or codes
+        else:
+            self.codes.join(codes)
 
     def as_data(self) -> dict[str, Any]:
         """The numbers, for JSON."""
@@ -78,6 +92,10 @@ class Summary:
             "speed": self.speed,
             "bytes": self.bytes,
             "kbps": self.bytes * 8 / self.seconds / 1000 if self.seconds else None,
+            "stage_use": [
+                {"stage": use.stage, "codes": use.codes, "entries": use.used, "bits": round(use.bits, 3)}
+                for use in self.stage_use
+            ],
             "failures": self.failures,
         }
 
@@ -146,6 +164,7 @@ def run(job: Job, *, runner: Runner, note: Note, progress: Progress = silent) ->
                         summary.made += len(result.rows)
                         summary.seconds += sum(row["seconds"] for row in result.rows)
                         summary.bytes += Path(task.target).stat().st_size
+                        summary.count(result.use)
                     summary.failures |= result.failures
                     for name, texts in [*result.notes.items(), *((n, (f,)) for n, f in result.failures.items())]:
                         for text in texts:

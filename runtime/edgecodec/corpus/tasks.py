@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from ..codebook_use import CodebookCounts
 from ..errors import EdgecodecError
 from .inputs import Input
 
@@ -31,6 +32,7 @@ class Result:
     rows: Sequence[Row]
     failures: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    use: CodebookCounts | None = None  # of codebooks, by what was encoded
 
 
 def one_each(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Task]:

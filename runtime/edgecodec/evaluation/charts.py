@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from PIL import Image
 
-from .codebook_use import CodebookUse
+from ..codebook_use import CodebookUse
 from .compared_codecs import Audio
 from .measures import Measure, stft
 from .quality import Row

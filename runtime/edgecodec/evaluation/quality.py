@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from .. import Codec
+from ..codebook_use import CodebookUse, codebook_use
 from ..errors import DataError
 from ..manifest import Effort
 from ..progress import Progress, silent
 from .clips import Clip, validation_clips
-from .codebook_use import CodebookUse, codebook_use
 from .compared_codecs import Audio, BundleCodec, Coded, ComparedCodec, VariableBundleCodec
 from .measures import MEASURES, Measure
 

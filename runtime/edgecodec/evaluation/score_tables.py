@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .codebook_use import CodebookUse
+from ..codebook_use import CodebookUse
 from .measures import MEASURES, Measure
 from .mos import mos_measures
 from .quality import Estimate, Row

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..bitstream import END_SIZE, Header
 from ..chunk_coder import ChunkCoder
 from ..chunks import Chunk
+from ..codebook_use import CodebookCounts
 from ..codec import Codec
 from ..errors import BitrateError
 from ..manifest import DEFAULT_BITRATE, Effort
@@ -73,6 +74,9 @@ class Rate:
         return cls(kbps=kbps)
 
 
+_Encoded = tuple[NDArray[np.int64], list[Chunk]]  # codes [streams, lines, T] of a window, and its chunks
+
+
 class ChunkStream:
     """Turns audio [channels, samples] at the rate of the codec into chunks; `push` as often as needed, then `flush`."""
 
@@ -95,6 +99,7 @@ class ChunkStream:
         self._chunks = self._frames = 0
         self._bits = 8.0 * (len(header.to_bytes()) + END_SIZE)  # written
         self._bias = 1.0  # of bits written to bits foreseen
+        self.use = CodebookCounts(m.quantizer.codebook_size, m.layout)  # of all codes so far
 
     def push(self, audio: NDArray[np.float32]) -> list[Chunk]:
         """The chunks of all windows that are full now."""
@@ -118,16 +123,20 @@ class ChunkStream:
         self._frames += latents.shape[1]
         search = self._variable.search(latents)
         if rate.stages is not None:
-            chunks = self._at(search, np.full(latents.shape[:2], rate.stages))
+            codes, chunks = self._at(search, np.full(latents.shape[:2], rate.stages))
         else:
             price_of = self._price if self._is_shallow(latents) else None
             costs = self._variable.costs(latents, self._header.frames_per_packet, price_of)
-            chunks = self._at(search, costs.counts(self._price(costs))) if rate.price else self._within(search, costs)
+            if rate.price is not None:
+                codes, chunks = self._at(search, costs.counts(rate.price))
+            else:
+                codes, chunks = self._within(search, costs)
         self._chunks += len(chunks)
         self._bits += self._size(chunks)
+        self.use.add(codes)
         return chunks
 
-    def _within(self, search: Search, costs: Costs) -> list[Chunk]:
+    def _within(self, search: Search, costs: Costs) -> _Encoded:
         """Chunks that bring the mean of all so far to what is wanted, as near as stage counts can.
 
         What the stages of a cut frame take depends on the frames beside it, which were cut too, and another search
@@ -141,12 +150,12 @@ class ChunkStream:
             counts = costs.counts(self._price(costs))
             if before is not None and np.array_equal(counts, before):
                 break
-            chunks, before = self._at(search, counts), counts
+            (codes, chunks), before = self._at(search, counts), counts
             size = self._size(chunks)
             if abs(size / wanted - 1) < _NEAR:
                 break
             self._bias = size / costs.bits_of(counts)
-        return chunks
+        return codes, chunks
 
     def _is_shallow(self, latents: NDArray[np.float32]) -> bool:
         """Whether few frames of a window [streams, T, D] will have more than half of the stages."""
@@ -179,9 +188,10 @@ class ChunkStream:
         codes = search.codes(probed)[:, :, frames]
         return self._size(self._chunks_of(codes)) / costs.bits_of(counts, frames)
 
-    def _at(self, search: Search, counts: NDArray[np.int64]) -> list[Chunk]:
-        """Chunks with these stage counts [streams, T]."""
-        return self._chunks_of(search.codes(counts))
+    def _at(self, search: Search, counts: NDArray[np.int64]) -> _Encoded:
+        """Codes and chunks with these stage counts [streams, T]."""
+        codes = search.codes(counts)
+        return codes, self._chunks_of(codes)
 
     def _chunks_of(self, codes: NDArray[np.int64]) -> list[Chunk]:
         size, layout = self._header.frames_per_packet, self._header.layout

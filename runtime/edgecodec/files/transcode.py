@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..bitstream import Header, Reader, Writable, Writer
+from ..codebook_use import CodebookCounts
 from ..codec import Codec
 from ..errors import AudioError, BitstreamError
 from ..manifest import Effort
@@ -36,6 +37,7 @@ class Report:
     file_bytes: int
     speed: float  # seconds of audio per second of compute
     damage: tuple[str, ...] = ()  # of the .edgc that was decoded, place by place
+    use: CodebookCounts | None = None  # of what was encoded
 
 
 def encode_file(
@@ -152,7 +154,7 @@ def encode_audio(
         for chunk in stream.flush():
             writer.write(chunk)
         writer.samples = source.samples
-    return _report(header, source.samples, writer, time.perf_counter() - start)
+    return replace(_report(header, source.samples, writer, time.perf_counter() - start), use=stream.use)
 
 
 def decode_packets(
