@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,6 +37,7 @@ _ATTEMPTS = 100
 _OLD = ".edgecodec-old"
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 _AT_FDCWD = -100
+_AT_ONCE = ContextVar("at once", default=True)
 
 
 @contextmanager
@@ -73,18 +75,30 @@ def new_folder(target: Path, *, beside: Path | None = None) -> Iterator[Path]:
         _drop(temporary, lock)
 
 
+@contextmanager
+def flushed_later() -> Iterator[None]:
+    """Files put in their places in the meantime are not waited for: whoever counts on one calls `flush` on it first."""
+    before = _AT_ONCE.set(False)
+    try:
+        yield
+    finally:
+        _AT_ONCE.reset(before)
+
+
 def put_file(temporary: Path, target: Path) -> None:
     """Put a finished file of the same folder in the place of another, or where none is.
 
     A file that is replaced leaves its mode and, where that is allowed, its owner to the new one. One with several names
     keeps them: its content is overwritten, and until that is done the new one stands by, for `finish_copy`.
     """
-    flush(temporary)
     try:
         before = target.stat()
     except FileNotFoundError:
         before = None
-    if before is not None and before.st_nlink > 1:
+    linked = before is not None and before.st_nlink > 1
+    if linked or _AT_ONCE.get():
+        flush(temporary)
+    if linked:
         with temporary.open("rb") as new, target.open("r+b") as old:
             _reserve(old, os.fstat(new.fileno()).st_size)
         temporary.replace(_beside(target, ".new"))
@@ -97,7 +111,8 @@ def put_file(temporary: Path, target: Path) -> None:
                 os.chown(temporary, before.st_uid, before.st_gid)
         temporary.chmod(stat.S_IMODE(before.st_mode))
     temporary.replace(target)
-    flush(target.parent)
+    if _AT_ONCE.get():
+        flush(target.parent)
 
 
 def finish_copy(target: Path) -> None:

@@ -4,19 +4,22 @@
     {"target": "a/b.edgc", "source": [[size, time]], "settings": "…", "bytes": 123, "rows": […], "failures": {…}}
 
 A result counts as done where its line stands, its file has that size, and the inputs and the settings are those of the
-line. A line that a sudden death cut is passed over. Only one job at a time writes into a folder.
+line, which is written when the file is on the disk: once a second, for waiting for the disk at every file takes as long
+as encoding some seconds. A line that a sudden death cut is passed over. Only one job at a time writes into a folder.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..durable import flush
 from ..errors import EdgecodecError
 from .tasks import Result
 
@@ -25,6 +28,7 @@ if sys.platform != "win32":
 
 NAME = ".edgecodec-journal.jsonl"
 Source = list[list[int]]
+_SETTLE_SECONDS = 1.0
 _KEYS = ("source", "settings", "bytes", "rows", "failures")
 
 
@@ -37,6 +41,8 @@ class Journal:
     _file: TextIO | None = None  # to read only
     _done: dict[str, dict[str, Any]] = field(default_factory=dict)  # by target
     _begun: set[str] = field(default_factory=set)
+    _ended: list[dict[str, Any]] = field(default_factory=list)  # since `_settled`, on the clock
+    _settled: float = field(default_factory=time.monotonic)
 
     def result_of(self, target: str, source: Source) -> Result | None:
         """What is known of a result that is done, or None where it is to be made."""
@@ -59,7 +65,7 @@ class Journal:
         self._write({"begun": target})
 
     def end(self, target: str, source: Source, result: Result) -> None:
-        """Say that a result is there."""
+        """Say that a result is there, soon."""
         line = {
             "target": target,
             "source": source,
@@ -69,7 +75,19 @@ class Journal:
             "failures": dict(result.failures),
         }
         self._done[target] = line
-        self._write(line)
+        self._ended.append(line)
+        if time.monotonic() - self._settled > _SETTLE_SECONDS:
+            self.settle()
+
+    def settle(self) -> None:
+        """See that all results are on the disk, and say so."""
+        paths = [self.folder / line["target"] for line in self._ended]
+        for path in [*paths, *{path.parent for path in paths}]:
+            with suppress(FileNotFoundError):  # somebody deleted it: its size is looked at before it counts
+                flush(path)
+        for line in self._ended:
+            self._write(line)
+        self._ended, self._settled = [], time.monotonic()
 
     def read(self, lines: Iterable[str]) -> None:
         """Take in what was written before."""
@@ -111,7 +129,10 @@ def open_journal(folder: Path, settings: str) -> Iterator[Journal]:
         journal.read(text.splitlines())
         if text and not text.endswith("\n"):  # a line that was cut
             file.write("\n")
-        yield journal
+        try:
+            yield journal
+        finally:
+            journal.settle()
 
 
 def read_journal(folder: Path, settings: str) -> Journal:

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, Protocol, TypeVar
 
+from ..durable import flushed_later
 from ..errors import EdgecodecError, one_line, reason_of
 
 TRIES = 2  # of a task whose worker dies
@@ -146,8 +147,9 @@ def _serve(work: Work[_Task, _Result], pipe: Connection) -> None:
             pipe.recv()
             pipe.send((None, failure, True))
             return
-        while True:
-            pipe.send((*attempt(work, pipe.recv()), False))
+        with flushed_later():  # the parent does, see `journal`
+            while True:
+                pipe.send((*attempt(work, pipe.recv()), False))
 
 
 def begin(load: Callable[[], Work[_Task, _Result]]) -> tuple[Work[_Task, _Result] | None, str | None]:

@@ -8,6 +8,8 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import Any, BinaryIO
 
+_AHEAD = 1 << 16  # bytes read at once: libsndfile asks for some hundreds
+
 Piece = bytes | tuple[int, int]  # bytes as they are, or those of the file from one position up to another
 
 
@@ -22,6 +24,7 @@ class Slices(io.RawIOBase):
         sizes = (len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in pieces)
         self._starts = list(accumulate(sizes, initial=0))
         self.error: OSError | None = None
+        self._block, self._block_start = b"", 0  # what was read last
 
     def readable(self) -> bool:
         """It is read."""
@@ -44,24 +47,28 @@ class Slices(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer, less only at the end or at an error."""
         view, filled = memoryview(buffer).cast("B"), 0
-        while filled < len(view) and self._position < self._starts[-1]:
-            data = self._at_position(len(view) - filled)
-            if not data:
-                break
+        while filled < len(view):
+            inside = self._position - self._block_start
+            if not 0 <= inside < len(self._block):
+                inside, self._block_start, self._block = 0, self._position, self._block_at(self._position)
+                if not self._block:
+                    break
+            data = self._block[inside : inside + len(view) - filled]
             view[filled : filled + len(data)] = data
             filled += len(data)
             self._position += len(data)
         return filled
 
-    def _at_position(self, size: int) -> bytes:
-        """Up to `size` bytes of the piece at hand."""
-        number = bisect_right(self._starts, self._position) - 1
-        piece, inside = self._pieces[number], self._position - self._starts[number]
-        size = min(size, self._starts[number + 1] - self._position)
+    def _block_at(self, position: int) -> bytes:
+        """Some bytes from a position on, of one piece; none at the end, and at an error."""
+        number = bisect_right(self._starts, position) - 1
+        if number == len(self._pieces):
+            return b""
+        piece, inside = self._pieces[number], position - self._starts[number]
         if isinstance(piece, bytes):
-            return piece[inside : inside + size]
+            return piece[inside:]
         try:
-            return bytes_at(self._file, piece[0] + inside, size)
+            return bytes_at(self._file, piece[0] + inside, min(_AHEAD, piece[1] - piece[0] - inside))
         except OSError as error:
             self.error = error
             return b""
