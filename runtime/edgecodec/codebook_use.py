@@ -63,6 +63,13 @@ class CodebookCounts:
         """Use of every stage that some frame has; perplexity is 2 ** entropy in bits."""
         return [_use(stage, counts) for stage, counts in enumerate(self.counts, start=1) if counts.any()]
 
+    def as_data(self) -> list[dict[str, Any]]:
+        """Of every stage its codes, the entries among them, and their entropy in bits: for JSON."""
+        return [
+            {"stage": use.stage, "codes": use.codes, "entries": use.used, "bits": round(use.bits, 3)}
+            for use in self.use()
+        ]
+
 
 def codebook_use(codes: Iterable[NDArray[np.int64]], size: int, layout: Layout = PLAIN) -> list[CodebookUse]:
     """Use of every stage in codes [B, lines, T] of several clips."""

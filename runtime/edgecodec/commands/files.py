@@ -134,7 +134,7 @@ def encode(
         done = encode_file(
             codec, source, target, rate=rate, effort=effort.value, mono=mono, force=force, progress=progress
         )
-    say(_report_line("encoded", done), asdict(done), as_json, beside=target)
+    say(_report_line("encoded", done), done.as_data(), as_json, beside=target)
 
 
 def decode(
@@ -211,7 +211,7 @@ def decode(
         typer.echo(f"edgecodec: {source}: {damage}", err=True)
     if len(done.damage) > _MOST_LINES:
         typer.echo(f"edgecodec: {source}: and damage in {len(done.damage) - _MOST_LINES} more places", err=True)
-    say(_report_line("decoded", done), asdict(done), as_json, beside=target)
+    say(_report_line("decoded", done), done.as_data(), as_json, beside=target)
     if done.damage:
         raise typer.Exit(_DAMAGED)
 
@@ -245,7 +245,7 @@ def roundtrip(
             codec, source, target, rate=rate, effort=effort.value, mono=mono, force=force, progress=progress
         )
     text = f"{_report_line('encoded', encoded)}\n{_report_line('decoded', decoded)}"
-    say(text, {"encode": asdict(encoded), "decode": asdict(decoded)}, as_json, beside=target)
+    say(text, {"encode": encoded.as_data(), "decode": decoded.as_data()}, as_json, beside=target)
 
 
 def codes(

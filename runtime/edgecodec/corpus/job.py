@@ -92,10 +92,7 @@ class Summary:
             "speed": self.speed,
             "bytes": self.bytes,
             "kbps": self.bytes * 8 / self.seconds / 1000 if self.seconds else None,
-            "stage_use": [
-                {"stage": use.stage, "codes": use.codes, "entries": use.used, "bits": round(use.bits, 3)}
-                for use in self.stage_use
-            ],
+            "stage_use": self.codes.as_data() if self.codes is not None else [],
             "failures": self.failures,
         }
 

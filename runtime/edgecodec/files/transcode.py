@@ -6,6 +6,7 @@ import math
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,11 @@ class Report:
     speed: float  # seconds of audio per second of compute
     damage: tuple[str, ...] = ()  # of the .edgc that was decoded, place by place
     use: CodebookCounts | None = None  # of what was encoded
+
+    def as_data(self) -> dict[str, Any]:
+        """The numbers, for JSON."""
+        numbers = {name: value for name, value in vars(self).items() if name != "use"}
+        return numbers if self.use is None else numbers | {"stage_use": self.use.as_data()}
 
 
 def encode_file(
