@@ -1,18 +1,21 @@
-"""What many files cost: `corpus_speed.py FOLDER [BUNDLE]`, audio of some minutes in FOLDER; two cores needed.
+"""What many files cost: `corpus_speed.py FOLDER [BUNDLE]`, an hour of audio in FOLDER; two cores needed.
 
 One worker and two in turns, the same files by the graphs alone in one process, and the peak memory of a worker. Codes
-are arrays of 8 stages, and files of 6 kbps of variable rate.
+are arrays of 8 stages, and files of 6 kbps of variable rate. Last, shards and tables of codes, and how
+long the loaders of the page take to read them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import edgecodec
 import numpy as np
@@ -72,6 +75,26 @@ def graphs_alone(folder: str, bundle: str) -> float:
     return spent
 
 
+def loaded(folder: str, bundle: str, form: str, loader: str) -> float:
+    """Seconds in which one worker makes codes of all files, to those in which a loader of the page reads them."""
+    page = (Path(__file__).parents[2] / "runtime" / "docs" / "corpora.md").read_text()
+    known: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        if "IterableDataset" in block:
+            exec(re.split(r"\n(?:loader|assert)\b", block)[0], known)
+    with tempfile.TemporaryDirectory() as out:
+        call = [sys.executable, "-m", "edgecodec", "encode", folder, out, "--recursive", "--bundle", bundle, "--json"]
+        call += ["--effort", "fast", "--workers", "1", "--format", form, "-q", "8"]
+        done = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)
+        took = []
+        for _ in range(ROUNDS):
+            begin = time.perf_counter()
+            codes = sum(codes.numel() for codes in known[loader](out))
+            took.append(time.perf_counter() - begin)
+    assert codes > 8 * 70 * done["hours"] * 3600
+    return float(done["elapsed_seconds"] / statistics.median(took))
+
+
 def main(folder: str, bundle: str = "speech") -> None:
     results: dict[str, object] = {}
     alone = []
@@ -92,6 +115,8 @@ def main(folder: str, bundle: str = "speech") -> None:
             "peak_mb_a_worker": max(peaks),
         }
         print(json.dumps({form: results[form]}), flush=True)
+    for form, loader in (("webdataset", "Codes"), ("parquet", "Table")):
+        print(json.dumps({f"{form}_made_to_loaded": loaded(folder, bundle, form, loader)}), flush=True)
 
 
 if __name__ == "__main__":
