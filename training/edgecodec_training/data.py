@@ -17,6 +17,7 @@ from typing import Annotated, Protocol
 import numpy as np
 from edgecodec.errors import ConfigError, DataError
 from edgecodec.evaluation.clips import Clip
+from edgecodec.evaluation.corpora import clean_partner
 from msgspec import Meta
 from numpy.typing import NDArray
 
@@ -131,13 +132,18 @@ def stacked(crops: Sequence[Crop]) -> Crop:
 
 
 class Batches:
-    """Random crops of clips; `batches[step]` is the batch of that step, whatever was asked before."""
+    """Random crops of clips; `batches[step]` is the batch of that step, whatever was asked before.
+
+    With denoising, a clip in a folder `noisy…` is not drawn, but heard in place of that in the folder `clean…` beside.
+    """
 
     def __init__(self, clips: Sequence[Clip], config: DataConfig, spec: BatchSpec) -> None:
         self.clips, self.config, self.spec = clips, config, spec
         self.augment = config.augmentation(spec.samples, spec.sample_rate)
         weights = np.array([config.draw_weight(clip.seconds, clip.bandwidth, spec.sample_rate) for clip in clips])
         chances = weights * [config.kind_weights.get(clip.kind, 0.0) for clip in clips]
+        self.noisy = _noisy_partners(clips) if config.denoising.share else {}
+        chances[list(self.noisy.values())] = 0.0
         if not chances.sum() > 0:
             raise DataError("every clip has weight 0: check data.kind_weights")
         self.cumulative = np.cumsum(chances / chances.sum())
@@ -154,6 +160,8 @@ class Batches:
     def _crop(self, step: int, row: int) -> Crop:
         random = np.random.default_rng([self.spec.seed, step, 0, row])  # stage counts take [seed, step, 1]
         index = _draw(self.cumulative, random)
+        if index in self.noisy:
+            return self.augment.pair(self._load(index), self._load(self.noisy[index]), random)
 
         def noise() -> NDArray[np.int16]:
             assert self.noise_cumulative is not None
@@ -175,6 +183,19 @@ class Batches:
             while self._cached > self.config.cache_hours * 3600 * self.spec.sample_rate and len(self._cache) > 1:
                 self._cached -= len(self._cache.popitem(last=False)[1])
         return audio
+
+
+def _noisy_partners(clips: Sequence[Clip]) -> dict[int, int]:
+    """Of clips that were recorded clean and noisy, as in VoiceBank-DEMAND, the noisy one by the clean one."""
+    indices = {clip.path: i for i, clip in enumerate(clips) if not clip.offset}
+    partners: dict[int, int] = {}
+    for path, noisy in indices.items():
+        clean = clean_partner(path)
+        if clean is not None:
+            if clean not in indices:
+                raise DataError(f"{path}: noisy, and there is no {clean} that says what is wanted")
+            partners[indices[clean]] = noisy
+    return partners
 
 
 def _draw(cumulative: NDArray[np.float64], random: np.random.Generator) -> int:
