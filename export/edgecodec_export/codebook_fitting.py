@@ -27,6 +27,7 @@ Floats = NDArray[np.float32]
 FreshKind = Literal["vq", "rvq", "pq"]
 
 ITERATIONS = 12  # of Lloyd's algorithm; more gain little, and chance begins to be learned
+THOROUGH = 60
 ADAPTATIONS = 4  # of centres that lie well already
 PRIOR = 16.0  # frames: the relevance factor of MAP adaptation that is usual
 _FLAT = 3e-3  # of the largest spread of a stage's entries: directions with less are none
@@ -69,14 +70,18 @@ def slice_of(dim: int, stage: int, stages: int) -> Plane:
     return Plane(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32)[:, stage * width : (stage + 1) * width])
 
 
-def k_means(points: Floats, size: int, *, seed: int = 0) -> Floats:
-    """`size` centres [K, d] of points [N, d], by Lloyd's algorithm from random points; N is K or more."""
+def k_means(points: Floats, size: int, *, seed: int = 0, thorough: bool = False) -> Floats:
+    """`size` centres [K, d] of points [N, d], by Lloyd's algorithm from random points; N is K or more.
+
+    `thorough`: from points that lie apart (k-means++), and to its end. In few dimensions centres move slowly.
+    """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # points that are equal: fewer centres are needed
-        found = KMeans(size, init="random", n_init=1, max_iter=ITERATIONS, random_state=seed).fit(points)
+        start, most = ("k-means++", THOROUGH) if thorough else ("random", ITERATIONS)
+        found = KMeans(size, init=start, n_init=1, max_iter=most, random_state=seed).fit(points)
     return cast(Floats, found.cluster_centers_.astype(np.float32))
 
 

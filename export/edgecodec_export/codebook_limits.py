@@ -34,7 +34,7 @@ DIMENSIONS = (1, 2, 4, 8, 16, 32)  # and all
 SIZES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 LEAST_FITTED = 32  # entries from which on the slope is fitted
 FRAMES_AN_ENTRY = 20  # at least, that codebooks are fitted to
-MOST_FRAMES = 60_000
+MOST_FRAMES = 40_000
 SEARCHED = ((64, 8), (256, 8), (1024, 8), (4096, 8), (64, 80), (256, 80), (1024, 80), (4096, 80))  # K, d
 SEARCHED_FRAMES, SEARCHES = 256, 7
 
@@ -116,7 +116,7 @@ def distortions_of(learned: Floats, scored: Floats, *, seed: int = 0, progress: 
     found: list[Distortion] = []
     wanted = [*(d for d in DIMENSIONS if d < dim), dim]
     for d in wanted:
-        left = [_left(others[:, :d], k_means(points[:, :d], size, seed=seed)) for size in sizes]
+        left = [_left(others[:, :d], k_means(points[:, :d], size, seed=seed, thorough=True)) for size in sizes]
         fitted = [(size, x) for size, x in zip(sizes, left, strict=True) if size >= LEAST_FITTED]
         found.append(Distortion(d, sizes, left, slope(*zip(*fitted, strict=True)), -2 / d))
         progress("codebooks of so many numbers", len(found), len(wanted))
