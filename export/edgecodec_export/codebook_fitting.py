@@ -89,7 +89,7 @@ def adapted(points: Floats, start: Floats, prior: float) -> Floats:
     """Centres [K, d] moved from `start` towards the points [N, d] that are nearest to them.
 
     Lloyd's algorithm where each centre counts as `prior` points that lie where it began, as in MAP adaptation (Reynolds
-    et al. 2000, "Speaker verification using adapted Gaussian mixture models", section 3.3): where points are few,
+    et al. 2000, "Speaker verification using adapted Gaussian mixture models"): where points are few,
     centres stay, and those that have none stay where they were.
     """
     centres = start

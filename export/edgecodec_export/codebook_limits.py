@@ -1,7 +1,7 @@
 """The limits of plain vector quantization, measured on a codec's latents beside what theory says of them.
 
 - One codebook of K entries leaves a distortion ∝ K^(-2/d) of vectors of d numbers, once entries lie dense (Zador 1982,
-  "Asymptotic quantization error of continuous signals"; Gersho & Gray 1992, section 5.6): each bit a number takes off
+  "Asymptotic quantization error of continuous signals"; Gersho & Gray 1992): each bit a number takes off
   6 dB, and a stage of 10 bits has 1/8 of a bit for each of 80 numbers.
 - The search for the nearest entry takes K·d multiplications.
 
