@@ -281,3 +281,16 @@ def test_the_limits_of_theory_are_found_where_it_holds(monkeypatch: pytest.Monke
         distortions_of(noise[:300], noise[1500:])
     with pytest.raises(ExportError, match=r"no/limits\.png: No such file"):
         draw(limits, tmp_path / "no" / "limits.png")
+
+
+def test_the_command_draws_the_limits(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SIZES", (32, 64)), ("DIMENSIONS", (2,)), ("SEARCHED", ((16, 4), (64, 4)))):
+        monkeypatch.setattr(codebook_limits, name, value)
+    call = ["fit-codebooks", str(TINY), str(tmp_path / "vq"), "--data", str(audio), "--kind", "vq", "--size", "8"]
+    result = CliRunner().invoke(app, [*call, "--limits", str(tmp_path / "limits.png")])
+    assert result.exit_code == 0, result.output
+    dim = edgecodec.load(TINY, trust=True).manifest.latent_dim
+    assert f"{dim} numbers: distortion ∝ K^-" in result.stdout and "search ∝ (K·d)^" in result.stdout
+    assert (tmp_path / "limits.png").read_bytes().startswith(b"\x89PNG")
+    wrong = CliRunner().invoke(app, [*call, "--limits", "limits.jpg"])
+    assert wrong.exit_code == 2 and "must end in .svg or .png" in wrong.output
