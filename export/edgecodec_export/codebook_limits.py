@@ -61,7 +61,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Limits:
-    """What was measured; theory says 1 for `search_exponent`, of K·d."""
+    """What was measured; `search_exponent` is that of K among the most numbers, of which theory says 1."""
 
     distortions: list[Distortion]
     searches: list[Search]
@@ -76,11 +76,11 @@ class Limits:
         """As text."""
         return [
             *(
-                f"{d.dimensions} numbers: distortion ∝ K^{d.exponent:.3f} (theory {d.theory:.3f}), "
+                f"d = {d.dimensions}: distortion ∝ K^{d.exponent:.3f} (theory {d.theory:.3f}), "
                 f"{100 * d.left[-1]:.2f} % left at {d.sizes[-1]} entries"
                 for d in self.distortions
             ),
-            f"search ∝ (K·d)^{self.search_exponent:.2f} (theory 1), {self.searches[-1].microseconds:.1f} µs a frame at "
+            f"search ∝ K^{self.search_exponent:.2f} (theory 1), {self.searches[-1].microseconds:.1f} µs a frame at "
             f"{self.searches[-1].size} entries of {self.searches[-1].dimensions} numbers",
         ]
 
@@ -99,9 +99,14 @@ def measured_limits(
     )
     distortions = distortions_of(learned, scored, seed=seed, progress=progress)
     searches = [_search_time(size, dimensions) for size, dimensions in SEARCHED]
-    products = [search.size * search.dimensions for search in searches]
-    exponent = slope(products, [search.microseconds for search in searches])
-    return Limits(distortions, searches, exponent, len(learned))
+    return Limits(distortions, searches, search_exponent(searches), len(learned))
+
+
+def search_exponent(searches: Sequence[Search]) -> float:
+    """Of K, among the most numbers: there the fixed cost of a score, whatever d is, weighs least."""
+    most = max(search.dimensions for search in searches)
+    found = [search for search in searches if search.dimensions == most]
+    return slope([search.size for search in found], [search.microseconds for search in found])
 
 
 def distortions_of(learned: Floats, scored: Floats, *, seed: int = 0, progress: Progress = silent) -> list[Distortion]:
@@ -134,13 +139,14 @@ def draw(limits: Limits, path: Path) -> None:
     Raises:
         ExportError: it cannot be written.
     """
+    import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, d in enumerate(limits.distortions):
         colour = f"C{i}"
-        label = f"{d.dimensions} numbers: {d.exponent:.2f} (theory {d.theory:.2f})"
+        label = f"d = {d.dimensions}: {d.exponent:.2f} (theory {d.theory:.2f})"
         left.plot(d.sizes, d.left, "o-", color=colour, markersize=3.5, linewidth=1, label=label)
         theory = [d.left[-1] * (size / d.sizes[-1]) ** d.theory for size in d.sizes]
         left.plot(d.sizes, theory, "--", color=colour, linewidth=0.8)
@@ -150,16 +156,17 @@ def draw(limits: Limits, path: Path) -> None:
     for dimensions, marker in ((d, "os"[i % 2]) for i, d in enumerate(sorted({s.dimensions for s in limits.searches}))):
         found = [s for s in limits.searches if s.dimensions == dimensions]
         products = [s.size * s.dimensions for s in found]
-        right.plot(products, [s.microseconds for s in found], marker, label=f"{dimensions} numbers")
+        right.plot(products, [s.microseconds for s in found], marker, label=f"d = {dimensions}")
     last = limits.searches[-1]
     ends = sorted(s.size * s.dimensions for s in limits.searches)
     theory = [last.microseconds * n / (last.size * last.dimensions) for n in ends]
     right.plot(ends, theory, "--", color="grey", linewidth=0.8, label="theory: 1")
     right.set(xscale="log", yscale="log", xlabel="K·d", ylabel="µs a frame")
-    right.set_title(f"Search ∝ (K·d)^{limits.search_exponent:.2f}")
+    right.set_title(f"Search: ∝ K^{limits.search_exponent:.2f} at d = {last.dimensions} (theory K·d)")
     right.legend(fontsize=7)
     try:
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "limits"}):
+            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     except OSError as error:
         raise ExportError(f"{path}: {error.strerror or error}") from None
 

@@ -290,7 +290,7 @@ def test_the_command_draws_the_limits(audio: Path, tmp_path: Path, monkeypatch: 
     result = CliRunner().invoke(app, [*call, "--limits", str(tmp_path / "limits.png")])
     assert result.exit_code == 0, result.output
     dim = edgecodec.load(TINY, trust=True).manifest.latent_dim
-    assert f"{dim} numbers: distortion ∝ K^-" in result.stdout and "search ∝ (K·d)^" in result.stdout
+    assert f"d = {dim}: distortion ∝ K^-" in result.stdout and "search ∝ K^" in result.stdout
     assert (tmp_path / "limits.png").read_bytes().startswith(b"\x89PNG")
     wrong = CliRunner().invoke(app, [*call, "--limits", "limits.jpg"])
     assert wrong.exit_code == 2 and "must end in .svg or .png" in wrong.output
