@@ -22,7 +22,7 @@ EXTRAS = {  # that are needed for all that a folder does
     "runtime/edgecodec/files": "codes",
     "runtime/edgecodec/network": "secure",
     "runtime/edgecodec/evaluation": "eval,visqol",
-    "export/edgecodec_export": "export,hub",
+    "export/edgecodec_export": "export,hub,codebooks",
     "training/edgecodec_training": "train",
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

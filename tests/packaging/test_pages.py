@@ -30,6 +30,8 @@ PAGES = [
     "export/README.md",
     "export/docs/adapters.md",
     "training/README.md",
+    "training/docs/codebooks.md",
+    "training/docs/denoising.md",
     "training/docs/experiments.md",
     "tests/README.md",
     "tests/audio/README.md",

@@ -45,27 +45,27 @@ def test_noise_is_mixed_into_speech_as_often_and_as_loud_as_configured(clips: li
     clean = batches(clips, noise_chance=0.0)
     always = batches(clips, noise_chance=1.0, noise_snr_db=(12.0, 15.0))
     sometimes = batches(clips, noise_chance=0.25)
-    added = np.concatenate([(always[step] - clean[step])[:, 0] for step in range(50)])
-    speech = np.concatenate([clean[step][:, 0] for step in range(50)])
+    added = np.concatenate([(always[step].heard - clean[step].heard)[:, 0] for step in range(50)])
+    speech = np.concatenate([clean[step].heard[:, 0] for step in range(50)])
     noisy = added.any(axis=1)  # not where all of the speech crop is silence
     assert noisy.sum() > 195
     ratios = snr_db(speech[noisy], added[noisy])
     assert 11.99 < ratios.min() < 12.5 and 14.5 < ratios.max() < 15.01
-    changed = sum(int((sometimes[step] != clean[step]).any(axis=2).sum()) for step in range(50))
+    changed = sum(int((sometimes[step].heard != clean[step].heard).any(axis=2).sum()) for step in range(50))
     assert 30 <= changed <= 70  # of 200 crops, 50 expected
 
 
 def test_noise_depends_on_seed_and_step_alone(clips: list[Clip]) -> None:
     first, second = batches(clips, noise_chance=0.5), batches(clips, noise_chance=0.5)
     second[3]
-    assert np.array_equal(first[7], second[7])
+    assert np.array_equal(first[7].heard, second[7].heard)
 
 
 @pytest.mark.parametrize("kept", ["noise", "speech"])
 def test_nothing_is_mixed_into_noise_or_without_noise(clips: list[Clip], kept: str) -> None:
     found = [clip for clip in clips if clip.kind == kept]
     plain, mixing = (batches(found, kind_weights={kept: 1.0}, noise_chance=chance) for chance in (0.0, 1.0))
-    assert np.array_equal(plain[0], mixing[0])
+    assert np.array_equal(plain[0].heard, mixing[0].heard)
 
 
 @pytest.mark.parametrize("level", [0, 1, 32767])
@@ -74,7 +74,7 @@ def test_silence_and_full_scale_stay_finite_and_do_not_clip(level: int) -> None:
     signs = np.where(np.arange(4000) % 3, -level, level).astype(np.int16)
     for speech, noise in ((signs, signs[::-1].copy()), (signs, signs * 0), (signs * 0, signs)):
         for seed in range(5):
-            crop = augment(speech, lambda noise=noise: noise, np.random.default_rng(seed))
+            crop = augment(speech, lambda noise=noise: noise, np.random.default_rng(seed)).heard
             assert crop.shape == (800,) and crop.dtype == np.float32
             assert np.isfinite(crop).all() and np.abs(crop).max() <= 0.9901
 

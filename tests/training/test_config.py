@@ -13,7 +13,7 @@ from edgecodec_training.model import CodecModel
 CHECKPOINT = Path(__file__).parents[2] / "models" / "checkpoints" / "speech"
 
 
-@pytest.mark.parametrize("name", ["edge", "edge-gpu", "seanet"])
+@pytest.mark.parametrize("name", ["edge", "edge-denoise", "edge-gpu", "seanet"])
 def test_shipped_configurations_build(name: str) -> None:
     config = load_config(name)
     assert config.model.architecture == name.partition("-")[0]
@@ -43,6 +43,11 @@ def test_a_configuration_survives_the_round_trip() -> None:
         ("[optimizer]\nbetas = [0.9, 1.0]", r"optimizer.betas\[1\]: expected float < 1"),
         ("[optimizer]\nlearning_rate = nan", "optimizer.learning_rate: expected float >= 0"),
         ("[data.kind_weights]\nspeech = 'much'", "data.kind_weights.*: expected float, got str"),
+        (
+            "[data.denoising]\nshare = 0.5",
+            "noise_chance = 0.15 would keep the noise that denoising leaves out: set it to 0",
+        ),
+        ("[data.denoising]\nsnr_db = [20, -5]", r"snr_db must be \(low, high\), got \(20"),
         ("[run]\nsteps = 0", "run.steps: expected int >= 1"),
         ("[run]\nbatch_size = 0", "run.batch_size: expected int >= 1"),
         ("[run]\nvalidate_every = 0", "run.validate_every: expected int >= 1"),
@@ -61,7 +66,8 @@ def test_mistakes_name_their_key(tmp_path: Path, toml: str, message: str) -> Non
 
 def test_unknown_names_list_the_known() -> None:
     with pytest.raises(
-        ConfigError, match=r"no configuration 'wavenet': give a \.toml file, or one of edge, edge-gpu, seanet"
+        ConfigError,
+        match=r"no configuration 'wavenet': give a \.toml file, or one of edge, edge-denoise, edge-gpu, seanet",
     ):
         load_config("wavenet")
     with pytest.raises(ConfigError, match="cannot read configuration"):
@@ -88,7 +94,7 @@ def test_parts_that_do_not_fit_are_configuration_errors(changes: dict[str, objec
 
 
 def test_checkpoints_before_a_key_was_added_load(tmp_path: Path) -> None:
-    """`loss.disturbance` and `dropout_mixed` came after the first checkpoints."""
+    """`loss.disturbance`, `data.denoising` and `dropout_mixed` came after the first checkpoints."""
     values = json.loads((CHECKPOINT / "checkpoint.json").read_text())["config"]
     del values["loss"]["disturbance"]
     values["model"]["quantizer"].pop("dropout_mixed", None)
@@ -96,6 +102,7 @@ def test_checkpoints_before_a_key_was_added_load(tmp_path: Path) -> None:
     assert config.loss.disturbance == 0 and config.model.quantizer.dropout_mixed == 0.5
     written = json.loads(json.dumps(dataclasses.asdict(config)))
     written["loss"].pop("disturbance")
+    written["data"].pop("denoising")
     written["model"]["quantizer"].pop("dropout_mixed")
     assert written == values
 

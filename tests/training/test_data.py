@@ -40,22 +40,22 @@ def test_clips_are_mixed_down_and_resampled(speech_folder: Path) -> None:
 def test_a_batch_depends_on_seed_and_step_alone(speech_folder: Path) -> None:
     first, second, other = batches([speech_folder]), batches([speech_folder]), batches([speech_folder], seed=2)
     for step in (5, 0):
-        assert np.array_equal(first[step], second[step])
-    assert first[5].shape == (3, 1, 4800)
-    assert not np.array_equal(first[5], first[6])
-    assert not np.array_equal(first[5], other[5])
+        assert np.array_equal(first[step].heard, second[step].heard)
+    assert first[5].heard.shape == (3, 1, 4800)
+    assert not np.array_equal(first[5].heard, first[6].heard)
+    assert not np.array_equal(first[5].heard, other[5].heard)
 
 
 def test_threads_change_nothing(speech_folder: Path) -> None:
     plain, threaded = batches([speech_folder]), Prefetched(batches([speech_folder]), threads=3)
     for step in (0, 1, 2, 3, 9, 4):
-        assert np.array_equal(plain[step], threaded[step])
+        assert np.array_equal(plain[step].heard, threaded[step].heard)
 
 
 def test_nothing_clips_and_silence_is_padding_only(speech_folder: Path) -> None:
     loud = batches([speech_folder], config=DataConfig(gain_db=(30.0, 40.0)))
     for step in range(10):
-        audio = loud[step]
+        audio = loud[step].heard
         assert np.abs(audio).max() <= 0.9901
         assert (np.abs(audio).max(axis=2) > 0).all()
 
@@ -113,6 +113,6 @@ def test_ranks_share_out_one_batch(shard: Path) -> None:
     whole = batches([shard], batch_size=6)
     for ranks in (2, 3):
         parts = [batches([shard], batch_size=6, rank=rank, ranks=ranks) for rank in range(ranks)]
-        assert np.array_equal(np.concatenate([part[4] for part in parts]), whole[4])
+        assert np.array_equal(np.concatenate([part[4].heard for part in parts]), whole[4].heard)
     with pytest.raises(ConfigError, match="batch_size = 6 cannot be split evenly over 4 processes"):
         batches([shard], batch_size=6, ranks=4)

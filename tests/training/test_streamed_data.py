@@ -57,7 +57,7 @@ def stream(
 
 def levels(batches: BatchSource, count: int) -> np.ndarray:
     """The loudest sample, with its sign, of each crop of so many batches."""
-    crops = np.concatenate([batches[step][:, 0] for step in range(count)])
+    crops = np.concatenate([batches[step].heard[:, 0] for step in range(count)])
     return np.take_along_axis(crops, np.abs(crops).argmax(axis=1)[:, None], axis=1)[:, 0].round(2)
 
 
@@ -134,7 +134,7 @@ def test_a_pattern_of_urls_is_streamed(corpus: Path, serve: type[Server]) -> Non
     assert isinstance(batches, StreamedBatches)
     with closing(batches):
         for step in range(5):
-            batch = batches[step]
+            batch = batches[step].heard
             assert batch.shape == (4, 1, 9600) and batch.dtype == np.float32
             assert np.isfinite(batch).all() and (np.abs(batch).max(axis=2) > 0.01).all() and np.abs(batch).max() < 0.991
     assert sorted(server.asked[:6]) == [f"/shard-{i}.tar" for i in range(6)]
@@ -218,7 +218,7 @@ def test_noise_counts_into_the_bound_and_is_mixed_in(tmp_path: Path) -> None:
         longest_seconds=2.0,
     )
     with closing(stream([shard], config)) as batches:
-        middle = np.concatenate([batches[step][:, 0, 2400] for step in range(50)])
+        middle = np.concatenate([batches[step].heard[:, 0, 2400] for step in range(50)])
         assert batches.buffered_seconds <= 24.0
         assert 1 <= len(batches.readers[0].buffer.noises) <= 2  # an eighth of 24 s
     assert (middle > 0).all()  # only speech is drawn
@@ -231,7 +231,7 @@ def test_the_order_is_that_of_the_seed(corpus: Path) -> None:
     def start(**changes: int) -> np.ndarray:
         config = DataConfig(shuffle_minutes=0.5, threads=changes.pop("threads", 0))
         with closing(stream(shards, config, **changes)) as batches:
-            return np.stack([batches[step] for step in range(8)])
+            return np.stack([batches[step].heard for step in range(8)])
 
     assert np.array_equal(start(), start())
     assert np.array_equal(start(threads=3), start(threads=3))
@@ -244,7 +244,7 @@ def test_ranks_read_different_shards_and_together_all(corpus: Path, serve: type[
     for rank in range(2):
         server = serve(corpus)
         with closing(stream(expand_braces(server.url + "/shard-{0..5}.tar"), config, rank=rank, ranks=2)) as batches:
-            assert batches[0].shape == (2, 1, 4800)
+            assert batches[0].heard.shape == (2, 1, 4800)
         parts.append(server.asked[:3])
     assert sorted(parts[0] + parts[1]) == [f"/shard-{i}.tar" for i in range(6)]
 
@@ -401,7 +401,7 @@ def test_sources_choose_between_index_and_stream(corpus: Path, speech_folder: Pa
     indexed = open_batches([pattern, speech_folder], DataConfig(), SPEC)
     assert isinstance(indexed, Batches) and len(indexed.clips) == 33
     ahead = open_batches([pattern], DataConfig(threads=2), replace(SPEC, rank=1, ranks=2))
-    assert isinstance(ahead, Prefetched) and ahead[0].shape == (2, 1, 4800)
+    assert isinstance(ahead, Prefetched) and ahead[0].heard.shape == (2, 1, 4800)
     with pytest.raises(DataError, match=r"no such file or folder: .*shard-6\.tar"):
         open_batches([f"{corpus}/shard-{{0..6}}.tar"], DataConfig(), SPEC)
     server = serve(corpus)
@@ -409,7 +409,7 @@ def test_sources_choose_between_index_and_stream(corpus: Path, speech_folder: Pa
     mixed = open_batches([url, pattern], PLAIN, SPEC)
     assert isinstance(mixed, StreamedBatches)
     with closing(mixed):
-        assert mixed[0].shape == (4, 1, 4800)
+        assert mixed[0].heard.shape == (4, 1, 4800)
     with pytest.raises(DataError, match="only tar shards can be streamed"):
         open_batches([url, speech_folder], PLAIN, SPEC)
 

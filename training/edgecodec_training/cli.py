@@ -19,7 +19,9 @@ def train(
         typer.Option(help="Folder, audio file, WebDataset shards by pattern or URL (s3://…/{00..99}.tar); repeatable."),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints and TensorBoard log.")],
-    config: Annotated[str, typer.Option(help="Configuration: edge, edge-gpu, seanet, or a TOML file.")] = "edge",
+    config: Annotated[
+        str, typer.Option(help="Configuration: edge, edge-denoise, edge-gpu, seanet, or a TOML file.")
+    ] = "edge",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value: --set run.batch_size=64")
     ] = None,

@@ -17,10 +17,12 @@ from typing import Annotated, Protocol
 import numpy as np
 from edgecodec.errors import ConfigError, DataError
 from edgecodec.evaluation.clips import Clip
+from edgecodec.evaluation.corpora import clean_partner
 from msgspec import Meta
 from numpy.typing import NDArray
 
 from .augmentation import Augmentation
+from .denoising import Crop, DenoisingConfig
 from .ranges import Decibels, Depth, Fraction, NotNegative, Seconds
 
 NOISE_KINDS = {"noise", "music"}  # what is mixed into speech
@@ -35,7 +37,8 @@ class DataConfig:
     With `noise_chance`, a crop of speech has a crop of noise or music behind it, at an SNR within `noise_snr_db`; what
     is mixed in is drawn by duration and bandwidth, even where `kind_weights` would not train on it alone.
     `gain_db`: range of a random gain, limited so that nothing clips. `threads` make batches ahead (0: none, made when
-    asked for; a stream has at least one). In memory stay `cache_hours` of decoded audio, of a stream `shuffle_minutes`.
+    asked for; a stream has at least one). With `denoising`, noise of its own is what training must leave out, and
+    `noise_chance` is 0. In memory stay `cache_hours` of decoded audio, of a stream `shuffle_minutes`.
     """
 
     kind_weights: Mapping[str, NotNegative] = field(default_factory=lambda: {"speech": 1.0, "music": 1.0, "noise": 1.0})
@@ -43,6 +46,7 @@ class DataConfig:
     longest_seconds: Seconds = 10.0
     noise_chance: Fraction = 0.15
     noise_snr_db: tuple[Decibels, Decibels] = (5.0, 30.0)
+    denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
     gain_db: tuple[Decibels, Decibels] = (-10.0, 6.0)
     cache_hours: Annotated[float, Meta(ge=0, le=1e6)] = 12.0
     shuffle_minutes: Annotated[float, Meta(gt=0, le=1e5)] = 30.0
@@ -53,10 +57,19 @@ class DataConfig:
             low, high = getattr(self, name)
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
                 raise ValueError(f"{name} must be (low, high), got {(low, high)}")
+        if self.denoising.share and self.noise_chance:
+            raise ValueError(
+                f"noise_chance = {self.noise_chance:g} would keep the noise that denoising leaves out: set it to 0"
+            )
 
-    def augmentation(self, samples: int) -> Augmentation:
+    @property
+    def mixes_noise(self) -> bool:
+        """Whether noise is mixed into speech."""
+        return bool(self.noise_chance or self.denoising.share)
+
+    def augmentation(self, samples: int, sample_rate: int) -> Augmentation:
         """What makes crops of `samples` samples."""
-        return Augmentation(samples, self.gain_db, self.noise_chance, self.noise_snr_db)
+        return Augmentation(samples, self.gain_db, self.noise_chance, self.noise_snr_db, self.denoising, sample_rate)
 
     def draw_weight(self, seconds: float, bandwidth: float, sample_rate: int) -> float:
         """Seconds that a clip counts for when clips are drawn, before the weight of its kind."""
@@ -106,18 +119,31 @@ class BatchSpec:
 class BatchSource(Protocol):
     """Where a training loop takes its batches from."""
 
-    def __getitem__(self, step: int) -> NDArray[np.float32]:
-        """Audio `[batch_size / ranks, 1, samples]` of one step."""
+    def __getitem__(self, step: int) -> Crop:
+        """Audio `[batch_size / ranks, 1, samples]` of one step, as heard and as wanted."""
+
+
+def stacked(crops: Sequence[Crop]) -> Crop:
+    """Crops as a batch `[B, 1, samples]`, which is one array where what is heard is wanted."""
+    heard = np.stack([crop.heard for crop in crops])[:, None]
+    if all(crop.wanted is crop.heard for crop in crops):
+        return Crop(heard, heard)
+    return Crop(heard, np.stack([crop.wanted for crop in crops])[:, None])
 
 
 class Batches:
-    """Random crops of clips; `batches[step]` is the batch of that step, whatever was asked before."""
+    """Random crops of clips; `batches[step]` is the batch of that step, whatever was asked before.
+
+    With denoising, a clip in a folder `noisy…` is not drawn, but heard in place of that in the folder `clean…` beside.
+    """
 
     def __init__(self, clips: Sequence[Clip], config: DataConfig, spec: BatchSpec) -> None:
         self.clips, self.config, self.spec = clips, config, spec
-        self.augment = config.augmentation(spec.samples)
+        self.augment = config.augmentation(spec.samples, spec.sample_rate)
         weights = np.array([config.draw_weight(clip.seconds, clip.bandwidth, spec.sample_rate) for clip in clips])
         chances = weights * [config.kind_weights.get(clip.kind, 0.0) for clip in clips]
+        self.noisy = _noisy_partners(clips) if config.denoising.share else {}
+        chances[list(self.noisy.values())] = 0.0
         if not chances.sum() > 0:
             raise DataError("every clip has weight 0: check data.kind_weights")
         self.cumulative = np.cumsum(chances / chances.sum())
@@ -127,13 +153,15 @@ class Batches:
         self._cached = 0
         self._lock = Lock()
 
-    def __getitem__(self, step: int) -> NDArray[np.float32]:
-        """Audio `[batch_size / ranks, 1, samples]` of one step."""
-        return np.stack([self._crop(step, row) for row in self.spec.rows])[:, None]
+    def __getitem__(self, step: int) -> Crop:
+        """See `BatchSource`."""
+        return stacked([self._crop(step, row) for row in self.spec.rows])
 
-    def _crop(self, step: int, row: int) -> NDArray[np.float32]:
+    def _crop(self, step: int, row: int) -> Crop:
         random = np.random.default_rng([self.spec.seed, step, 0, row])  # stage counts take [seed, step, 1]
         index = _draw(self.cumulative, random)
+        if index in self.noisy:
+            return self.augment.pair(self._load(index), self._load(self.noisy[index]), random)
 
         def noise() -> NDArray[np.int16]:
             assert self.noise_cumulative is not None
@@ -157,6 +185,19 @@ class Batches:
         return audio
 
 
+def _noisy_partners(clips: Sequence[Clip]) -> dict[int, int]:
+    """Of clips that were recorded clean and noisy, as in VoiceBank-DEMAND, the noisy one by the clean one."""
+    indices = {clip.path: i for i, clip in enumerate(clips) if not clip.offset}
+    partners: dict[int, int] = {}
+    for path, noisy in indices.items():
+        clean = clean_partner(path)
+        if clean is not None:
+            if clean not in indices:
+                raise DataError(f"{path}: noisy, and there is no {clean} that says what is wanted")
+            partners[indices[clean]] = noisy
+    return partners
+
+
 def _draw(cumulative: NDArray[np.float64], random: np.random.Generator) -> int:
     """An index, by the cumulative chances of all."""
     return min(int(np.searchsorted(cumulative, random.random(), side="right")), len(cumulative) - 1)
@@ -168,9 +209,9 @@ class Prefetched:
     def __init__(self, batches: BatchSource, threads: int) -> None:
         self.batches, self.depth = batches, 2 * threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
-        self._coming: dict[int, Future[NDArray[np.float32]]] = {}
+        self._coming: dict[int, Future[Crop]] = {}
 
-    def __getitem__(self, step: int) -> NDArray[np.float32]:
+    def __getitem__(self, step: int) -> Crop:
         """As `Batches.__getitem__`."""
         ahead = range(step, step + self.depth + 1)
         self._coming = {s: self._coming.get(s) or self._pool.submit(self.batches.__getitem__, s) for s in ahead}

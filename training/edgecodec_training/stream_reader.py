@@ -14,9 +14,9 @@ import numpy as np
 from edgecodec.corpus.shards import MEMBER_BYTES, Sample, open_shard, read_samples
 from edgecodec.errors import DataError
 from edgecodec.evaluation.clips import Note, decode
-from numpy.typing import NDArray
 
-from .data import NOISE_KINDS, BatchSpec, DataConfig, as_int16
+from .data import NOISE_KINDS, BatchSpec, DataConfig, as_int16, stacked
+from .denoising import Crop
 from .stream_buffer import BufferedClip, ShuffleBuffer
 
 MOST_EMPTY_SHARDS = 20  # so many shards in a row without one clip end a run
@@ -70,15 +70,15 @@ class ShardReader(threading.Thread):
         super().__init__(name=f"stream-{index}", daemon=True)
         self.plan, self.index, self.stop = plan, index, stop
         rate = plan.spec.sample_rate
-        self.augment = plan.config.augmentation(plan.spec.samples)
+        self.augment = plan.config.augmentation(plan.spec.samples, rate)
         self.random = np.random.default_rng([plan.spec.seed, plan.first_step, 1, index])
         self.buffer = ShuffleBuffer(round(buffer_seconds * rate), round(plan.longest * rate) + 2)
         self.readable = 0  # clips that could be read
         self.skipped, self.last = 0, ""  # clips and shards that could not, and why not
         self.empty_shards = 0  # shards in a row that gave nothing
-        self.batches: queue.Queue[NDArray[np.float32] | Exception] = queue.Queue(BATCHES_AHEAD)
+        self.batches: queue.Queue[Crop | Exception] = queue.Queue(BATCHES_AHEAD)
 
-    def next(self) -> NDArray[np.float32]:
+    def next(self) -> Crop:
         """The next batch, or what ended the stream."""
         batch = self.batches.get()
         if isinstance(batch, Exception):
@@ -91,25 +91,25 @@ class ShardReader(threading.Thread):
         try:
             with contextlib.closing(self._clips()) as clips:
                 while True:
-                    self._hand_over(np.stack([self._crop(clips) for _ in self.plan.spec.rows])[:, None])
+                    self._hand_over(stacked([self._crop(clips) for _ in self.plan.spec.rows]))
         except _Stopped:
             pass
         except Exception as error:  # to be raised where batches are asked for
             with contextlib.suppress(_Stopped):
                 self._hand_over(error)
 
-    def _hand_over(self, batch: NDArray[np.float32] | Exception) -> None:
+    def _hand_over(self, batch: Crop | Exception) -> None:
         while not self.stop.is_set():
             with contextlib.suppress(queue.Full):
                 return self.batches.put(batch, timeout=0.2)
         raise _Stopped
 
-    def _crop(self, clips: Iterator[BufferedClip | None]) -> NDArray[np.float32]:
+    def _crop(self, clips: Iterator[BufferedClip | None]) -> Crop:
         while not self.buffer.full:
             clip = next(clips)
             if clip is not None:
                 self.buffer.put(clip)
-                if clip.kind in NOISE_KINDS and clip.draw_weight and self.plan.config.noise_chance:
+                if clip.kind in NOISE_KINDS and clip.draw_weight and self.plan.config.mixes_noise:
                     self.buffer.put_noise(clip, self.random)
             elif self.buffer.crops:
                 break  # all there is was read: enough to begin with

@@ -14,13 +14,12 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from edgecodec.corpus.shards import expand_braces, is_url
 from edgecodec.errors import DataError
 from edgecodec.evaluation.clips import find_clips
-from numpy.typing import NDArray
 
 from .data import Batches, BatchSource, BatchSpec, DataConfig, Prefetched
+from .denoising import Crop
 from .stream_reader import ReadingPlan, ShardReader
 
 
@@ -78,7 +77,7 @@ class StreamedBatches:
         for reader in self.readers:
             reader.start()
 
-    def __getitem__(self, step: int) -> NDArray[np.float32]:
+    def __getitem__(self, step: int) -> Crop:
         """Audio `[batch_size / ranks, 1, samples]`: the next batch, whatever the step.
 
         Raises:

@@ -112,7 +112,7 @@ class Trainer:
         """K-means on the latents of the first batches, before anything has learned."""
         run = self.config.run
         count = max(1, round(run.codebook_seconds / run.clip_seconds / run.batch_size))
-        latents = [self.model.encode_latents(self._audio(2**32 - 1 - i)) for i in range(count)]
+        latents = [self.model.encode_latents(self._audio(2**32 - 1 - i)[0]) for i in range(count)]
         clips_first = torch.stack(latents, dim=1)  # [b, count, T, D]: the ranks in a row are the joined batches
         self.model.quantizer.initialise(clips_first.flatten(0, 2), self.ranks)
         self.average.load_state_dict(self.model.state_dict())
@@ -124,13 +124,13 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, self.step, config.run.steps, self.updates)
 
-        audio = self._audio(self.step)
+        audio, wanted = self._audio(self.step)
         frames = audio.shape[2] // config.model.frame_size
         stages = stage_counts(config, self.step, frames).chunk(self.ranks.count)[self.ranks.rank]
         with self.fabric.autocast():
             decoded, quantized = self.model(audio, stages.to(self.device))
         latency = self.model.algorithmic_latency
-        real, fake = audio[..., : audio.shape[2] - latency], decoded[..., latency:].float()
+        real, fake = wanted[..., : audio.shape[2] - latency], decoded[..., latency:].float()
         terms = self.loss(real, fake)
         measures: dict[str, Tensor] = {}
         if self.discriminator_optimizer is not None and self.step >= config.discriminators.start_step:
@@ -191,8 +191,11 @@ class Trainer:
             else:
                 mean.copy_(now)
 
-    def _audio(self, step: int) -> Tensor:
-        return torch.from_numpy(self.batches[step]).to(self.device)
+    def _audio(self, step: int) -> tuple[Tensor, Tensor]:
+        """Audio `[b, 1, samples]` of a step, as heard and as wanted."""
+        heard, wanted = self.batches[step]
+        audio = torch.from_numpy(heard).to(self.device)
+        return audio, audio if wanted is heard else torch.from_numpy(wanted).to(self.device)
 
     def checkpoint(self) -> Checkpoint:
         """Everything that a resumed run needs."""

@@ -12,6 +12,7 @@ Of several processes, the first writes, validates and shows what happens; the ot
 from __future__ import annotations
 
 import contextlib
+import logging
 import platform
 import signal
 import threading
@@ -23,7 +24,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from edgecodec.errors import ConfigError
-from edgecodec.evaluation.clips import validation_clips
+from edgecodec.evaluation.clips import Clip, validation_clips
+from edgecodec.evaluation.corpora import speakers_of
 from edgecodec.evaluation.measures import MEASURES
 from numpy.typing import NDArray
 from torch import Tensor
@@ -31,6 +33,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .checkpoint import Checkpoint, step_name
 from .config import Config
+from .data import Batches, BatchSource
 from .ledger import LegEntry, draw
 from .trainer import Trainer
 from .validation import validate
@@ -39,6 +42,8 @@ VALIDATION_CLIPS = 8
 VALIDATION_SECONDS = 4
 LISTENING_CLIPS = 2
 AGREE_EVERY = 10  # steps between the times at which several processes ask each other whether to stop
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,11 @@ class _LegInProgress:
 
     def __init__(self, trainer: Trainer, leg: Leg, begun: float, show: Show) -> None:
         self.trainer, self.leg, self.begun, self.show = trainer, leg, begun, show
+        rate = trainer.config.model.sample_rate
         self.config, self.ranks = trainer.config, trainer.ranks
-        self.clips = _validation_audio(self.config, leg.valid) if self.ranks.first else []
+        found = _validation_clips(self.config, leg.valid) if self.ranks.first else []
+        _warn_of_speakers(found, trainer.batches)
+        self.clips = [clip.read(rate)[: VALIDATION_SECONDS * rate] for clip in found]
         self.board = SummaryWriter(str(leg.out / "tensorboard")) if self.ranks.first else None
         self.trained = self.saved = time.monotonic()
         self.validated = -1
@@ -230,12 +238,16 @@ def _interruptions() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _validation_audio(config: Config, valid: Path | None) -> list[NDArray[np.float32]]:
-    if valid is None:
-        return []
-    rate = config.model.sample_rate
-    found = validation_clips(valid, rate, limit=VALIDATION_CLIPS)
-    return [clip.read(rate)[: VALIDATION_SECONDS * rate] for clip in found]
+def _validation_clips(config: Config, valid: Path | None) -> list[Clip]:
+    return [] if valid is None else validation_clips(valid, config.model.sample_rate, limit=VALIDATION_CLIPS)
+
+
+def _warn_of_speakers(valid: Sequence[Clip], batches: BatchSource) -> None:
+    """Say which speakers, as far as names of files tell, are trained on and scored too: such scores flatter."""
+    clips = batches.clips if isinstance(batches, Batches) else ()
+    both = speakers_of(clip.name for clip in valid) & speakers_of(clip.name for clip in clips)
+    if both:
+        log.warning("speakers of --valid are in --data too, so that scores flatter: %s", ", ".join(sorted(both)[:8]))
 
 
 def _machine(device: torch.device) -> str:

@@ -31,6 +31,7 @@ from .progress import progress_display
 if TYPE_CHECKING:
     from ..evaluation.compared_codecs import ComparedCodec
     from ..evaluation.loss_simulation import LossReport, Scores
+    from ..evaluation.noisy_input import Hear
 
 
 class Kind(str, Enum):
@@ -57,6 +58,16 @@ def evaluate(
     effort: Effort = EffortName.best,
     kind: Annotated[Kind, typer.Option(help="Kind of clips.")] = Kind.speech,
     limit: Annotated[int, typer.Option(min=0, help="At most so many clips of a kind (0: all).")] = 0,
+    noise: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Put noise of this folder behind clips: how it denoises.")
+    ] = None,
+    snr: Annotated[
+        float, typer.Option(min=-60, max=60, metavar="DB", help="How far the noise lies below a clip.")
+    ] = 5.0,
+    noisy: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Noisy recordings of the clips, by the same names, to hear instead."),
+    ] = None,
     classical: Annotated[
         bool | None,
         typer.Option("--classical/--no-classical", help="Score Opus and Speex beside it; by default, in a report."),
@@ -76,15 +87,20 @@ def evaluate(
 
     Each at a fixed stage count, and as a file, all bytes counted. With the best search unless --effort says otherwise.
 
+    With --noise or --noisy, scores are those against the clean clips, and the noisy input has a row.
+
     PESQ-WB, ESTOI, SI-SDR, mel and multi-resolution STFT distance; DNSMOS and ViSQOL where installed; speed.
 
     Example: edgecodec evaluate speech --data tests/audio -b 3 -b 6 --report report.html
     """
     if as_csv and (as_json or codebooks):
         raise typer.BadParameter("goes neither with --json nor with --codebooks", param_hint="--csv")
+    if noise and noisy:
+        raise typer.BadParameter("goes not with --noisy", param_hint="--noise")
     from ..evaluation.compared_codecs import classical_codecs
     from ..evaluation.measures import scoring_lacks
     from ..evaluation.mos import mos_measures
+    from ..evaluation.noisy_input import NoiseBehind, NoisyRecordings, as_it_is
     from ..evaluation.quality import KINDS, measure, usual_stages
     from ..evaluation.score_tables import codebook_cells, markdown, score_cells, score_csv
     from ..files.output import open_output
@@ -100,6 +116,13 @@ def evaluate(
         beside, notes = classical_codecs(codec.bitrates[wanted[-1] - 1])
     if codec.manifest.max_paths:
         notes.append(f"{codec.manifest.name}: clips are encoded with effort {effort.value}")
+    hear: Hear = as_it_is
+    if noise:
+        hear = NoiseBehind.of(noise, snr, codec.sample_rate)
+        notes.append(f"noise of {noise.name or noise} lies {snr:g} dB below the clips, by mean power")
+    elif noisy:
+        hear = NoisyRecordings(noisy, codec.sample_rate)
+        notes.append(f"noisy recordings of {noisy.name or noisy} are heard, and scored against the clips")
     for note in notes:
         typer.echo(f"edgecodec: {note}", err=True)
     with ExitStack() as stack:
@@ -114,6 +137,7 @@ def evaluate(
             beside=beside,
             kinds=KINDS if kind is Kind.all else (kind.value,),
             limit=limit,
+            hear=hear,
             more_measures=mos_measures,
             examples=report_clips if report else 0,
             progress=progress,

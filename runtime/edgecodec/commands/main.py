@@ -63,6 +63,7 @@ _OWN = (  # name, where it is, summary, the extra that it needs
 _OTHERS = {
     "export": ("Export a checkpoint to a bundle.", "export"),
     "train-entropy": ("Teach a codec which codes follow which.", "export"),
+    "fit-codebooks": ("Fit a codec's codebooks to your audio.", "codebooks"),
     "train": ("Train a codec.", "train"),
 }
 _EXTRA_OF = {"ray": "cluster"}  # packages that an option needs, whatever the command

@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from PIL import Image
 
 from ..codebook_use import CodebookUse
-from .compared_codecs import Audio
+from .compared_codecs import UNCODED, Audio
 from .measures import Measure, stft
 from .quality import Row
 
@@ -57,13 +57,17 @@ def rate_distortion(rows: Sequence[Row], name: str, measure: Measure) -> str:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.1), layout="constrained")
         axes = figure.subplots()
+        rows, uncoded = [r for r in rows if r.codec != UNCODED], [r for r in rows if r.codec == UNCODED]
         codecs = list(dict.fromkeys(row.codec for row in rows))
         for i, codec in enumerate(codecs):
             _line(axes, [row for row in rows if row.codec == codec], name, i)
+        for row in uncoded:
+            if (mean := row.measures[name].mean) is not None:
+                axes.axhline(mean, color=INK, linestyle="--", linewidth=1, label=UNCODED)
         axes.set_title(f"{measure.heading} ({'higher' if measure.higher_is_better else 'lower'} is better)")
         axes.set_xlabel("kbps")
         _bitrate_axis(axes, [row.kbps for row in rows])
-        if len(codecs) > 1:
+        if len(codecs) > 1 or uncoded:
             axes.legend()
         return _svg(figure)
 

@@ -7,9 +7,10 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import AudioError, DataError
 from ..files.audio import INPUT_SUFFIXES, audio_in
 from ..files.tar_members import NOTE_BYTES, Member, TarReader, parse_note, split_name
+from .corpora import is_second_microphone, kind_of
 
 MOST_CHANNELS = 16  # more is a damaged header, or one that asks for all memory
 
@@ -80,9 +82,18 @@ class Note:
         values = parse_note(data)
         if not isinstance(values, dict):
             raise DataError("a JSON that is not an object")
+        return cls.of(values)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Note:
+        """What values by these names say; those that are None or empty say nothing.
+
+        Raises:
+            DataError: a number that is none.
+        """
         numbers: dict[str, float] = {}
         for name in ("seconds", "sample_rate", "bandwidth_hz"):
-            if values.get(name) is not None:
+            if values.get(name) not in (None, ""):
                 numbers[name] = _number(name, values[name])
         return cls(str(values.get("kind", "speech")), **numbers)
 
@@ -99,7 +110,7 @@ def _number(name: str, value: object) -> float:
     except (TypeError, ValueError, OverflowError):
         number = -1.0
     if not 0 <= number < 1e9:
-        raise DataError(f"its JSON says {name} = {value!r:.100}")
+        raise DataError(f"its note says {name} = {value!r:.100}")
     return number
 
 
@@ -152,19 +163,27 @@ def decode(
 def find_clips(sources: Sequence[Path], sample_rate: int) -> list[Clip]:
     """All clips under folders, shards (`*.tar`) and single files, in a fixed order.
 
+    What kind a file of a folder is, its `manifest.csv` says, or a folder named `noise` or `music`; of a sentence that
+    two microphones heard, the first is taken (see `corpora`).
+
     Raises:
         DataError: nothing there, or a file that cannot be read.
     """
     clips: list[Clip] = []
     for source in sources:
         if source.is_dir():
-            found = sorted(path for path in _files_under(source) if path.suffix.lower() in INPUT_SUFFIXES | {".tar"})
+            found = {path for path in _files_under(source) if path.suffix.lower() in INPUT_SUFFIXES | {".tar"}}
+            paths = sorted(path for path in found if not is_second_microphone(path, found))
+            notes = _manifest(source)
         elif source.exists():
-            found = [source]
+            paths, notes = [source], {}
         else:
             raise DataError(f"no such file or folder: {source}")
-        for path in found:
-            clips += _shard_clips(path, sample_rate) if path.suffix == ".tar" else [_file_clip(path, sample_rate)]
+        for path in paths:
+            if path.suffix == ".tar":
+                clips += _shard_clips(path, sample_rate)
+            else:
+                clips.append(_file_clip(path, sample_rate, notes.get(path) or Note(kind_of(path, source))))
     if not clips:
         raise DataError(
             f"no audio under {', '.join(map(str, sources))} (looked for {', '.join(sorted(INPUT_SUFFIXES))}, .tar)"
@@ -179,16 +198,28 @@ def _files_under(folder: Path) -> Iterator[Path]:
         raise DataError(f"{error.filename}: {error.strerror}")
 
     for where, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(where, name) for name in names)
+        yield from (Path(where, name) for name in names if not name.startswith("._"))  # what macOS puts beside files
 
 
-def _file_clip(path: Path, sample_rate: int) -> Clip:
+def _manifest(folder: Path) -> dict[Path, Note]:
+    """What a folder's `manifest.csv` says of its files; nothing where there is none, or none with the columns."""
+    path = folder / "manifest.csv"
+    if not path.exists():
+        return {}
+    with _named(path), path.open(newline="") as file:
+        rows = csv.DictReader(file)
+        if not {"file", "kind"} <= set(rows.fieldnames or ()):
+            return {}
+        return {folder / row["file"]: Note.of(row) for row in rows}
+
+
+def _file_clip(path: Path, sample_rate: int, note: Note) -> Clip:
     with _named(path), path.open("rb") as file, contextlib.ExitStack() as stack:
         reader, size = audio_in(file, "", stack), path.stat().st_size
         rate, samples = reader.sample_rate, reader.samples
         if samples is None:  # it is where the file ends
             samples = sum(block.shape[1] for block in reader.blocks())
-    return Clip(path, 0, size, path.name, samples / rate, "speech", min(rate, sample_rate) / 2)
+    return Clip(path, 0, size, path.name, samples / rate, note.kind, note.bandwidth(rate, sample_rate))
 
 
 def _shard_clips(path: Path, sample_rate: int) -> Iterator[Clip]:

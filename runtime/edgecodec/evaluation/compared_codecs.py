@@ -29,6 +29,7 @@ from ..manifest import Effort
 
 Audio = NDArray[np.float32]  # [samples]
 
+UNCODED = "noisy input"
 OPUS_BITRATES = (6, 9, 12, 16, 24, 32)  # kbps asked for; Opus begins at 6
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz that it codes
 SPEEX_RATE = 16_000  # Hz, wideband
@@ -127,6 +128,18 @@ class VariableBundleCodec:
         decoded = decode_clip(self.codec, data)[0]
         end = time.perf_counter()
         return Coded(decoded, 8 * len(data), middle - begin, end - middle)
+
+
+@dataclass(frozen=True)
+class Uncoded:
+    """What the codecs hear, as 16-bit samples: how it scores where noise is behind it."""
+
+    name = label = UNCODED
+    stages = None
+
+    def __call__(self, audio: Audio, sample_rate: int) -> Coded:
+        """The clip as it is."""
+        return Coded(audio, 16 * len(audio))
 
 
 @dataclass(frozen=True)

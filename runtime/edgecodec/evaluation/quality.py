@@ -17,8 +17,9 @@ from ..errors import DataError
 from ..manifest import Effort
 from ..progress import Progress, silent
 from .clips import Clip, validation_clips
-from .compared_codecs import Audio, BundleCodec, Coded, ComparedCodec, VariableBundleCodec
+from .compared_codecs import Audio, BundleCodec, Coded, ComparedCodec, Uncoded, VariableBundleCodec
 from .measures import MEASURES, Measure
+from .noisy_input import Hear, as_it_is
 
 USUAL_BITRATES = (1.5, 3.0, 6.0, 12.0)  # kbps
 KINDS = ("speech", "music", "noise")
@@ -111,6 +112,7 @@ def measure(
     beside: Sequence[ComparedCodec] = (),
     kinds: Sequence[str] = ("speech",),
     limit: int = 0,
+    hear: Hear = as_it_is,
     more_measures: MeasuresByKind = lambda kind: {},
     examples: int = 0,
     progress: Progress = silent,
@@ -126,6 +128,7 @@ def measure(
         beside: other codecs, a row each.
         kinds: of clips; each has its own rows.
         limit: at most so many clips of a kind (0: all).
+        hear: what codecs hear of each clip, which is then a row too; scores are always those against the clip.
         more_measures: measures besides `MEASURES`, by the kind of clips.
         examples: clips of each kind of which the audio is kept.
         progress: told the count of clips scored, and of all.
@@ -137,11 +140,12 @@ def measure(
         *(BundleCodec(codec, n, effort) for n in stages),
         *(VariableBundleCodec(codec, kbps, effort) for kbps in variable),
         *beside,
+        *([] if hear is as_it_is else [Uncoded()]),
     ]
     rate = codec.sample_rate
-    clips = _read(folder, rate, kinds, limit)
+    clips = _read(folder, rate, kinds, limit, hear)
     everything = [clip for of_kind in clips.values() for clip in of_kind]
-    codes = [codec.encode(clip.audio, stages=codec.max_stages, effort=effort) for clip in everything]
+    codes = [codec.encode(clip.heard, stages=codec.max_stages, effort=effort) for clip in everything]
     codec.decode(codes[0])  # from here on, nothing that is timed is done for the first time
     scored, total = count(1), len(codecs) * len(everything)
     rows, heard = [], []
@@ -163,9 +167,10 @@ def measure(
 class _Clip:
     name: str
     audio: Audio
+    heard: Audio
 
 
-def _read(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int) -> dict[str, list[_Clip]]:
+def _read(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int, hear: Hear) -> dict[str, list[_Clip]]:
     """Clips by kind; of several kinds, some may be missing."""
     found: dict[str, list[_Clip]] = {}
     missing = DataError("no kind of clips was asked for")
@@ -175,7 +180,8 @@ def _read(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int) -> d
         except DataError as error:
             missing = error
         else:
-            found[kind] = [_Clip(_name(clip, folder), _samples(clip, sample_rate)) for clip in clips]
+            named = [(_name(clip, folder), _samples(clip, sample_rate)) for clip in clips]
+            found[kind] = [_Clip(name, *hear(name, audio)) for name, audio in named]
     if not found:
         raise missing
     return found
@@ -205,7 +211,7 @@ def _row(
     scores: dict[str, list[float]] = {name: [] for name in measures}
     coded: list[Coded] = []
     for clip in clips:
-        coded.append(codec(clip.audio, sample_rate))
+        coded.append(codec(clip.heard, sample_rate))
         for name, measure in measures.items():
             scores[name].append(measure.function(clip.audio, coded[-1].audio, sample_rate))
         tick()
@@ -228,8 +234,8 @@ def _rtf(seconds: float, compute: Sequence[float | None]) -> float | None:
 
 
 def _example(codecs: Sequence[ComparedCodec], kind: str, clip: _Clip, sample_rate: int) -> Example:
-    head = clip.audio[: EXAMPLE_SECONDS * sample_rate]
-    return Example(kind, clip.name, head, {codec.label: codec(head, sample_rate).audio for codec in codecs})
+    original, head = (audio[: EXAMPLE_SECONDS * sample_rate] for audio in (clip.audio, clip.heard))
+    return Example(kind, clip.name, original, {codec.label: codec(head, sample_rate).audio for codec in codecs})
 
 
 def _spread(clips: Sequence[_Clip], limit: int) -> Sequence[_Clip]:
