@@ -181,8 +181,8 @@ def test_verify(run, tiny: Path, bundle: Path) -> None:
 
 
 NAMES = ["encode", "decode", "roundtrip", "trim", "codes", "info", "verify", "vectors", "doctor", "live", "devices",
-         "web", "send", "receive", "simulate-loss", "evaluate", "bench", "export", "train",
-         "train-entropy"]  # fmt: skip
+         "web", "send", "receive", "simulate-loss", "evaluate", "bench", "export", "study",
+         "train", "train-entropy"]  # fmt: skip
 
 
 def example(run, name: str) -> list[str]:
