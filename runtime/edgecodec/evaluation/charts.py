@@ -33,6 +33,7 @@ SPECTROGRAM_BANDS = 160  # rows of the picture
 SPECTROGRAM_COLUMNS = 400
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "edgecodec",  # ids of clips, which are random without it: the same figures give the same page
     "font.family": "sans-serif",
     "font.size": 11,
     "text.color": INK,
