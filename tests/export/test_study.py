@@ -15,6 +15,7 @@ import tokenize
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import edgecodec
 import edgecodec_export.convert
@@ -290,7 +291,10 @@ def test_a_variant_that_cannot_be_exported_stands_beside_the_others(
 
 def test_the_table_follows_from_the_csv(done: tuple[Path, Result], tmp_path: Path) -> None:
     written = (done[0] / "study.md").read_text()
-    assert study(done[0] / "study.csv", "--table").stdout == written
+    assert study(done[0] / "study.csv", "--table", "--picture", tmp_path / "curves.svg").stdout == written
+    drawn = ElementTree.parse(tmp_path / "curves.svg").getroot()
+    assert len(drawn.findall("{http://www.w3.org/2000/svg}svg")) == 3
+    assert "var(--line0)" in (tmp_path / "curves.svg").read_text() and "--line0: #" in drawn[0].text
     assert done[1].stdout.startswith(written)
     with (done[0] / "study.csv").open(newline="") as file:
         lines = list(csv.reader(file))

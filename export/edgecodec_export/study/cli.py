@@ -32,6 +32,9 @@ def study(
     table: Annotated[
         bool, typer.Option("--table", help="STUDY is the study.csv of a study: only make its table again.")
     ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="With --table: also draw the curves.")
+    ] = None,
     device: Annotated[str, typer.Option(help="To train on: cpu, cuda, or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of torch.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON: rows, words and what failed.")] = False,
@@ -48,8 +51,17 @@ def study(
         from .table import as_data, markdown
 
         rows = read_csv(Path(plan))
+        if picture is not None:
+            from edgecodec.durable import new_file
+
+            from .report import picture as drawn
+
+            with new_file(picture) as partial:
+                partial.write_text(drawn(rows), encoding="utf-8")
         print(json.dumps(as_data(rows), indent=1) if as_json else markdown(rows))
         return
+    if picture is not None:
+        raise typer.BadParameter("goes with --table", param_hint="--picture")
     if out is None:
         raise typer.BadParameter("is missing: a folder for the results", param_hint="OUT")
     import dataclasses

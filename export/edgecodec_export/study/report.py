@@ -10,7 +10,7 @@ from pathlib import Path
 import soundfile
 from edgecodec.evaluation.charts import curves, loudest, rate_distortion
 from edgecodec.evaluation.measures import MEASURES
-from edgecodec.evaluation.page import page, paragraphs, player, table
+from edgecodec.evaluation.page import page, paragraphs, player, side_by_side, table
 from edgecodec.evaluation.quality import Estimate
 from edgecodec.evaluation.quality import Row as ScoredRow
 from edgecodec.evaluation.score_tables import Cells
@@ -134,10 +134,15 @@ def residual_line(figures: Figures) -> str:
     return f"norm of the residual, % of the latents', after each stage: {' '.join(left)}"
 
 
-def charts(rows: Sequence[Row]) -> list[str]:
+def picture(rows: Sequence[Row]) -> str:
+    """The curves that tell most, as one SVG file."""
+    return side_by_side(charts(rows, ("pesq_wb", "estoi")))
+
+
+def charts(rows: Sequence[Row], measures: Sequence[str] = tuple(MEASURES)) -> list[str]:
     """Each measure, and the distortion of the latents, over the bitrate: a line a variant, as SVG."""
     scored = list(_scored(rows))
-    drawn = [rate_distortion(scored, name, measure) for name, measure in MEASURES.items()]
+    drawn = [rate_distortion(scored, name, MEASURES[name]) for name in measures]
     variants = list(dict.fromkeys(row.variant for row in rows))
     own = {name: [row for row in rows if row.variant == name] for name in variants}
     energy = {

@@ -16,11 +16,12 @@ from .charts import spectrogram
 from .compared_codecs import Audio
 from .score_tables import Cells
 
+CHART_WIDTH, CHART_HEIGHT = 450, 300  # pixels, with a margin
+
 
 def page(title: str, facts: str, body: Sequence[str]) -> str:
     """The page: `title` and `facts` are text, `body` is HTML."""
-    template = Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
-    return template.substitute(title=escape(title), facts=escape(facts), body="\n".join(body))
+    return Template(_template()).substitute(title=escape(title), facts=escape(facts), body="\n".join(body))
 
 
 def paragraphs(texts: Sequence[str], kind: str = "") -> str:
@@ -48,6 +49,20 @@ def player(clip: int, label: str, audio: Audio, sample_rate: int, reference: flo
         f"<audio controls preload='metadata' data-clip='{clip}' aria-label='{escape(label)}' "
         f"src='{_data('audio/flac', _flac(audio, sample_rate))}'></audio></figure>"
     )
+
+
+def side_by_side(charts: Sequence[str]) -> str:
+    """Charts as one SVG file, light or dark as its reader is."""
+    style = _template().partition(":root {")[2].partition("* {")[0]  # the colours of the page
+    placed = "".join(chart.replace("<svg", f'<svg x="{CHART_WIDTH * i}"', 1) for i, chart in enumerate(charts))
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {CHART_WIDTH * len(charts)} {CHART_HEIGHT}"><style>:root {{{style}</style>{placed}</svg>\n'
+    )
+
+
+def _template() -> str:
+    return resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
 
 
 def _cell(text: str) -> str:
