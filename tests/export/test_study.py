@@ -25,6 +25,7 @@ import pytest
 import soundfile
 import torch
 from edgecodec.commands.main import app
+from edgecodec.evaluation.quality import measure as evaluate
 from edgecodec_export.study import table as tables
 from edgecodec_export.study.code_lines import code_lines
 from edgecodec_export.study.plan import load_study
@@ -188,12 +189,29 @@ def test_every_kind_goes_through_the_runtime(name: str, done: tuple[Path, Result
     stream = codec.encoder_stream(stages=codec.max_stages)
     packets = [packet for block in np.array_split(padded, 7) for packet in stream.push(block)]
     assert np.array_equal(np.concatenate([p.codes for p in packets], axis=2), codes[:, :, : len(packets)])
-    soundfile.write(tmp_path / "a.wav", audio, 16_000)
-    for args in (["encode", "a.wav", "a.edgc"], ["decode", "a.edgc", "b.wav"]):
-        paths = [str(tmp_path / arg) if "." in arg else arg for arg in args]
-        said = CliRunner().invoke(app, [*paths, "--bundle", str(home / "bundle")])
+    soundfile.write(tmp_path / "a.wav", audio[:8000], 16_000)
+    for line in ("encode a.wav a.edgc", "decode a.edgc b.wav", "live --input a.wav --output c.wav"):
+        paths = [str(tmp_path / word) if "." in word else word for word in line.split()]
+        said = CliRunner().invoke(
+            app, [*paths, "--bundle", str(home / "bundle"), *(["-q", "1"] if "live" in line else [])]
+        )
         assert said.exit_code == 0, said.output
-    assert len(soundfile.read(tmp_path / "b.wav")[0]) == 16_000
+    assert [len(soundfile.read(tmp_path / file)[0]) for file in ("b.wav", "c.wav")] == [8000, 8000]
+
+
+def test_evaluate_says_the_same(done: tuple[Path, Result], rows: list[Row], files: Path) -> None:
+    for row in rows:
+        if row.stages == row.max_stages:
+            codec = edgecodec.load(done[0] / "runs" / row.variant / "seed-3" / "bundle")
+            [found] = evaluate(codec, files / "valid", [row.stages], effort="live").rows
+            assert found.kbps == row.kbps
+            for name, estimate in found.measures.items():
+                assert getattr(row, name) == pytest.approx(estimate.mean, abs=2e-4), (row.variant, name)
+
+
+def test_the_runtime_does_not_ask_for_the_kind() -> None:
+    asking = [p.name for p in Path(edgecodec.__file__).parent.rglob("*.py") if "quantizer.kind" in p.read_text()]
+    assert asking == ["info.py"]  # which prints it
 
 
 def numpy_choice(quantizer: Any, stage: int, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
