@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import edgecodec
 import msgspec
@@ -23,7 +23,7 @@ from edgecodec.durable import new_file
 from edgecodec.errors import ConfigError
 from edgecodec.evaluation.clips import validation_clips
 from edgecodec_training.checkpoint import Checkpoint, latest, load_checkpoint
-from edgecodec_training.config import Config
+from edgecodec_training.config import Config, from_dict
 from edgecodec_training.training_loop import Leg, Status, train_leg
 
 from ..assemble import Request, export_bundle
@@ -117,7 +117,7 @@ class Run:
         start = None
         if folder.exists() and latest(folder) is not None:
             start = load_checkpoint(folder)
-            self._require_same(asdict(start.config))
+            self._require_same(_plain(start.config))
         if start is None and folder.exists():
             shutil.rmtree(folder)  # stopped before the first checkpoint; its log would be read as this one's
         if start is None or start.step < config.run.steps:
@@ -154,14 +154,14 @@ class Run:
             listening=self.folder / "listening",
         )
 
-    def _require_same(self, config: dict[str, object]) -> None:
+    def _require_same(self, config: dict[str, Any]) -> None:
         """Refuse what was made with other settings."""
-        if _plain(self.study.config_of(self.variant, self.seed)) != json.loads(json.dumps(config)):
+        if from_dict(Config, config) != self.study.config_of(self.variant, self.seed):
             raise ConfigError(
                 f"{self.folder}: of other settings than the study has now: choose another OUT, or delete it"
             )
 
 
-def _plain(config: Config) -> dict[str, object]:
-    values: dict[str, object] = json.loads(json.dumps(asdict(config)))
+def _plain(config: Config) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return values
