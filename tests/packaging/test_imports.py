@@ -42,7 +42,7 @@ ARROWS = {
     "edgecodec_export": {
         "edgecodec_training",
         "edgecodec",
-        *(f"edgecodec.{wing}" for wing in ("files", "evaluation", "commands")),
+        *(f"edgecodec.{wing}" for wing in ("files", "evaluation", "benchmarks", "commands")),
     },
 }
 

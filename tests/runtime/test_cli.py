@@ -182,7 +182,7 @@ def test_verify(run, tiny: Path, bundle: Path) -> None:
 
 NAMES = ["encode", "decode", "roundtrip", "trim", "codes", "info", "verify", "vectors", "doctor", "live", "devices",
          "web", "send", "receive", "simulate-loss", "evaluate", "bench", "export",
-         "fit-codebooks", "train", "train-entropy"]  # fmt: skip
+         "fit-codebooks", "study", "train", "train-entropy"]  # fmt: skip
 
 
 def example(run, name: str) -> list[str]:

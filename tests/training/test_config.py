@@ -94,16 +94,19 @@ def test_parts_that_do_not_fit_are_configuration_errors(changes: dict[str, objec
 
 
 def test_checkpoints_before_a_key_was_added_load(tmp_path: Path) -> None:
-    """`loss.disturbance`, `data.denoising` and `dropout_mixed` came after the first checkpoints."""
+    """`loss.disturbance`, `data.denoising`, `dropout_mixed`, `kmeans`, `sharpness` came after the first checkpoints."""
     values = json.loads((CHECKPOINT / "checkpoint.json").read_text())["config"]
     del values["loss"]["disturbance"]
-    values["model"]["quantizer"].pop("dropout_mixed", None)
+    for key in ("dropout_mixed", "kmeans", "sharpness"):
+        values["model"]["quantizer"].pop(key, None)
     config = from_dict(Config, values)
     assert config.loss.disturbance == 0 and config.model.quantizer.dropout_mixed == 0.5
+    assert config.model.quantizer.kmeans
     written = json.loads(json.dumps(dataclasses.asdict(config)))
     written["loss"].pop("disturbance")
     written["data"].pop("denoising")
-    written["model"]["quantizer"].pop("dropout_mixed")
+    for key in ("dropout_mixed", "kmeans", "sharpness"):
+        written["model"]["quantizer"].pop(key)
     assert written == values
 
 

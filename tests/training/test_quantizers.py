@@ -199,3 +199,18 @@ def test_impossible_settings_are_refused() -> None:
         build_quantizer(QuantizerConfig(kind="pq", max_stages=3, dropout_stages=(1,)), 8)
     with pytest.raises(ValueError, match=r"n_stages must be in 1\.\.4, got 5"):
         fitted("rvq, ema").encode(torch.zeros(1, 1, 8), 5)
+
+
+def test_sharp_logits_choose_the_nearest_entry_in_spite_of_the_noise() -> None:
+    agreed = {}
+    for sharpness in (1.0, 100.0):
+        torch.manual_seed(0)
+        config = QuantizerConfig(
+            kind="gumbel", codebook_size=64, max_stages=1, dropout_stages=(1,), sharpness=sharpness
+        )
+        quantizer = build_quantizer(config, 8)
+        latents = torch.randn(1, 600, 8)
+        quantizer.initialise(latents[0])
+        sampled = quantizer.train()(latents, torch.ones(1, 600)).codes
+        agreed[sharpness] = float((sampled == quantizer.encode(latents, 1)).float().mean())
+    assert agreed[1.0] < 0.1 and agreed[100.0] > 0.8

@@ -16,8 +16,9 @@ from edgecodec.commands.main import app
 from edgecodec.errors import CheckpointError
 from edgecodec_training import checkpoint as checkpoint_module
 from edgecodec_training.checkpoint import Checkpoint, build_model, load_checkpoint
-from edgecodec_training.config import Config
+from edgecodec_training.config import Config, override
 from edgecodec_training.discriminators import DiscriminatorConfig
+from edgecodec_training.run_scalars import read_scalars
 from edgecodec_training.trainer import Trainer, learning_rate, stage_counts
 from edgecodec_training.training_loop import Leg, train_leg
 from typer.testing import CliRunner
@@ -81,6 +82,12 @@ def test_training_lowers_the_loss(tiny_config: Config, speech_folder: Path) -> N
     assert sum(again) < 0.95 * sum(losses[:15])
 
 
+def test_codebooks_start_as_k_means_unless_that_is_off(tiny_config: Config, speech_folder: Path) -> None:
+    off = override(tiny_config, ["model.quantizer.kmeans=false"])
+    left = [float(Trainer(c, [speech_folder]).train_step()["distortion/stage_04"]) for c in (tiny_config, off)]
+    assert left[0] < 0.5 < left[1]
+
+
 def test_a_run_leaves_checkpoint_ledger_and_log(
     tiny_config: Config, speech_folder: Path, valid_folder: Path, tmp_path: Path
 ) -> None:
@@ -98,6 +105,9 @@ def test_a_run_leaves_checkpoint_ledger_and_log(
     assert all(-1 < row["estoi"] < 1 for row in validation["scores"])
     assert [row["step"] for row in leg["losses"]] == [3, 6, 9, 12] and all(row["mel"] > 0 for row in leg["losses"])
     assert list((out / "tensorboard").iterdir())
+    scalars = read_scalars(out)
+    assert list(scalars["loss/mel"]) == [3, 6, 9, 12] and read_scalars(last) == {}
+    assert scalars["loss/mel"][12] == pytest.approx(leg["losses"][-1]["mel"], rel=1e-4)
     picture = matplotlib.image.imread(out / "ledger.png")
     assert picture.std() > 0.05  # something is drawn
     checkpoint = load_checkpoint(out)

@@ -31,8 +31,12 @@ from .ranges import Count, Decay, Natural, NotNegative, Positive, Seconds, Width
 from .seanet import SeanetConfig
 
 if sys.version_info >= (3, 11):
+    from importlib.resources.abc import Traversable
+
     import tomllib
 else:  # pragma: no cover
+    from importlib.abc import Traversable
+
     import tomli as tomllib
 
 T = TypeVar("T")
@@ -115,23 +119,30 @@ class Config:
 
 def load_config(name: str | Path) -> Config:
     """Read a TOML file, or a shipped configuration by its name (`edge`, `seanet`, …)."""
+    return parse_config(read_text(name, importlib.resources.files(__package__) / "configs"), str(name))
+
+
+def read_text(name: str | Path, shipped: Traversable) -> str:
+    """The text of a TOML file, or of one of the folder `shipped` by its name.
+
+    Raises:
+        ConfigError: there is none, or it cannot be read.
+    """
     path = Path(name)
     if path.suffix != ".toml":
-        shipped = importlib.resources.files(__package__) / "configs"
         names = sorted(Path(entry.name).stem for entry in shipped.iterdir() if entry.name.endswith(".toml"))
         if str(name) not in names:
             raise ConfigError(f"no configuration {str(name)!r}: give a .toml file, or one of {', '.join(names)}")
-        text = (shipped / f"{name}.toml").read_text()
-    else:
-        try:
-            with path.open("rb") as file:
-                data = file.read(TOML_BYTES + 1)
-            text = data.decode()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read configuration {path}: {error}") from None
-        if len(data) > TOML_BYTES:
-            raise ConfigError(f"cannot read configuration {path}: more than {TOML_BYTES} bytes")
-    return parse_config(text, str(name))
+        return (shipped / f"{name}.toml").read_text()
+    try:
+        with path.open("rb") as file:
+            data = file.read(TOML_BYTES + 1)
+        text = data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read configuration {path}: {error}") from None
+    if len(data) > TOML_BYTES:
+        raise ConfigError(f"cannot read configuration {path}: more than {TOML_BYTES} bytes")
+    return text
 
 
 def parse_config(text: str, name: str) -> Config:
@@ -140,8 +151,17 @@ def parse_config(text: str, name: str) -> Config:
     Raises:
         ConfigError: not TOML, or as `from_dict`.
     """
+    return from_dict(Config, parse_toml(text, name))
+
+
+def parse_toml(text: str, name: str) -> dict[str, Any]:
+    """The tables of a text in TOML; `name` says where it came from.
+
+    Raises:
+        ConfigError: not TOML.
+    """
     try:
-        return from_dict(Config, _toml(text))
+        return _toml(text)
     except _NO_TOML as error:
         raise ConfigError(f"{name}: not valid TOML: {one_line(error)}") from None
 

@@ -22,13 +22,15 @@ class QuantizerConfig:
     """How latents become codes.
 
     `code_dim`: dimension of the code vectors, with learned projections per stage as in DAC; 0 = the latents' own, as in
-    EnCodec. `normalized`: look up by cosine. `learning`: codebooks learn by EMA with `decay`, or by gradient (codebook
-    loss). `commitment`: weight of the pull of latents towards their codes. `dropout_stages`: stage counts drawn per
-    clip in training, so that each count is usable; in a `dropout_mixed` share of the clips the count then changes from
-    one run of frames to the next, as with variable rate. `restart_below`: an entry used less than this fraction of the
-    mean use restarts at a random vector of the batch. `temperature`: Gumbel-softmax, (first, last, steps) of a
-    geometric schedule. `paths`: how many paths the search for codes keeps after the first, second, … stage, and one
-    after those not named (plain RVQ in the latents' own dimension; other kinds keep one).
+    EnCodec. `normalized`: look up by cosine. `kmeans`: codebooks begin as k-means of the first latents, else at random.
+    `learning`: codebooks learn by EMA with `decay`, or by gradient (codebook loss). `commitment`: weight of the pull of
+    latents towards their codes. `dropout_stages`: stage counts drawn per clip in training, so that each count is
+    usable; in a `dropout_mixed` share of the clips the count then changes from one run of frames to the next, as with
+    variable rate. `restart_below`: an entry used less than this fraction of the mean use restarts at a random vector of
+    the batch. `temperature`: Gumbel-softmax, (first, last, steps) of a geometric schedule; `sharpness`: of its first
+    logits, which at 1 differ by less than the noise that it samples with. `paths`: how many paths the search for codes
+    keeps after the first, second, … stage, and one after those not named (plain RVQ in the latents' own dimension;
+    other kinds keep one).
     """
 
     kind: Kind = "rvq"
@@ -36,6 +38,7 @@ class QuantizerConfig:
     max_stages: Annotated[int, Meta(ge=1, le=128)] = 16
     code_dim: Annotated[int, Meta(ge=0, le=WIDEST)] = 0
     normalized: bool = False
+    kmeans: bool = True
     learning: Learning = "ema"
     decay: Decay = 0.99
     commitment: NotNegative = 0.25
@@ -43,6 +46,7 @@ class QuantizerConfig:
     dropout_mixed: Fraction = 0.5
     restart_below: NotNegative = 0.05
     temperature: tuple[Positive, Positive, Count] = (2.0, 0.5, 20_000)
+    sharpness: Positive = 1.0
     paths: Annotated[tuple[Annotated[int, Meta(ge=1, le=64)], ...], Meta(max_length=128)] = (3, 3, 3, 2, 2)
 
     def __post_init__(self) -> None:

@@ -240,7 +240,7 @@ class GumbelRVQ(Quantizer):
         book = _codebook(self.config, self.latent_dim).to(latents.device)
         for stage in range(self.max_stages):
             book.fit(residual, ranks)
-            sharpness = 1.0 / ranks.mean(residual.square().sum(dim=1).mean()).clamp(min=1e-12)
+            sharpness = self.config.sharpness / ranks.mean(residual.square().sum(dim=1).mean()).clamp(min=1e-12)
             score, bias = book.scoring()
             self.table[stage] = book.entries()
             self.score[stage], self.bias[stage] = score * sharpness, bias * sharpness

@@ -109,12 +109,13 @@ class Trainer:
 
     @torch.no_grad()
     def _fit_codebooks(self) -> None:
-        """K-means on the latents of the first batches, before anything has learned."""
+        """K-means on the latents of the first batches, before anything has learned; unless it is off."""
         run = self.config.run
-        count = max(1, round(run.codebook_seconds / run.clip_seconds / run.batch_size))
-        latents = [self.model.encode_latents(self._audio(2**32 - 1 - i)[0]) for i in range(count)]
-        clips_first = torch.stack(latents, dim=1)  # [b, count, T, D]: the ranks in a row are the joined batches
-        self.model.quantizer.initialise(clips_first.flatten(0, 2), self.ranks)
+        if self.config.model.quantizer.kmeans:
+            count = max(1, round(run.codebook_seconds / run.clip_seconds / run.batch_size))
+            latents = [self.model.encode_latents(self._audio(2**32 - 1 - i)[0]) for i in range(count)]
+            clips_first = torch.stack(latents, dim=1)  # [b, count, T, D]: the ranks in a row are the joined batches
+            self.model.quantizer.initialise(clips_first.flatten(0, 2), self.ranks)
         self.average.load_state_dict(self.model.state_dict())
 
     def train_step(self) -> dict[str, Tensor]:

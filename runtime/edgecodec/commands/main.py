@@ -62,6 +62,7 @@ _OWN = (  # name, where it is, summary, the extra that it needs
 )
 _OTHERS = {
     "export": ("Export a checkpoint to a bundle.", "export"),
+    "study": ("Train and measure quantizers beside each other.", "all"),
     "train-entropy": ("Teach a codec which codes follow which.", "export"),
     "fit-codebooks": ("Fit a codec's codebooks to your audio.", "codebooks"),
     "train": ("Train a codec.", "train"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -24,15 +24,16 @@ from .measures import Measure, stft
 from .quality import Row
 
 INK, GRID = "#010101", "#020202"
-LINES = ("#030303", "#040404", "#050505", "#060606")  # the bundle, its files, Opus, Speex
+LINES = tuple(f"#0{i}0{i}0{i}" for i in "3456789a")  # the first four: the bundle, its files, Opus, Speex
 VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)"} | {stand_in: f"var(--line{i})" for i, stand_in in enumerate(LINES)}
-MARKERS = ("o", "^", "s", "D")
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">")
 TICKS = (0.75, 1.5, 3, 6, 12, 24)  # kbps
 SPECTROGRAM_DB = 80  # below the loudest
 SPECTROGRAM_BANDS = 160  # rows of the picture
 SPECTROGRAM_COLUMNS = 400
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "edgecodec",  # ids of clips, which are random without it: the same figures give the same page
     "font.family": "sans-serif",
     "font.size": 11,
     "text.color": INK,
@@ -68,7 +69,33 @@ def rate_distortion(rows: Sequence[Row], name: str, measure: Measure) -> str:
         axes.set_xlabel("kbps")
         _bitrate_axis(axes, [row.kbps for row in rows])
         if len(codecs) > 1 or uncoded:
-            axes.legend()
+            many = len(codecs) > 4
+            axes.legend(fontsize=8 if many else None, ncols=2 if many else 1)
+        return _svg(figure)
+
+
+def curves(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    across: str,
+    *,
+    wide: bool = False,
+    log: bool = False,
+) -> str:
+    """Points (x, y) joined, a line a name, as SVG; `log` of y."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 3.1), layout="constrained")
+        axes = figure.subplots()
+        for i, (name, points) in enumerate(lines.items()):
+            marker = MARKERS[i % len(MARKERS)] if len(points) <= 40 else None
+            x, y = np.array(points, float).T if points else ([], [])
+            axes.plot(x, y, color=LINES[i % len(LINES)], marker=marker, markersize=4, linewidth=1.2, label=name)
+        axes.set_title(title)
+        axes.set_xlabel(across)
+        if log:
+            axes.set_yscale("log")
+        if len(lines) > 1:
+            axes.legend(fontsize=8, ncols=2)
         return _svg(figure)
 
 

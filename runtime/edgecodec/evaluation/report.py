@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import platform
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib import metadata, resources
-from string import Template
-
-import soundfile
+from importlib import metadata
 
 from .. import Codec
-from .charts import codebook_chart, loudest, rate_distortion, spectrogram
-from .compared_codecs import Audio
+from .charts import codebook_chart, loudest, rate_distortion
+from .page import page, paragraphs, player, table
 from .quality import EXAMPLE_SECONDS, Evaluation, Example, Row
-from .score_tables import Cells, codebook_cells, measures_of, score_cells
+from .score_tables import codebook_cells, measures_of, score_cells
 
 METHOD = (
     "Every figure is a mean over clips with its 95 % interval (percentile bootstrap over clips): other clips of the "
@@ -42,18 +36,18 @@ class Report:
 
     def html(self) -> str:
         """The page."""
-        template = Template(resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
-        evaluation = self.evaluation
-        kinds = list(dict.fromkeys(row.kind for row in evaluation.rows))
-        return template.substitute(
-            title=escape(f"{self.codec.manifest.name}: how it sounds, by bitrate"),
-            facts=escape(self._facts()),
-            scores="\n".join(_scores(kind, [row for row in evaluation.rows if row.kind == kind]) for kind in kinds),
-            listen=self._listen(),
-            frames=f"{evaluation.frames:,}",
-            codebook_chart=codebook_chart(evaluation.codebooks),
-            codebook_table=_table(codebook_cells(evaluation.codebooks)),
-            method="\n".join(f"<p>{escape(text)}</p>" for text in (*METHOD, *self.notes)),
+        rows = self.evaluation.rows
+        kinds = list(dict.fromkeys(row.kind for row in rows))
+        return page(
+            f"{self.codec.manifest.name}: how it sounds, by bitrate",
+            self._facts(),
+            [
+                *(_scores(kind, [row for row in rows if row.kind == kind]) for kind in kinds),
+                self._listen(),
+                self._codebooks(),
+                "<h2>How this was measured</h2>",
+                paragraphs([*METHOD, *self.notes]),
+            ],
         )
 
     def _facts(self) -> str:
@@ -84,13 +78,18 @@ class Report:
     def _sounds(self, clip: int, example: Example) -> Iterator[str]:
         reference = loudest(example.original)
         for label, audio in {"Original": example.original, **example.decoded}.items():
-            name, _, setting = label.partition(", ")
-            yield (
-                f"<figure><figcaption><b>{escape(name)}</b> {escape(setting)}</figcaption>"
-                f"<img alt='Spectrogram: {escape(label)}' src='{_data('image/png', spectrogram(audio, reference))}'>"
-                f"<audio controls preload='metadata' data-clip='{clip}' aria-label='{escape(label)}' "
-                f"src='{_data('audio/flac', _flac(audio, self.codec.sample_rate))}'></audio></figure>"
-            )
+            yield player(clip, label, audio, self.codec.sample_rate, reference)
+
+    def _codebooks(self) -> str:
+        uses = self.evaluation.codebooks
+        intro = (
+            f"{self.evaluation.frames:,} frames of all clips at all stages. Perplexity: as many entries, used evenly, "
+            "would carry as much. A few frames cannot use all entries."
+        )
+        return (
+            f"<h2>Codebook use</h2>\n{paragraphs([intro], 'muted')}\n<figure>{codebook_chart(uses)}</figure>\n"
+            f"<details><summary>As a table</summary><div class='wide'>{table(codebook_cells(uses))}</div></details>"
+        )
 
 
 def _scores(kind: str, rows: Sequence[Row]) -> str:
@@ -99,26 +98,5 @@ def _scores(kind: str, rows: Sequence[Row]) -> str:
     )
     return (
         f"<h2>{escape(kind.capitalize())}, {rows[0].clips} clip{'s' * (rows[0].clips > 1)}</h2>\n"
-        f"<div class='charts'>{charts}</div>\n<div class='wide'>{_table(score_cells(rows))}</div>"
+        f"<div class='charts'>{charts}</div>\n<div class='wide'>{table(score_cells(rows))}</div>"
     )
-
-
-def _table(cells: Cells) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in cells[0])
-    body = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in line)}</tr>" for line in cells[1:])
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(text: str) -> str:
-    """Escaped, the interval in small print."""
-    return re.sub(r"(\[.*\])", r"<small>\1</small>", escape(text))
-
-
-def _flac(audio: Audio, sample_rate: int) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, audio.clip(-1, 1), sample_rate, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

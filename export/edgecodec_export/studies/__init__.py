@@ -1,0 +1,1 @@
+"""Studies by name: TOML files for `edgecodec study`."""
