@@ -1,5 +1,6 @@
 """Denoising: what is heard has noise and a room, what is wanted has neither, and where it is off nothing changes."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from edgecodec_training.augmentation import Augmentation
 from edgecodec_training.config import Config
 from edgecodec_training.data import Batches, BatchSpec, DataConfig
 from edgecodec_training.denoising import DenoisingConfig, room
+from edgecodec_training.streamed_data import StreamedBatches
 from edgecodec_training.trainer import Trainer
 
 SPEC = BatchSpec(sample_rate=16_000, samples=4800, batch_size=4, seed=1)
@@ -63,6 +65,14 @@ def test_where_it_is_off_all_is_drawn_as_it_was() -> None:
     gain = random.uniform(-10.0, 6.0)
     expected = speech + noise * np.sqrt((speech**2).mean() / (noise**2).mean()) * 10 ** (-5 / 20)
     assert crop.heard == pytest.approx(expected * min(10 ** (gain / 20), 0.99 / np.abs(expected).max()), abs=1e-5)
+
+
+def test_a_stream_denoises_too(shard: Path) -> None:
+    config = DataConfig(kind_weights={"speech": 1.0}, noise_chance=0.0, denoising=ALWAYS)
+    with closing(StreamedBatches([str(shard)], config, SPEC)) as stream:
+        heard, wanted = (np.concatenate(part) for part in zip(*(stream[step] for step in range(5)), strict=True))
+    different = (heard != wanted).any(axis=(1, 2))
+    assert different.sum() > 5 and np.abs(wanted).max() > 0.01  # of 20; nothing is mixed into silence, nor silence
 
 
 def test_a_room_decays_as_long_as_asked_and_keeps_its_early_part() -> None:
