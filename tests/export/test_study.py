@@ -33,7 +33,6 @@ from edgecodec_export.study.rows import Row, read_csv
 from edgecodec_export.study.stability import stability
 from edgecodec_training import quantizers as quantizer_kinds
 from edgecodec_training.checkpoint import build_model, load_checkpoint
-from edgecodec_training.quantizer import QuantizerConfig
 from edgecodec_training.trainer import Trainer
 from playwright.sync_api import sync_playwright
 from torch.utils.tensorboard import SummaryWriter
@@ -385,11 +384,9 @@ def test_lines_of_code_are_counted_in_the_source() -> None:
             tokens = [t for t in tokenize.tokenize(file.readline) if begin - 1 <= t.start[0] < end]
         skipped = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
         code = {t.start[0] for t in tokens if t.type not in skipped and not t.string.startswith('"""')}
-        counted = code_lines(QuantizerConfig(kind=kind)).own
+        counted = code_lines(kind).own
         assert counted == len({n for n in code if n >= begin}), kind
-    rvq, gumbel = (
-        code_lines(QuantizerConfig(kind=kind, max_stages=2, dropout_stages=(1,))) for kind in ("rvq", "gumbel")
-    )
+    rvq, gumbel = code_lines("rvq"), code_lines("gumbel")
     assert rvq.all > rvq.own > gumbel.own
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from typing import Any
 
 import msgspec
 from edgecodec_training import codebook_learning, codebook_search, quantizer, quantizers
-from edgecodec_training.quantizer import QuantizerConfig
+from edgecodec_training.quantizer import Kind, QuantizerConfig
 from edgecodec_training.quantizers import build_quantizer
 
 _MODULES = {module.__name__ for module in (codebook_learning, codebook_search, quantizer, quantizers)}
@@ -25,9 +26,10 @@ class CodeLines(msgspec.Struct, frozen=True):
     all: int
 
 
-def code_lines(config: QuantizerConfig) -> CodeLines:
-    """Of the kind that a configuration asks for."""
-    smallest = QuantizerConfig(kind=config.kind, max_stages=1, dropout_stages=(1,), codebook_size=2)
+@functools.cache
+def code_lines(kind_name: Kind) -> CodeLines:
+    """Of a kind, as its source is now."""
+    smallest = QuantizerConfig(kind=kind_name, max_stages=1, dropout_stages=(1,), codebook_size=2)
     kind = type(build_quantizer(smallest, 2))
     found: dict[str, Any] = {}
     _follow(kind, found)

@@ -17,7 +17,7 @@ from edgecodec.sessions import Sessions
 from ..audio import synthetic_voice
 
 SECONDS = 2.0  # of audio in each turn
-TURNS = 12
+TURNS = 40
 
 
 class Cost(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -17,9 +17,9 @@ from edgecodec.durable import new_folder
 from edgecodec.evaluation.measures import MEASURES
 from edgecodec.evaluation.quality import Estimate
 from edgecodec.sessions import Sessions
+from edgecodec_training.quantizer import Kind
 from numpy.typing import NDArray
 
-from .code_lines import CodeLines
 from .stability import Stability
 
 LISTENING_SECONDS = 4
@@ -47,7 +47,6 @@ class Subject:
     steps: int
     seconds: float
     machine: str
-    lines: CodeLines
     bundle_bytes: int
     listening: Path
 
@@ -78,7 +77,7 @@ class Figures(msgspec.Struct, frozen=True):
     """
 
     config: dict[str, Any]
-    kind: str
+    kind: Kind
     codebook_size: int
     max_stages: int
     frame_rate: float
@@ -88,7 +87,6 @@ class Figures(msgspec.Struct, frozen=True):
     seconds: float
     machine: str
     training: Stability
-    lines: CodeLines
     bundle_bytes: int
     parameters: int
     quantizer_macs: int
@@ -112,7 +110,7 @@ def measure(subject: Subject) -> Figures:
     scored = {min(n, codec.max_stages) for n in (*subject.scored, codec.max_stages)}
     return Figures(
         config=subject.config,
-        kind=m.quantizer.kind,
+        kind=cast(Kind, m.quantizer.kind),
         codebook_size=m.quantizer.codebook_size,
         max_stages=codec.max_stages,
         frame_rate=m.frame_rate,
@@ -122,7 +120,6 @@ def measure(subject: Subject) -> Figures:
         seconds=subject.seconds,
         machine=subject.machine,
         training=subject.training,
-        lines=subject.lines,
         bundle_bytes=subject.bundle_bytes,
         parameters=sum(msgspec.structs.astuple(m.parameters)),
         quantizer_macs=m.macs_per_second.quantizer,

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from edgecodec.errors import DataError, one_line
 
+from .code_lines import code_lines
 from .costs import Cost
 from .figures import AtStages, Figures
 
@@ -117,8 +118,8 @@ def _row(variant: str, seed: int, f: Figures, at: AtStages, cost: Cost | None) -
         cost_ratio=cost.ratio if cost else None,
         cost_ratio_low=cost.ratio_low if cost else None,
         cost_ratio_high=cost.ratio_high if cost else None,
-        lines_own=f.lines.own,
-        lines_all=f.lines.all,
+        lines_own=code_lines(f.kind).own,
+        lines_all=code_lines(f.kind).all,
     )
 
 

@@ -27,7 +27,6 @@ from edgecodec_training.config import Config, from_dict
 from edgecodec_training.training_loop import Leg, Status, train_leg
 
 from ..assemble import Request, export_bundle
-from .code_lines import code_lines
 from .figures import Figures, Subject, measure
 from .stability import Stability, stability
 
@@ -133,7 +132,7 @@ class Run:
 
     def _subject(self, checkpoint: Checkpoint) -> Subject:
         """What is measured, and what training tells of it."""
-        codec, config = self.codec(), checkpoint.config
+        codec = self.codec()
         scored, everything = (
             [clip.read(codec.sample_rate) for clip in validation_clips(self.place.valid, codec.sample_rate, limit=n)]
             for n in (self.study.clips, 0)
@@ -141,7 +140,7 @@ class Run:
         learned = None if self.finished else stability(self.folder / "training")
         return Subject(
             codec=codec,
-            config=_plain(config),
+            config=_plain(checkpoint.config),
             clips=scored,
             everything=everything,
             scored=self.study.scored,
@@ -149,7 +148,6 @@ class Run:
             steps=checkpoint.step,
             seconds=sum(leg.wall_seconds for leg in checkpoint.ledger),
             machine=checkpoint.ledger[-1].machine if checkpoint.ledger else "",
-            lines=code_lines(config.model.quantizer),
             bundle_bytes=sum(file.stat().st_size for file in (self.folder / "bundle").iterdir()),
             listening=self.folder / "listening",
         )

@@ -100,7 +100,8 @@ def _capacity(own: Sequence[Row], everything: Sequence[Row]) -> Cell:
 def _control(own: Sequence[Row], everything: Sequence[Row]) -> Cell:
     counts = usable(own)
     rates = {row.stages: row.kbps for row in own}
-    span = f", {rates[counts[0]]:.3g} to {rates[counts[-1]]:.3g} kbps" if counts else ""
+    ends = dict.fromkeys(f"{rates[n]:.3g}" for n in (counts[0], counts[-1])) if counts else ()
+    span = f", {' to '.join(ends)} kbps" if ends else ""
     return Cell(_word(len(counts), USABLE_COUNTS), f"{len(counts)} of {own[0].max_stages} counts usable{span}")
 
 
@@ -128,12 +129,13 @@ def _stability(own: Sequence[Row], everything: Sequence[Row]) -> Cell:
 
 def _cost(own: Sequence[Row], everything: Sequence[Row]) -> Cell:
     row = own[0]
-    if row.cost_ratio is None or row.encode_ms is None or row.search_ms is None or row.decode_ms is None:
+    times = (row.encode_ms, row.search_ms, row.decode_ms, row.cost_ratio_low, row.cost_ratio_high)
+    if row.cost_ratio is None or None in times:
         return Cell(UNKNOWN, "not measured")
     return Cell(
         _word(row.cost_ratio, COST_RATIO),
-        f"× {row.cost_ratio:.2f}; encode {row.encode_ms:.2f} (search {row.search_ms:.2f}), "
-        f"decode {row.decode_ms:.2f} ms a second; {row.bundle_bytes / 1e6:.1f} MB",
+        f"× {row.cost_ratio:.2f} ({row.cost_ratio_low:.2f} to {row.cost_ratio_high:.2f}); encode {row.encode_ms:.2f} "
+        f"(search {row.search_ms:.2f}), decode {row.decode_ms:.2f} ms a second; {row.bundle_bytes / 1e6:.1f} MB",
     )
 
 
@@ -211,7 +213,7 @@ COLUMNS = (
     Column(
         "inference cost",
         f"encoding and decoding at all stages take {COST_RATIO[0]:g} × the reference or more: high; {COST_RATIO[1]:g} "
-        "× or more: medium; less: low",
+        "× or more: medium; less: low; in brackets where the ratio lies in 95 % of cases",
         _cost,
     ),
     Column(

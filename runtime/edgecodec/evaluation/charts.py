@@ -27,6 +27,7 @@ INK, GRID = "#010101", "#020202"
 LINES = tuple(f"#0{i}0{i}0{i}" for i in "3456789a")  # the first four: the bundle, its files, Opus, Speex
 VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)"} | {stand_in: f"var(--line{i})" for i, stand_in in enumerate(LINES)}
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "<", ">")
+_FEW = 4  # names that a legend inside has room for
 TICKS = (0.75, 1.5, 3, 6, 12, 24)  # kbps
 SPECTROGRAM_DB = 80  # below the loudest
 SPECTROGRAM_BANDS = 160  # rows of the picture
@@ -68,9 +69,7 @@ def rate_distortion(rows: Sequence[Row], name: str, measure: Measure) -> str:
         axes.set_title(f"{measure.heading} ({'higher' if measure.higher_is_better else 'lower'} is better)")
         axes.set_xlabel("kbps")
         _bitrate_axis(axes, [row.kbps for row in rows])
-        if len(codecs) > 1 or uncoded:
-            many = len(codecs) > 4
-            axes.legend(fontsize=8 if many else None, ncols=2 if many else 1)
+        _add_legend(figure, axes)
         return _svg(figure)
 
 
@@ -94,8 +93,7 @@ def curves(
         axes.set_xlabel(across)
         if log:
             axes.set_yscale("log")
-        if len(lines) > 1:
-            axes.legend(fontsize=8, ncols=2)
+        _add_legend(figure, axes)
         return _svg(figure)
 
 
@@ -149,6 +147,16 @@ def _line(axes: Axes, rows: Sequence[Row], name: str, i: int) -> None:
         axes.fill_between(kbps, low, high, color=colour, alpha=0.2, linewidth=0)
     else:
         axes.vlines(kbps, low, high, color=colour, linewidth=1)
+
+
+def _add_legend(figure: Figure, axes: Axes) -> None:
+    """Inside where a few lines have names; below, and the picture as much taller, where they would hide each other."""
+    handles, _ = axes.get_legend_handles_labels()
+    if len(handles) > _FEW:
+        figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // 3))
+        figure.legend(loc="outside lower center", fontsize=8, ncols=3)
+    elif len(handles) > 1:
+        axes.legend()
 
 
 def _bitrate_axis(axes: Axes, kbps: Sequence[float]) -> None:

@@ -16,7 +16,7 @@ from .charts import spectrogram
 from .compared_codecs import Audio
 from .score_tables import Cells
 
-CHART_WIDTH, CHART_HEIGHT = 450, 300  # pixels, with a margin
+CHART_WIDTH = 450  # pixels, with a margin
 
 
 def page(title: str, facts: str, body: Sequence[str]) -> str:
@@ -54,10 +54,12 @@ def player(clip: int, label: str, audio: Audio, sample_rate: int, reference: flo
 def side_by_side(charts: Sequence[str]) -> str:
     """Charts as one SVG file, light or dark as its reader is."""
     style = _template().partition(":root {")[2].partition("* {")[0]  # the colours of the page
+    points = [float(height) for chart in charts for height in re.findall(r'<svg[^>]* height="([\d.]+)pt"', chart)]
+    box = f"0 0 {CHART_WIDTH * len(charts)} {4 / 3 * max(points) + 2:.0f}"
     placed = "".join(chart.replace("<svg", f'<svg x="{CHART_WIDTH * i}"', 1) for i, chart in enumerate(charts))
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="0 0 {CHART_WIDTH * len(charts)} {CHART_HEIGHT}"><style>:root {{{style}</style>{placed}</svg>\n'
+        f'viewBox="{box}"><style>:root {{{style}</style>{placed}</svg>\n'
     )
 
 
