@@ -198,6 +198,13 @@ def test_every_kind_goes_through_the_commands(
     assert np.abs(streamed[codec.delay :][: len(whole)] - whole).max() < 1e-5
 
 
+def test_the_runtime_does_not_ask_for_the_kind() -> None:
+    """A manifest tells it, for people; nothing else reads it."""
+    runtime = Path(edgecodec.__file__).parent
+    asking = {path.name for path in runtime.rglob("*.py") if "quantizer.kind" in path.read_text(encoding="utf-8")}
+    assert asking == {"info.py"}
+
+
 def test_a_bundle_is_refitted(audio: Path, tmp_path: Path) -> None:
     """Through the command: networks stay, codes do not, and files of the old one are refused by name."""
     target = tmp_path / "mine"
