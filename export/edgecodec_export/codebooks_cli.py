@@ -83,11 +83,11 @@ def fit_codebooks(
         draw(measured, limits)
         found |= {"limits": measured.facts()}
     if as_json:
-        found |= {"bundle": str(target), "fingerprint": made.manifest.fingerprint or None}
-        print(json.dumps(found, indent=1))
+        print(json.dumps(found | {"bundle": str(target)}, indent=1))
         return
     print("\n".join(_table(made)))
-    print(f"bundle: {target}, fitted to {made.learned_frames:,} frames, scored on {made.scored_frames:,} others")
+    print(f"fitted to {made.learned_frames:,} frames, scored on {made.scored_frames:,} others")
+    print(f"bundle: {target}, which goes by the fingerprint {made.fingerprint}")
     if made.lost_entropy_model:
         print(f"its entropy model knew the old codes and is left out: edgecodec train-entropy {target} --data …")
     if limits:

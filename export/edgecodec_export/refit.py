@@ -101,9 +101,10 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Refitted:
-    """What was made: the manifest, both bundles' scores, frames learned from and scored, and whether a model went."""
+    """What was made: its fingerprint, both bundles' scores, frames learned from and scored; whether a model went."""
 
     manifest: Manifest
+    fingerprint: str
     before: Fitted
     after: Fitted
     learned_frames: int
@@ -139,8 +140,9 @@ def refit(request: Refit, progress: Progress = silent) -> Refitted:
         manifest = write(folder, source, made, {"codes_equal": equal}, {"codebooks": facts})
         if not all(result.passed for result in verify_golden(edgecodec.load(folder, trust=True))):
             raise ExportError("verification failed, no bundle was written: the golden vectors do not repeat")
-        remember(read_bundle(folder))
-    return Refitted(manifest, before, after, *frames, lost)
+        written = read_bundle(folder)
+        remember(written)
+    return Refitted(manifest, written.fingerprint.hex(), before, after, *frames, lost)
 
 
 def split_audio(data: Sequence[Path], sample_rate: int, minutes: float) -> tuple[list[Audio], list[Audio]]:

@@ -113,7 +113,7 @@ def test_noisy_recordings_without_a_clean_one_are_refused(voicebank: Path) -> No
 def test_speakers_that_are_scored_and_trained_on_are_named(
     tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = replace(tiny_config.run, steps=1, validate_every=100)
+    run = replace(tiny_config.run, steps=1, validate_every=100, codebook_seconds=1.0)
     data, valid = (
         tree(tmp_path / "data", *VCTK, "p226_001.wav"),
         tree(tmp_path / "valid", "p226_002.wav", "19-1-0001.flac"),

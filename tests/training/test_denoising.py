@@ -93,10 +93,12 @@ def test_a_room_decays_as_long_as_asked_and_keeps_its_early_part() -> None:
 def test_a_step_is_scored_against_what_is_wanted(tiny_config: Config, clips: list[Clip], tmp_path: Path) -> None:
     """The same audio heard with other targets: losses change."""
     folder = clips[0].path.parent
-    trainer = Trainer(replace(tiny_config, data=DataConfig(noise_chance=0.0)), [folder])
+    short = replace(tiny_config.run, codebook_seconds=1.0)
+    config = replace(tiny_config, run=short, data=DataConfig(noise_chance=0.0))
+    trainer = Trainer(config, [folder])
     batch = trainer.batches[0]
     kept = trainer.train_step()["loss/waveform"]
-    again = Trainer(replace(tiny_config, data=DataConfig(noise_chance=0.0)), [folder])
+    again = Trainer(config, [folder])
     again.batches = {0: batch._replace(wanted=-batch.heard)}  # type: ignore[assignment]
     inverted = again.train_step()["loss/waveform"]
-    assert torch.isfinite(inverted) and inverted > 1.5 * kept
+    assert torch.isfinite(inverted) and inverted > 1.3 * kept
