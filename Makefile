@@ -67,7 +67,7 @@ clean:
 	touch $@
 
 .venv/test: .venv/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@ .venv/base
 
 .venv/published: .venv/python pyproject.toml constraints.txt

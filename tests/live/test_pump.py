@@ -98,6 +98,27 @@ def test_bypass_neither_clicks_nor_shifts(codec: edgecodec.Codec, tmp_path: Path
     assert np.abs(np.diff(out)).max() <= jump + 0.01
 
 
+@pytest.mark.usefixtures("clip")
+def test_a_watchdog_sees_every_call_of_a_device(codec: edgecodec.Codec, tmp_path: Path) -> None:
+    """A sound server may hang between reads, too, when it is asked how much waits: for ever, if nobody watched."""
+    seen = []
+
+    class Device(FileSource):
+        is_device = True
+
+        def waiting(self) -> float:
+            seen.append(pump.calling)
+            return super().waiting()
+
+    source = Device(str(tmp_path / "speech.wav"), codec.sample_rate, codec.frame_size)
+    sink = FileSink(str(tmp_path / "out.wav"), codec.sample_rate)
+    pump = LivePump(codec, source, sink, stages=1, seconds=0.1)
+    pump.run(threading.Event())
+    source.close()
+    sink.close()
+    assert seen and all(call is not None and call[0] == source.name for call in seen)
+
+
 def test_muting_and_stages_hold_from_the_next_block(codec: edgecodec.Codec, tmp_path: Path, clip: np.ndarray) -> None:
     size = codec.frame_size
     source = Cue(str(tmp_path / "speech.wav"), codec.sample_rate, size)

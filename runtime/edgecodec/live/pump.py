@@ -157,7 +157,7 @@ class LivePump(EncodingWorker):
         )
 
     def _process(self, block: NDArray[np.float32]) -> None:
-        waiting = self._source.waiting()
+        waiting = self._call(self._source, self._source.waiting)
         block = self._heard(block)
         self._heard_level.add(block)
         self._dry = np.concatenate([self._dry, block])
@@ -188,7 +188,7 @@ class LivePump(EncodingWorker):
         if self._held is not None:
             audio = crossfade(self._held, audio)
             self._held = None
-        ahead = self._sink.waiting()
+        ahead = self._call(self._sink, self._sink.waiting)
         self._playback.add(ahead)
         if self._thinned_out(waiting + ahead):
             self._write(np.zeros_like(audio))
