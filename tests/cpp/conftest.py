@@ -43,10 +43,10 @@ def library() -> Path:
 
 @pytest.fixture(scope="session")
 def built(need) -> Path:
-    """A folder in which the commands of the page have run up to the build."""
+    """A folder like the top of the repository, with the program that answers what Python asks."""
     need(complete, *PACKAGES)
     folder = cpp_page.like_the_top("cpp-tests")
-    headers, build, _ = cpp_page.blocks("Debian 12, or another onnxruntime")
+    headers, _, _ = cpp_page.blocks("Debian 12, or another onnxruntime")
     if not list((folder / "build" / "headers").glob("usr/include/onnxruntime/*_cxx_api.h")):
         try:
             cpp_page.run(cpp_page.without_installing(headers), folder)
@@ -59,9 +59,16 @@ def built(need) -> Path:
         f"-DPAGE={folder} -DONNXRUNTIME_INCLUDE_DIR={folder}/build/headers/usr/include/onnxruntime\n"
         "cmake --build check"
     )
-    both = [subprocess.Popen(cpp_page.shell(script), cwd=folder) for script in (build, checked)]
-    assert [process.wait() for process in both] == [0, 0]
+    assert subprocess.run(cpp_page.shell(checked), cwd=folder).returncode == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def page_built(built: Path) -> Path:
+    """The folder, in which the commands of the page have run up to the build."""
+    _, build, _ = cpp_page.blocks("Debian 12, or another onnxruntime")
+    assert subprocess.run(cpp_page.shell(build), cwd=built).returncode == 0
+    return built
 
 
 @pytest.fixture(scope="session")

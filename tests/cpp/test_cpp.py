@@ -719,16 +719,16 @@ def test_calls_that_are_refused(cpp: Cpp, speech: edgecodec.Codec) -> None:
     )
 
 
-def test_the_page(built: Path, cpp: Cpp, library: Path, speech: edgecodec.Codec, audio: np.ndarray) -> None:
+def test_the_page(page_built: Path, cpp: Cpp, library: Path, speech: edgecodec.Codec, audio: np.ndarray) -> None:
     """Its commands ran up to the build; here is what they built, and its program."""
     del speech
-    soundfile.write(built / "speech.wav", audio, 24_000, "PCM_16")
+    soundfile.write(page_built / "speech.wav", audio, 24_000, "PCM_16")
     [find] = [block for block in cpp_page.blocks("Debian 12, or another onnxruntime") if "export" in block]
-    said = cpp_page.run(find, built)
+    said = cpp_page.run(find, page_built)
     assert said.count("passed") == 5
     first, _ = cpp_page.blocks("To sound")
-    cpp_page.run(first, built, EDGECODEC_ONNXRUNTIME=str(library))
-    with wave.open(str(built / "build" / "again.wav")) as again:
+    cpp_page.run(first, page_built, EDGECODEC_ONNXRUNTIME=str(library))
+    with wave.open(str(page_built / "build" / "again.wav")) as again:
         assert (again.getnframes(), again.getframerate()) == (len(audio), 24_000)
     assert cpp.ask("page", path=str(SPEECH), audio=as_json(audio[:24_000])) == 24_000  # the last one is lost
 
@@ -741,14 +741,14 @@ def test_the_page_on_debian_13() -> None:
     assert cpp_page.run("build/cpp/verify models/edgecodec_models/speech", folder).count("passed") == 5
 
 
-def test_the_loopback_of_the_page(built: Path, library: Path, need: Any, audio: np.ndarray) -> None:
+def test_the_loopback_of_the_page(page_built: Path, library: Path, need: Any, audio: np.ndarray) -> None:
     """On a machine whose microphone hears speech, the loudspeaker plays sound."""
     need(rig.complete, *rig.PACKAGES)
-    soundfile.write(built / "speech.wav", audio, 24_000, "PCM_16")
+    soundfile.write(page_built / "speech.wav", audio, 24_000, "PCM_16")
     with rig.rig() as machine:
         paths = {"EDGECODEC_ONNXRUNTIME": str(library)}
-        spoken = machine.say(built / "speech.wav")
-        said = cpp_page.run(cpp_page.blocks("To sound")[1], built, **machine.environment | paths)
+        spoken = machine.say(page_built / "speech.wav")
+        said = cpp_page.run(cpp_page.blocks("To sound")[1], page_built, **machine.environment | paths)
         spoken.terminate()
         spoken.wait()
         heard, played = machine.recorded()
@@ -761,14 +761,16 @@ def test_the_loopback_of_the_page(built: Path, library: Path, need: Any, audio: 
     ("library", "said"),
     [("libz.so.1", "libz.so.1: no onnxruntime 1."), ("/none.so", "onnxruntime cannot be opened: /none.so")],
 )
-def test_libraries_that_are_no_onnxruntime(built: Path, library: str, said: str) -> None:
+def test_libraries_that_are_no_onnxruntime(page_built: Path, library: str, said: str) -> None:
     script = "! build/cpp/verify models/edgecodec_models/speech 2>&1"
-    assert cpp_page.run(script, built, EDGECODEC_ONNXRUNTIME=library).startswith(said)
+    assert cpp_page.run(script, page_built, EDGECODEC_ONNXRUNTIME=library).startswith(said)
 
 
-def test_how_long_a_frame_takes(built: Path, library: Path, codec: edgecodec.Codec) -> None:
+def test_how_long_a_frame_takes(page_built: Path, library: Path, codec: edgecodec.Codec) -> None:
     """Printed, not asserted: with `-s` it is seen."""
-    said = cpp_page.run("build/cpp/verify models/edgecodec_models/speech", built, EDGECODEC_ONNXRUNTIME=str(library))
+    said = cpp_page.run(
+        "build/cpp/verify models/edgecodec_models/speech", page_built, EDGECODEC_ONNXRUNTIME=str(library)
+    )
     encoder, decoder = codec.encoder_stream(stages=8), codec.decoder_stream()
     times = []
     for block in np.random.default_rng(0).uniform(-0.3, 0.3, (300, 320)).astype(np.float32):
