@@ -22,6 +22,7 @@ import edgecodec
 import numpy as np
 import onnxruntime
 import torch
+from edgecodec.durable import new_file
 from edgecodec.errors import ExportError
 from edgecodec.progress import Progress, silent
 from edgecodec_training.codebook_search import LookupTables
@@ -165,8 +166,9 @@ def draw(limits: Limits, path: Path) -> None:
     right.set_title(f"Search: ∝ K^{limits.search_exponent:.2f} at d = {last.dimensions} (theory K·d)")
     right.legend(fontsize=7)
     try:
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "limits"}):
-            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "limits"}), new_file(path) as partial:
+            form = path.suffix[1:]
+            figure.savefig(partial, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
     except OSError as error:
         raise ExportError(f"{path}: {error.strerror or error}") from None
 
