@@ -133,7 +133,8 @@ def test_loss_is_counted_on_both_sides_and_recovered_by_redundancy(codec: edgeco
     found, _ = Pair(codec, tmp_path, 3, redundancy=2).run(lossy)
     received = found["received"]
     assert received.packets.received == found["sent"].packets - len(dropped)
-    assert received.packets.lost == pytest.approx(len(dropped), abs=3)
+    gone = received.packets.lost - received.packets.late  # what a busy machine holds up counts as both
+    assert gone == pytest.approx(len(dropped), abs=3)
     assert received.recovered >= 0.8 * len(dropped)
     assert found["sent"].lost >= 0.6 * len(dropped)  # as of the last report
     assert found["sent"].lost_share == pytest.approx(0.1, abs=0.06)
