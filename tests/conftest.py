@@ -67,6 +67,7 @@ _LONG = (
     "tests/export/test_study.py::test_every_kind",
     "tests/export/test_study.py::test_figures_are",
     "tests/export/test_study.py::test_four_kinds",
+    "tests/export/test_study.py::test_in_noise",
     "tests/export/test_study.py::test_seeds_that",
     "tests/export/test_study.py::test_stage_counts",
     "tests/export/test_study.py::test_the_page_in_a_browser",

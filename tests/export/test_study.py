@@ -25,6 +25,7 @@ import pytest
 import soundfile
 import torch
 from edgecodec.commands.main import app
+from edgecodec.evaluation.noisy_input import NoiseBehind
 from edgecodec.evaluation.quality import measure as evaluate
 from edgecodec_export.study import table as tables
 from edgecodec_export.study.code_lines import code_lines
@@ -431,7 +432,11 @@ def test_bad_calls_get_one_line(files: Path, tmp_path: Path) -> None:
     for args, code, message in (
         ([files / "small.toml"], 2, "Invalid value for OUT: is missing"),
         ([files / "small.toml", tmp_path], 2, "names no audio: give --data and --valid"),
-        (["nothing", tmp_path], 2, "no configuration 'nothing': give a .toml file, or one of ablations, quantizers"),
+        (
+            ["nothing", tmp_path],
+            2,
+            "no configuration 'nothing': give a .toml file, or one of ablations, denoising, quantizers",
+        ),
         ([tmp_path / "none.csv", "--table"], 1, "none.csv: "),
         ([files / "small.toml", "--table"], 1, "no figures of a study: no column bits"),
     ):
@@ -449,7 +454,47 @@ def test_the_page_says_what_its_csv_says() -> None:
     assert words.partition("\n\n")[0] in (docs / "quantizers.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["quantizers", "ablations"])
+@pytest.mark.usefixtures("no_page")
+def test_in_noise(files: Path, done: tuple[Path, Result], tmp_path: Path) -> None:
+    """Networks that stand already; scores are those of `evaluate` with the same noise, gains those over the noise."""
+    old = done[0] / "runs" / "rvq" / "seed-3" / "training"
+    more = ("--networks", old, "--noise", AUDIO / "speech_es.flac", "--snr", 3, "--only", "pq")
+    said = call(files, tmp_path, *more)
+    assert said.exit_code == 0, said.output
+    [*_, last] = read_csv(tmp_path / "study.csv")
+    home = tmp_path / "runs" / "pq" / "seed-3"
+    before, after = load_checkpoint(old).weights, load_checkpoint(home / "training").weights
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("encoder."))
+    codec = edgecodec.load(home / "bundle")
+    hear = NoiseBehind.of(AUDIO / "speech_es.flac", 3, codec.sample_rate)
+    coded, heard = evaluate(codec, files / "valid", [4], effort="live", hear=hear).rows
+    assert last.snr_db == 3 and last.estoi == pytest.approx(coded.measures["estoi"].mean, abs=1e-4)
+    assert last.noisy_si_sdr == pytest.approx(
+        3, abs=0.3
+    )  # what of the noise is in phase with the speech counts as speech
+    gain = (coded.measures["estoi"].mean or 0) - (heard.measures["estoi"].mean or 0)
+    assert float(tables.gains([last])[1][4]) == pytest.approx(gain, abs=1e-3)
+    assert "Over what was heard, speech in noise at 3 dB:" in said.stdout
+    again = call(files, tmp_path, *more[:4], "--snr", 5, "--only", "pq")
+    assert again.exit_code == 2 and "of other settings than the study has now" in again.stderr
+
+
+def test_gains_are_means_over_seeds_above_what_was_heard() -> None:
+    [row, *_] = read_csv(Path(__file__).parents[2] / "training" / "docs" / "quantizers.csv")
+    assert tables.gains([row]) == []
+    noisy = {"snr_db": 5.0, "noisy_pesq_wb": 1.2, "noisy_estoi": 0.5, "noisy_si_sdr": 5.0, "noisy_dnsmos": None}
+    rows = [
+        dataclasses.replace(row, seed=seed, pesq_wb=pesq, estoi=0.6, si_sdr=1.0, dnsmos=2.0, **noisy)  # type: ignore[arg-type]
+        for seed, pesq in ((0, 1.5), (1, 1.6))
+    ]
+    other = dataclasses.replace(row, stages=2, pesq_wb=None, **noisy)  # type: ignore[arg-type]  # not scored there
+    head, found = tables.gains([*rows, other])
+    assert head == ["variant", "stages", "kbps", "PESQ-WB", "ESTOI", "SI-SDR, dB", "DNSMOS"]
+    assert found == [row.variant, str(row.stages), f"{row.kbps:.3g}", "+0.350", "+0.100", "-4.000", "–"]
+    assert "speech in noise at 5 dB" in tables.markdown(rows) and "in noise" not in tables.markdown([row])
+
+
+@pytest.mark.parametrize("name", ["quantizers", "ablations", "denoising"])
 def test_shipped_studies_are_fair(name: str) -> None:
     """Of one study all variants have the same networks, data, losses, optimizer and run."""
     plan = load_study(name)
@@ -458,7 +503,7 @@ def test_shipped_studies_are_fair(name: str) -> None:
         quantizer = config["model"].pop("quantizer")
         assert max(quantizer["dropout_stages"]) == quantizer["max_stages"]
     assert all(config == configs[plan.measured_beside] for config in configs.values())
-    if name == "quantizers":
+    if name != "ablations":
         for own in plan.variants:
             config = plan.config_of(own, 0)
             bits = config.model.bitrate(config.model.quantizer.max_stages) * 1000 / config.model.frame_rate

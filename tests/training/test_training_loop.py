@@ -88,6 +88,40 @@ def test_codebooks_start_as_k_means_unless_that_is_off(tiny_config: Config, spee
     assert left[0] < 0.5 < left[1]
 
 
+def test_networks_of_another_codec_get_codebooks_of_their_own(
+    tiny_config: Config, speech_folder: Path, tmp_path: Path, write_config: WriteConfig
+) -> None:
+    trained = Trainer(override(tiny_config, ["optimizer.warmup_steps=0"]), [speech_folder])
+    for _ in range(3):
+        trained.train_step()
+    trained.checkpoint().save(tmp_path / "old")
+    other = override(tiny_config, ['model.quantizer.kind="pq"', "model.quantizer.codebook_size=8"])
+    trainer = Trainer(other, [speech_folder], start=load_checkpoint(tmp_path / "old").networks())
+    assert trainer.step == 0
+    for name, tensor in trainer.model.encoder.state_dict().items():
+        assert torch.equal(tensor, trained.average.encoder.state_dict()[name]), name
+    fresh = Trainer(other, [speech_folder]).model.quantizer.state_dict()
+    assert any(not torch.equal(fresh[name], own) for name, own in trainer.model.quantizer.state_dict().items())
+    assert float(trainer.train_step()["distortion/stage_04"]) < 0.5  # k-means on the latents of these networks
+
+    write_config(other, tmp_path / "pq.toml")
+    call = [
+        "train",
+        "--config",
+        str(tmp_path / "pq.toml"),
+        "--data",
+        str(speech_folder),
+        "--out",
+        str(tmp_path / "new"),
+    ]
+    said = CliRunner().invoke(app, [*call, "--networks", str(tmp_path / "old"), "--steps", "2"])
+    assert said.exit_code == 0, said.output
+    made = load_checkpoint(tmp_path / "new")
+    assert (made.step, made.config.model.quantizer.kind) == (2, "pq")
+    both = CliRunner().invoke(app, [*call, "--networks", str(tmp_path / "old"), "--start", str(tmp_path / "old")])
+    assert both.exit_code == 2 and "Invalid value for --start, --networks, --resume: choose one" in both.stderr
+
+
 def test_a_run_leaves_checkpoint_ledger_and_log(
     tiny_config: Config, speech_folder: Path, valid_folder: Path, tmp_path: Path
 ) -> None:

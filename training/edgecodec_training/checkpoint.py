@@ -61,6 +61,16 @@ class Checkpoint:
     weights: dict[str, Tensor]
     training: dict[str, Tensor] | None
 
+    @property
+    def networks_only(self) -> bool:
+        """Whether its codebooks are left out, and to be fitted anew."""
+        return not any(name.startswith("quantizer.") for name in self.weights)
+
+    def networks(self) -> Checkpoint:
+        """Encoder and decoder alone, at step 0: what a run with another quantizer begins with."""
+        kept = {name: tensor for name, tensor in self.weights.items() if not name.startswith("quantizer.")}
+        return Checkpoint(0, self.config, [], kept, None)
+
     def save(self, folder: Path) -> Path:
         """Write `folder/step-…`, whole or not at all (see `edgecodec.durable`); older steps go once it stands.
 

@@ -29,6 +29,10 @@ def train(
         Path | None, typer.Option(help="Folder of clips that are scored and listened to on the way.")
     ] = None,
     start: Annotated[Path | None, typer.Option(help="Begin from the weights of this checkpoint, in a new run.")] = None,
+    networks: Annotated[
+        Path | None,
+        typer.Option(help="Begin from encoder and decoder of this checkpoint alone, with codebooks of their own."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT where it stopped.")] = False,
     steps: Annotated[int, typer.Option(min=0, help="Train up to this step instead of the configured one.")] = 0,
     minutes: Annotated[
@@ -53,6 +57,8 @@ def train(
     from .distributed import on_first_rank
     from .training_loop import Leg, train_leg
 
+    if sum(map(bool, (start, networks, resume))) > 1:
+        raise typer.BadParameter("choose one", param_hint="--start, --networks, --resume")
     torch.set_num_threads(threads)
     checkpoint = None
     if resume:
@@ -69,6 +75,10 @@ def train(
             checkpoint = load_checkpoint(start)
             checkpoint.training = None
             chosen = dataclasses.replace(chosen, model=checkpoint.config.model)
+        elif networks is not None:
+            checkpoint = load_checkpoint(networks).networks()
+            model = dataclasses.replace(checkpoint.config.model, quantizer=chosen.model.quantizer)
+            chosen = dataclasses.replace(chosen, model=model)
     changes = [*(settings or ()), *([f"run.steps={steps}"] if steps else ())]
     leg = Leg(data, out, valid, device, minutes)
     try:

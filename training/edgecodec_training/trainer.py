@@ -85,10 +85,10 @@ class Trainer:
         self.step = 0
         self.updates = 0  # of this optimizer: fewer than steps where a leg began from weights alone
         self.ledger: list[LegEntry] = []
-        if start is None:
-            self._fit_codebooks()
-        else:
+        if start is not None:
             self._restore(start)
+        if start is None or start.networks_only:
+            self._fit_codebooks()
         if config.run.compiled:
             self.model.encoder.compile()
             self.model.decoder.compile()
@@ -214,9 +214,11 @@ class Trainer:
 
     def _restore(self, start: Checkpoint) -> None:
         self.step, self.ledger = start.step, list(start.ledger)
-        put_weights(self.average, start.weights)
+        codebooks = _below("quantizer.", contiguous_state(self.model)) if start.networks_only else {}
+        weights = start.weights | {f"quantizer.{name}": tensor for name, tensor in codebooks.items()}
+        put_weights(self.average, weights)
         if start.training is None:
-            put_weights(self.model, start.weights)
+            put_weights(self.model, weights)
             return
         foreign = [name for name in start.training if not name.startswith(TRAINING_STATE)]
         if foreign or "updates" not in start.training:
@@ -224,9 +226,9 @@ class Trainer:
         self.updates = int(start.training["updates"])
         put_weights(self.model, _below("model.", start.training))
         _restore_moments("codec", self.optimizer, self.model, start.training)
-        weights = _below("discriminators.", start.training)
-        if self.discriminator_optimizer is not None and weights:
-            put_weights(self.discriminators, weights)
+        critics = _below("discriminators.", start.training)
+        if self.discriminator_optimizer is not None and critics:
+            put_weights(self.discriminators, critics)
             _restore_moments("discriminators", self.discriminator_optimizer, self.discriminators, start.training)
         if self.balancer is not None:
             norms = _below("balancer.", start.training)

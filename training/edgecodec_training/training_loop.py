@@ -83,7 +83,8 @@ def train_leg(config: Config, leg: Leg, start: Checkpoint | None = None, show: S
     Args:
         config: of the model and the run.
         leg: where and for how long.
-        start: go on from this checkpoint; without its training state, begin a new run with its weights.
+        start: go on from this checkpoint; without its training state, begin a new run with its weights; of networks
+            alone (`Checkpoint.networks`), fit codebooks to what they give.
         show: told what happens.
 
     Raises:
@@ -96,7 +97,8 @@ def train_leg(config: Config, leg: Leg, start: Checkpoint | None = None, show: S
     begun = time.monotonic()
     if start is not None and start.step >= config.run.steps:
         raise ConfigError(f"nothing to train: at step {start.step} of {config.run.steps}; give --steps beyond it")
-    show(Status(note="reading the data, fitting the codebooks" if start is None else "reading the data"))
+    fits = start is None or start.networks_only
+    show(Status(note="reading the data, fitting the codebooks" if fits else "reading the data"))
     trainer = Trainer(config, leg.data, device=leg.device, start=start)
     with _interruptions() as interrupted, _LegInProgress(trainer, leg, begun, show) as progress:
         while trainer.step < config.run.steps and not progress.stops(interrupted):

@@ -13,13 +13,20 @@ from edgecodec.commands.progress import progress_display
 def study(
     plan: Annotated[
         str,
-        typer.Argument(metavar="STUDY", help="TOML file, or a study that is shipped: quantizers, ablations."),
+        typer.Argument(metavar="STUDY", help="TOML file, or a study that is shipped: quantizers, denoising, ablations."),
     ],
     out: Annotated[Path | None, typer.Argument(metavar="OUT", help="Folder of the study; it goes on there.")] = None,
     data: Annotated[
         list[str] | None, typer.Option(help="Audio to train on, as for edgecodec train; repeatable.")
     ] = None,
     valid: Annotated[Path | None, typer.Option(help="Folder of clips that everything is measured on.")] = None,
+    networks: Annotated[
+        Path | None, typer.Option(metavar="CHECKPOINT", help="Encoder and decoder that all variants begin with.")
+    ] = None,
+    noise: Annotated[
+        Path | None, typer.Option(help="Folder or file of noise that codecs hear behind the clips of --valid.")
+    ] = None,
+    snr: Annotated[float | None, typer.Option(min=-30, max=60, help="Of that noise, dB.")] = None,
     steps: Annotated[int, typer.Option(min=0, help="Of training each variant, instead of the study's.")] = 0,
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Instead of the study's seeds; repeatable.")] = None,
     clips: Annotated[
@@ -85,6 +92,9 @@ def study(
         steps=steps or wanted.steps,
         seeds=tuple(seeds or wanted.seeds),
         clips=wanted.clips if clips is None else clips,
+        networks=str(networks or wanted.networks),
+        noise=str(noise or wanted.noise),
+        snr_db=wanted.snr_db if snr is None else snr,
     )
     audio, held_out = tuple(data or wanted.data), valid or (Path(wanted.valid) if wanted.valid else None)
     if held_out is None or not (audio or not train):

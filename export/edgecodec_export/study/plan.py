@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from edgecodec.errors import ConfigError
 from edgecodec_training.config import Config, from_dict, load_config, parse_toml, read_text
-from edgecodec_training.ranges import Count, Natural
+from edgecodec_training.ranges import Count, Decibels, Natural
 from msgspec import Meta
 
 Tables = dict[str, Any]  # as TOML has them
@@ -32,11 +32,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """A study; `data` and `valid` may be left to the command line.
+    """A study; `data`, `valid`, `networks` and `noise` may be left to the command line.
 
     `config` is the base of all variants (see `edgecodec_training.config`), `set` changes it for all. Each variant is
     trained once a seed for `steps`. Scored are at most `clips` (0: all) of the speech in `valid`, at the stage counts
     `scored` and at all stages. Costs are ratios to the variant `reference`, by default the first.
+
+    All variants begin with the encoder and decoder of the checkpoint `networks`, if there is one. With recordings
+    `noise`, codecs hear the clips with noise behind them, at `snr_db`, and are scored by what they make of it.
     """
 
     title: str = "Quantizers side by side"
@@ -44,6 +47,9 @@ class Study:
     set: Tables = field(default_factory=dict)
     data: tuple[str, ...] = ()
     valid: str = ""
+    networks: str = ""
+    noise: str = ""
+    snr_db: Decibels = 5.0
     steps: Count = 400
     seeds: Annotated[tuple[Annotated[int, Meta(ge=0, le=(1 << 32) - 1)], ...], Meta(min_length=1)] = (0,)
     clips: Natural = 0
@@ -72,7 +78,7 @@ class Study:
 
 
 def load_study(name: str) -> Study:
-    """Read a study from a TOML file, or a shipped one by its name (`quantizers`, `ablations`).
+    """Read a study from a TOML file, or a shipped one by its name (`quantizers`, `denoising`, `ablations`).
 
     Raises:
         ConfigError: no such file, unknown keys, values out of their range, or settings that no variant can have.
@@ -101,13 +107,15 @@ def load_study(name: str) -> Study:
 
 
 def _beside(study: Study, file: Path) -> Study:
-    """Finished checkpoints are named from the folder of the study's file."""
+    """Checkpoints are named from the folder of the study's file."""
 
     def place(variant: Variant) -> Variant:
         at = str(file.parent / variant.checkpoint) if variant.checkpoint else ""
         return dataclasses.replace(variant, checkpoint=at)
 
-    return dataclasses.replace(study, variants={name: place(variant) for name, variant in study.variants.items()})
+    networks = str(file.parent / study.networks) if study.networks else ""
+    variants = {name: place(variant) for name, variant in study.variants.items()}
+    return dataclasses.replace(study, networks=networks, variants=variants)
 
 
 def _merged(base: Tables, changes: Tables) -> Tables:

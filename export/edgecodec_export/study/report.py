@@ -18,7 +18,7 @@ from edgecodec.evaluation.score_tables import Cells
 from .costs import TURNS
 from .figures import LISTENING_SECONDS, ORIGINAL, Audio, Figures
 from .rows import Row, to_csv
-from .table import COLUMNS, mean_at, rules
+from .table import COLUMNS, gains, mean_at, rules
 from .table import table as judged
 
 Key = tuple[str, int]  # variant and seed
@@ -58,6 +58,7 @@ class Report:
                 "<details><summary>The rules that the words follow</summary>",
                 paragraphs(rules()),
                 "</details>",
+                *self._gains(),
                 *self._notes(),
                 "<h2>By bitrate</h2>",
                 f"<div class='charts'>{''.join(f'<figure>{chart}</figure>' for chart in charts(self.rows))}</div>",
@@ -75,6 +76,12 @@ class Report:
     def _notes(self) -> list[str]:
         lines = [f"<li><b>{escape(name)}</b>: {escape(note)}</li>" for name, note in self.notes.items() if note]
         return ["<ul>", *lines, "</ul>"] if lines else []
+
+    def _gains(self) -> list[str]:
+        """Of studies in noise, what is gained over it."""
+        cells = gains(self.rows)
+        heading = f"<h2>Gains over speech in noise at {self.rows[0].snr_db or 0:g} dB</h2>"
+        return [heading, f"<div class='wide'>{table(cells)}</div>"] if cells else []
 
     def _inner_charts(self) -> list[str]:
         """Of the first seed of each variant: what is left, what is used, and how it trained."""

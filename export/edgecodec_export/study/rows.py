@@ -25,7 +25,8 @@ Number = float | None
 class Row:
     """One variant, one seed, one stage count; units as in `Figures`, `AtStages`, `Stability` and `Cost`.
 
-    What belongs to a variant or a run stands in each of its rows. None: not measured at this count, or of this run.
+    What belongs to a variant or a run stands in each of its rows. None: not measured at this count, or of this run. Of
+    studies in noise, the names with `noisy_` are the scores of what codecs heard.
     """
 
     variant: str
@@ -68,6 +69,12 @@ class Row:
     cost_ratio_high: Number
     lines_own: int
     lines_all: int
+    dnsmos: Number = None
+    snr_db: Number = None
+    noisy_pesq_wb: Number = None
+    noisy_estoi: Number = None
+    noisy_si_sdr: Number = None
+    noisy_dnsmos: Number = None
 
 
 def rows_of(figures: Mapping[tuple[str, int], Figures], costs: Mapping[str, Cost]) -> list[Row]:
@@ -78,6 +85,9 @@ def rows_of(figures: Mapping[tuple[str, int], Figures], costs: Mapping[str, Cost
 def _row(variant: str, seed: int, f: Figures, at: AtStages, cost: Cost | None) -> Row:
     def score(name: str) -> Number:
         return at.scores[name].mean if name in at.scores else None
+
+    def noisy(name: str) -> Number:
+        return f.noisy[name].mean if name in f.noisy else None
 
     return Row(
         variant=variant,
@@ -120,6 +130,12 @@ def _row(variant: str, seed: int, f: Figures, at: AtStages, cost: Cost | None) -
         cost_ratio_high=cost.ratio_high if cost else None,
         lines_own=code_lines(f.kind).own,
         lines_all=code_lines(f.kind).all,
+        dnsmos=score("dnsmos"),
+        snr_db=f.snr_db,
+        noisy_pesq_wb=noisy("pesq_wb"),
+        noisy_estoi=noisy("estoi"),
+        noisy_si_sdr=noisy("si_sdr"),
+        noisy_dnsmos=noisy("dnsmos"),
     )
 
 
@@ -140,7 +156,7 @@ def from_csv(text: str, name: str) -> list[Row]:
         DataError: it is none of a study.
     """
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    expected = {field.name for field in dataclasses.fields(Row)}
+    expected = {field.name for field in dataclasses.fields(Row) if field.default is dataclasses.MISSING}
     if missing := sorted(expected - set(reader.fieldnames or ())):
         raise DataError(f"{name}: no figures of a study: no column {missing[0]}")
     try:

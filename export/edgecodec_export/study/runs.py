@@ -22,6 +22,7 @@ from edgecodec import Codec
 from edgecodec.durable import new_file
 from edgecodec.errors import ConfigError
 from edgecodec.evaluation.clips import validation_clips
+from edgecodec.evaluation.noisy_input import NoiseBehind, as_it_is
 from edgecodec_training.checkpoint import Checkpoint, latest, load_checkpoint
 from edgecodec_training.config import Config, from_dict
 from edgecodec_training.training_loop import Leg, Status, train_leg
@@ -85,6 +86,8 @@ class Run:
             raise ConfigError(f"{path}: not readable ({error}): delete it, to measure again") from None
         if not self.finished:
             self._require_same(figures.config)
+        if figures.snr_db != self._snr_db:
+            raise self._of_other_settings()
         return figures
 
     def codec(self) -> Codec:
@@ -119,6 +122,8 @@ class Run:
             self._require_same(_plain(start.config))
         if start is None and folder.exists():
             shutil.rmtree(folder)  # stopped before the first checkpoint; its log would be read as this one's
+        if start is None and self.study.networks:
+            start = load_checkpoint(Path(self.study.networks)).networks()
         if start is None or start.step < config.run.steps:
 
             def show(status: Status) -> None:
@@ -132,9 +137,11 @@ class Run:
 
     def _subject(self, checkpoint: Checkpoint) -> Subject:
         """What is measured, and what training tells of it."""
-        codec = self.codec()
+        codec, valid = self.codec(), self.place.valid
+        rate, noise = codec.sample_rate, Path(self.study.noise)
+        hear = as_it_is if self._snr_db is None else NoiseBehind.of(noise, self._snr_db, rate)
         scored, everything = (
-            [clip.read(codec.sample_rate) for clip in validation_clips(self.place.valid, codec.sample_rate, limit=n)]
+            [hear(clip.name_in(valid), clip.read(rate)) for clip in validation_clips(valid, rate, limit=n)]
             for n in (self.study.clips, 0)
         )
         learned = None if self.finished else stability(self.folder / "training")
@@ -142,7 +149,8 @@ class Run:
             codec=codec,
             config=_plain(checkpoint.config),
             clips=scored,
-            everything=everything,
+            everything=[clip.heard for clip in everything],
+            snr_db=self._snr_db,
             scored=self.study.scored,
             training=learned or Stability(),
             steps=checkpoint.step,
@@ -155,9 +163,15 @@ class Run:
     def _require_same(self, config: dict[str, Any]) -> None:
         """Refuse what was made with other settings."""
         if from_dict(Config, config) != self.study.config_of(self.variant, self.seed):
-            raise ConfigError(
-                f"{self.folder}: of other settings than the study has now: choose another OUT, or delete it"
-            )
+            raise self._of_other_settings()
+
+    def _of_other_settings(self) -> ConfigError:
+        return ConfigError(f"{self.folder}: of other settings than the study has now: choose another OUT, or delete it")
+
+    @property
+    def _snr_db(self) -> float | None:
+        """Of the noise in which clips are heard, if there is any."""
+        return self.study.snr_db if self.study.noise else None
 
 
 def _plain(config: Config) -> dict[str, Any]:

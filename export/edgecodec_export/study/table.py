@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import Any
 
+from edgecodec.evaluation import score_tables
+
 from .rows import Number, Row
 
 HIGH, MEDIUM, LOW, UNKNOWN = "high", "medium", "low", "–"
@@ -23,6 +25,7 @@ COST_RATIO = (1.15, 0.87)  # times the reference's from which cost is high, medi
 PESQ_BEHIND = (0.05, 0.2)  # up to which quality is high, medium, beside the best at the same bits
 ESTOI_BEHIND = (0.01, 0.05)
 CODE_LINES = (60, 30)  # of the kind's own class, from which complexity is high, medium
+NOISY_MEASURES = {"pesq_wb": "PESQ-WB", "estoi": "ESTOI", "si_sdr": "SI-SDR, dB", "dnsmos": "DNSMOS"}
 SAME_BITS = 0.01  # share by which bitrates may differ and count as equal
 
 
@@ -231,13 +234,42 @@ COLUMNS = (
 )
 
 
+def gains(rows: Sequence[Row]) -> list[list[str]]:
+    """Of studies in noise: by variant and scored stage count, how far the scores lie above those of what was heard.
+
+    Cells with their head; none of other studies.
+    """
+    if not any(row.snr_db is not None for row in rows):
+        return []
+    cells = [["variant", "stages", "kbps", *NOISY_MEASURES.values()]]
+    for name in dict.fromkeys(row.variant for row in rows):
+        own = [row for row in rows if row.variant == name]
+        for stages in sorted({row.stages for row in own if row.pesq_wb is not None}):
+            kbps = next(row.kbps for row in own if row.stages == stages)
+            cells.append([name, str(stages), f"{kbps:.3g}", *(_gain(own, stages, m) for m in NOISY_MEASURES)])
+    return cells
+
+
+def _gain(own: Sequence[Row], stages: int, name: str) -> str:
+    after, before = mean_at(own, stages, name), mean_at(own, stages, f"noisy_{name}")
+    return UNKNOWN if after is None or before is None else f"{after - before:+.3f}"
+
+
 def markdown(rows: Sequence[Row]) -> str:
-    """The table and its rules, in Markdown."""
+    """The table and its rules, in Markdown; of studies in noise also the gains over it."""
     heads = ["variant", *(column.heading for column in COLUMNS)]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for name, cells in table(rows).items():
         lines.append(f"| {' | '.join([name, *(f'**{cell.word}**: {cell.numbers}' for cell in cells)])} |")
-    return "\n".join([*lines, "", *(f"- {rule}" for rule in rules())])
+    lines += ["", *(f"- {rule}" for rule in rules())]
+    if above := gains(rows):
+        lines += [
+            "",
+            f"Over what was heard, speech in noise at {rows[0].snr_db:g} dB:",
+            "",
+            *score_tables.markdown(above),
+        ]
+    return "\n".join(lines)
 
 
 def as_data(rows: Sequence[Row]) -> dict[str, Any]:
@@ -246,4 +278,4 @@ def as_data(rows: Sequence[Row]) -> dict[str, Any]:
         name: {column.heading: asdict(cell) for column, cell in zip(COLUMNS, cells, strict=True)}
         for name, cells in table(rows).items()
     }
-    return {"table": words, "rules": rules(), "rows": [asdict(row) for row in rows]}
+    return {"table": words, "rules": rules(), "gains": gains(rows), "rows": [asdict(row) for row in rows]}

@@ -47,6 +47,11 @@ class Clip:
     kind: str
     bandwidth: float  # Hz
 
+    def name_in(self, folder: Path) -> str:
+        """Path in the folder; of a single file, or in a shard, its name."""
+        alone = self.path == folder or self.path.suffix == ".tar"
+        return self.name if alone else self.path.relative_to(folder).as_posix()
+
     def read(self, sample_rate: int) -> NDArray[np.float32]:
         """Decode, mix to mono and resample: float32 `[samples]`.
 

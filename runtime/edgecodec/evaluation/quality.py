@@ -180,7 +180,7 @@ def _read(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int, hear
         except DataError as error:
             missing = error
         else:
-            named = [(_name(clip, folder), _samples(clip, sample_rate)) for clip in clips]
+            named = [(clip.name_in(folder), _samples(clip, sample_rate)) for clip in clips]
             found[kind] = [_Clip(name, *hear(name, audio)) for name, audio in named]
     if not found:
         raise missing
@@ -192,12 +192,6 @@ def _samples(clip: Clip, sample_rate: int) -> Audio:
     if not len(audio):
         raise DataError(f"{clip.path}: {clip.name}: holds no samples")
     return audio
-
-
-def _name(clip: Clip, folder: Path) -> str:
-    """Path in the folder; of a single file, or in a shard, its name."""
-    alone = clip.path == folder or clip.path.suffix == ".tar"
-    return clip.name if alone else clip.path.relative_to(folder).as_posix()
 
 
 def _row(
