@@ -9,9 +9,17 @@ from edgecodec.evaluation.measures import mel_filters
 from torch import Tensor, nn
 
 from .disturbance import Disturbance
+from .frame_locking import frame_locking
 from .ranges import NotNegative, Positive, Width, Window
 
-TERMS = ("waveform", "stft", "mel", "loudness", "disturbance")  # each has its weight in `LossConfig`, by this name
+TERMS = (
+    "waveform",
+    "stft",
+    "mel",
+    "loudness",
+    "disturbance",
+    "locking",
+)  # each has its weight in `LossConfig`, by this name
 LOUDNESS_POWER = 0.46  # of magnitudes: 0.23 of intensities
 LOUDNESS_FLOOR = 1e-5  # magnitude, -94 dB of full scale: keeps the slope finite
 
@@ -20,7 +28,7 @@ LOUDNESS_FLOOR = 1e-5  # magnitude, -94 dB of full scale: keeps the slope finite
 class LossConfig:
     """Weights of the `TERMS`, windows in samples (hop = window / 4), and where the log-mel floors.
 
-    `loudness_windows` are some of the `mel_windows`. A weight of 0 leaves `disturbance` out.
+    `loudness_windows` are some of the `mel_windows`. A weight of 0 leaves `disturbance` and `locking` out.
 
     `mel_floor` is the magnitude added before the logarithm, 1 being a sine of twice full scale: low enough to keep
     quiet speech, high enough not to spend the loss on the noise floor of silence. With `balanced` the weights, those of
@@ -32,6 +40,7 @@ class LossConfig:
     mel: NotNegative = 1.0
     loudness: NotNegative = 20.0
     disturbance: NotNegative = 0.0
+    locking: NotNegative = 0.0
     stft_windows: tuple[Window, ...] = (512, 1024)
     mel_windows: tuple[Window, ...] = (256, 512, 1024, 2048)
     mel_bands: tuple[Width, ...] = (24, 48, 80, 120)
@@ -93,11 +102,13 @@ class ReconstructionLoss(nn.Module):
     `stft`: squared error of magnitude-compressed complex spectra plus that of their magnitudes (Braun & Tashev 2021,
     arXiv:2009.12286), which agrees with ears better than plain spectra and still sees the phase.
     `disturbance`: that of PESQ, see `disturbance`.
+    `locking`: of the decoded signal alone, whose frames of `frame_size` samples must not be alike, see `frame_locking`.
     """
 
-    def __init__(self, config: LossConfig, sample_rate: int) -> None:
+    def __init__(self, config: LossConfig, sample_rate: int, frame_size: int) -> None:
         super().__init__()
         self.config = config
+        self.frame_size = frame_size
         self.disturbance = Disturbance(sample_rate) if config.disturbance else None
         sizes = sorted({*config.stft_windows, *config.mel_windows})
         self.spectra = nn.ModuleDict({str(size): Spectrum(size) for size in sizes})
@@ -109,7 +120,7 @@ class ReconstructionLoss(nn.Module):
         )
 
     def forward(self, target: Tensor, decoded: Tensor) -> dict[str, Tensor]:
-        """Weighted terms by name; `disturbance` only where it has a weight."""
+        """Weighted terms by name; `disturbance` and `locking` only where they have a weight."""
         config, weights = self.config, self.config.weights
         x, y = target.squeeze(1), decoded.squeeze(1)
         terms = {"waveform": (x - y).abs().mean()}
@@ -130,6 +141,8 @@ class ReconstructionLoss(nn.Module):
                     terms["loudness"] = terms["loudness"] + difference.abs().mean()
         if self.disturbance is not None:
             terms["disturbance"] = self.disturbance(x, y)
+        if config.locking:
+            terms["locking"] = frame_locking(y, self.frame_size)
         return {name: weights[name] * term for name, term in terms.items()}
 
     def _compressed(self, fx: Tensor, fy: Tensor, px: Tensor, py: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class Trainer:
         self.model = CodecModel(config.model).to(self.device)
         self.average = CodecModel(config.model).to(self.device).requires_grad_(False)
         self.discriminators = Discriminators(config.discriminators).to(self.device)
-        self.loss = ReconstructionLoss(config.loss, config.model.sample_rate).to(self.device)
+        self.loss = ReconstructionLoss(config.loss, config.model.sample_rate, config.model.frame_size).to(self.device)
         self.balancer = Balancer(config.shares, self.ranks) if config.loss.balanced else None
         codec, other = config.optimizer, config.discriminators
         self.optimizer = AdamW(
