@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from edgecodec.evaluation.frame_locking import frame_locking
 from edgecodec.evaluation.measures import MEASURES, mel_filters, score, si_sdr, stft, stft_distance
 
 AUDIO = Path(__file__).parents[1] / "audio"
@@ -87,3 +88,14 @@ def test_stft_scale_and_filters() -> None:
     filters = mel_filters(80, 1024, RATE)
     assert filters.shape == (513, 80) and (filters >= 0).all()
     assert filters.sum(axis=0) == pytest.approx(1)
+
+
+def test_locking_finds_what_is_repeated_every_frame(speech: np.ndarray) -> None:
+    assert abs(frame_locking(speech, 320)) < 0.01
+    assert np.mean([frame_locking(speech[i : i + 16_000], 320) for i in range(0, 32_000, 500)]) < 0.003
+    buzz = np.tile(np.random.default_rng(0).standard_normal(320).astype(np.float32), len(speech) // 320)
+    loudness = np.repeat(np.abs(speech[: len(buzz)].reshape(-1, 320)).mean(axis=1), 320)
+    assert frame_locking(buzz * loudness, 320) > 0.7  # in pauses it is too quiet to count
+    assert abs(frame_locking(buzz * loudness, 317)) < 0.02
+    assert 0.05 < frame_locking(speech[: len(buzz)] + buzz * loudness, 320) < frame_locking(buzz * loudness, 320)
+    assert np.isnan(frame_locking(speech[:600], 320)) and frame_locking(np.zeros(3200), 320) == 0

@@ -76,7 +76,7 @@ def test_everything_is_in_the_json(tiny: Path, clips: Path) -> None:
     report = json.loads(result.stdout)
     assert report["bundle"] == "tiny" and report["seconds"] == pytest.approx(4)
     [row] = report["rows"]
-    assert {"pesq_wb", "estoi", "si_sdr", "mel_distance", "stft_distance"} <= set(row["measures"])
+    assert {"pesq_wb", "estoi", "si_sdr", "mel_distance", "stft_distance", "locking"} <= set(row["measures"])
     for scores in row["measures"].values():
         assert scores["low"] <= scores["mean"] <= scores["high"] and scores["n"] == 2
     uses = report["codebooks"]

@@ -22,4 +22,5 @@ def frame_locking(audio: Tensor, frame_size: int) -> Tensor:
     frames = audio.unfold(1, frame_size, frame_size)
     spectra = torch.fft.rfft(frames, norm="ortho")[..., 1:-1]
     phases = spectra / (spectra.abs() + QUIET)
-    return phases.mean(dim=(0, 1)).abs().square().mean()
+    locked: Tensor = phases.mean(dim=(0, 1)).abs().square().mean()
+    return locked

@@ -89,7 +89,8 @@ def evaluate(
 
     With --noise or --noisy, scores are those against the clean clips, and the noisy input has a row.
 
-    PESQ-WB, ESTOI, SI-SDR, mel and multi-resolution STFT distance; DNSMOS and ViSQOL where installed; speed.
+    PESQ-WB, ESTOI, SI-SDR, mel and multi-resolution STFT distance, how alike frames are (locking); DNSMOS and ViSQOL
+    where installed; speed.
 
     Example: edgecodec evaluate speech --data tests/audio -b 3 -b 6 --report report.html
     """
@@ -98,6 +99,7 @@ def evaluate(
     if noise and noisy:
         raise typer.BadParameter("goes not with --noisy", param_hint="--noise")
     from ..evaluation.compared_codecs import classical_codecs
+    from ..evaluation.frame_locking import locking_measure
     from ..evaluation.measures import scoring_lacks
     from ..evaluation.mos import mos_measures
     from ..evaluation.noisy_input import NoiseBehind, NoisyRecordings, as_it_is
@@ -138,7 +140,7 @@ def evaluate(
             kinds=KINDS if kind is Kind.all else (kind.value,),
             limit=limit,
             hear=hear,
-            more_measures=mos_measures,
+            more_measures=lambda kind: mos_measures(kind) | locking_measure(codec.frame_size),
             examples=report_clips if report else 0,
             progress=progress,
         )

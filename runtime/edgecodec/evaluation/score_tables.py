@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..codebook_use import CodebookUse
+from .frame_locking import locking_measure
 from .measures import MEASURES, Measure
 from .mos import mos_measures
 from .quality import Estimate, Row
@@ -17,7 +18,7 @@ Cells = list[list[str]]  # the first line holds the headings
 
 def measures_of(rows: Sequence[Row]) -> dict[str, Measure]:
     """The measures that the rows have, in order."""
-    known = MEASURES | mos_measures("speech") | mos_measures("music")
+    known = MEASURES | mos_measures("speech") | mos_measures("music") | locking_measure(1)
     return {name: measure for name, measure in known.items() if any(name in row.measures for row in rows)}
 
 
