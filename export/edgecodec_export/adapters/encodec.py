@@ -42,13 +42,17 @@ _ORIGINAL_NAMES = (
 )
 
 
-def from_original(weights: Weights, *, start: Start = "zero") -> AdaptedCodec:
-    """The codec of a state dict of the `encodec` package, which holds no configuration: the 24 or the 48 kHz model.
+def from_original(weights: Weights, config: dict[str, Any] | None = None, *, start: Start = "zero") -> AdaptedCodec:
+    """The codec of a state dict of the `encodec` package, or of audiocraft, which has its names.
+
+    Without a configuration, which files of `encodec` do not hold, it is the 24 or the 48 kHz model.
 
     Raises:
         CheckpointError: tensors that are missing, left over, or of other shapes.
     """
     renamed = weights.renamed(_ORIGINAL_NAMES)
+    if config:
+        return from_transformers(config, renamed, start=start)
     first = "encoder.layers.0.conv.weight"  # plain only in the stereo model, the other has weight norm
     stereo = first in renamed and renamed.take(first, -1, -1, -1).shape[1] == 2
     return from_transformers(STEREO_48_KHZ if stereo else {}, renamed, start=start)
