@@ -60,6 +60,7 @@ _LONG = (
     "tests/export/test_mimi.py",
     "tests/export/test_published.py",
     "tests/export/test_snac.py",
+    "tests/export/test_snac_windowed.py",
     "tests/export/test_study.py::test_a_finished",
     "tests/export/test_study.py::test_a_variant",
     "tests/export/test_study.py::test_ctrl_c",

@@ -57,7 +57,7 @@ def export(
     ] = None,
     start: Annotated[
         Start | None,
-        typer.Option(help="For EnCodec: exact as the original, from 7 frames on; zero (default) from the first frame."),
+        typer.Option(help="For EnCodec: exact mirrors a clip's ends as the original; zero (default) takes silence."),
     ] = None,
     valid: Annotated[Path | None, typer.Option(help="Folder of clips that the finished bundle is scored on.")] = None,
     notes: Annotated[

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -182,6 +183,15 @@ _SNAC_24 = {
     "attn_window_size": None,
     "vq_strides": [4, 2, 1],
 }
+_SNAC_32 = {
+    "sampling_rate": 32_000,
+    "encoder_dim": 64,
+    "encoder_rates": [2, 3, 8, 8],
+    "decoder_dim": 1536,
+    "decoder_rates": [8, 8, 3, 2],
+    "attn_window_size": 32,
+    "vq_strides": [8, 4, 2, 1],
+}
 
 
 class Snac(Original):
@@ -189,7 +199,8 @@ class Snac(Original):
 
     def encode(self, audio: Tensor) -> Tensor:
         columns = super().encode(audio)
-        return columns.reshape(1, -1, columns.shape[2] * _SNAC_24["vq_strides"][0])  # type: ignore[index]
+        of_frame = math.lcm(self.model.vq_strides[0], self.model.attn_window_size or 1)
+        return columns.reshape(1, -1, columns.shape[2] * of_frame)
 
     def search(self, latents: Tensor, stages: int) -> Any:
         return self.model.quantizer(self._columns(latents))
@@ -202,10 +213,15 @@ class Snac(Original):
         return latents.reshape(1, -1, self.model.latent_dim).transpose(1, 2)
 
 
-def _snac_24() -> Original:
-    from snac import SNAC  # type: ignore[import-untyped,unused-ignore]
+def _snac(config: dict[str, Any]) -> tuple[Callable[[], Original], Callable[[Any], AdaptedCodec]]:
+    """The original of a configuration, and how it is adapted."""
 
-    return Snac(SNAC(**_SNAC_24))
+    def make() -> Original:
+        from snac import SNAC  # type: ignore[import-untyped,unused-ignore]
+
+        return Snac(SNAC(**config))
+
+    return make, lambda model: snac.from_original(config, Weights(model.state_dict(), "snac"))
 
 
 def _from(module: Any) -> Callable[[Any], AdaptedCodec]:
@@ -227,7 +243,8 @@ ENTRIES = (  # another model is a line here, and where its package has other cal
     Entry("DAC 24 kHz", _transformers("Dac", **_DAC_24), _from(dac)),
     Entry("Mimi", _transformers("Mimi", Mimi), _from(mimi)),
     Entry("Mimi int8", _transformers("Mimi", Mimi), _mimi_int8, apart=0.1),
-    Entry("SNAC 24 kHz", _snac_24, lambda model: snac.from_original(_SNAC_24, Weights(model.state_dict(), "snac"))),
+    Entry("SNAC 24 kHz", *_snac(_SNAC_24)),
+    Entry("SNAC 32 kHz", *_snac(_SNAC_32), block=8),
 )
 
 

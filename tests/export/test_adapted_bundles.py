@@ -22,6 +22,7 @@ import test_encodec_32khz as of_32
 import test_encodec_48khz as of_48
 import test_mimi as of_mimi
 import test_snac as of_snac
+import test_snac_windowed as of_windows
 import torch
 from edgecodec.commands.main import app
 from edgecodec_export.audio import synthetic_voice
@@ -31,9 +32,9 @@ from typer.testing import CliRunner
 # The others go through the modules of their own; `make everything` takes all kinds.
 KINDS = ["encodec 48"]
 if os.environ.get("EVERYTHING"):
-    KINDS += ["mimi", "dac", "snac", "encodec exact", "encodec 32"]
+    KINDS += ["mimi", "dac", "snac", "snac windows", "encodec exact", "encodec 32", "encodec 32 exact"]
 ROUNDING = 1e-5  # of decoded audio, where calls of other lengths add up in another order; codes are equal
-HEAVY = {"encodec 32", "encodec 48", "dac", "snac"}  # that look ahead
+HEAVY = {"encodec 32", "encodec 32 exact", "encodec 48", "dac", "snac", "snac windows"}  # that look ahead
 
 
 def in_transformers_layout(model: Any, folder: Path) -> None:
@@ -46,16 +47,19 @@ def saved(kind: str, folder: Path) -> Any:
     """Write a small model of a kind as its makers do; returns it."""
     if kind == "dac":
         model = of_dac.small_model(of_dac.RATIOS["even"])
-    elif kind in ("encodec 32", "encodec 48"):
-        model = (of_32 if "32" in kind else of_48).small_model()
+    elif kind.startswith("encodec 32"):
+        model = of_32.small_model(pad_mode="reflect" if "exact" in kind else "constant")
+    elif kind == "encodec 48":
+        model = of_48.small_model()
     elif kind.startswith("encodec"):
         model = of_encodec.small_model()
     elif kind == "mimi":
         model = of_mimi.random_model()
     else:
-        model = of_snac.small_model()
+        windows = kind == "snac windows"
+        model = of_windows.windowed_model() if windows else of_snac.small_model()
         folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(of_snac.CONFIG))
+        (folder / "config.json").write_text(json.dumps(of_snac.CONFIG | (of_windows.CHANGES if windows else {})))
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
         return model
     in_transformers_layout(model, folder)
@@ -99,7 +103,7 @@ def test_the_manifest_says_what_the_graphs_need(case: Case) -> None:
     assert m.format_version == 2
     assert bool(m.ahead) == (case.kind in HEAVY)
     assert m.call_frames == (case.kind == "mimi")
-    widths = {"snac": (1, 2, 4), "encodec 48": (of_48.COLUMNS,) * of_48.STAGES}
+    widths = {"snac": (1, 2, 4), "snac windows": (2, 4, 8, 16), "encodec 48": (of_48.COLUMNS,) * of_48.STAGES}
     assert m.stage_widths == widths.get(case.kind, ())
     assert (m.channels, m.side) == ((2, 4) if case.kind == "encodec 48" else (1, 0))
     assert m.start_frames.encoder > 1 or case.kind not in (*HEAVY, "encodec exact")
@@ -211,9 +215,9 @@ def test_codes_are_theirs(case: Case) -> None:
     audio = case.voice(0.4)
     audio = audio[: len(audio) // case.codec.frame_size * case.codec.frame_size]
     x, most = torch.from_numpy(audio)[None, None], case.codec.max_stages
-    if case.kind == "snac":
-        theirs = case.theirs.encode(x)
-        lines = [code.reshape(1, -1, w).transpose(1, 2) for code, w in zip(theirs, (1, 2, 4), strict=True)]
+    if case.kind.startswith("snac"):
+        theirs, widths = case.theirs.encode(x), case.codec.manifest.stage_widths
+        lines = [code.reshape(1, -1, w).transpose(1, 2) for code, w in zip(theirs, widths, strict=True)]
         expected = torch.cat(lines, dim=1).numpy()
     elif case.kind == "dac":
         expected = case.theirs.encode(x).audio_codes.numpy()

@@ -43,14 +43,15 @@ FRAME, COLUMNS, STAGES = 96, 4, 3
 WIDTHS = [1, 2, 4]
 
 
-def voice(frames: int) -> torch.Tensor:
-    return torch.from_numpy(synthetic_voice((frames + 1) * FRAME / 24_000, 24_000)[: frames * FRAME])[None, None]
+def voice(frames: int, size: int = FRAME) -> torch.Tensor:
+    return torch.from_numpy(synthetic_voice((frames + 1) * size / 24_000, 24_000)[: frames * size])[None, None]
 
 
-def small_model() -> Any:
+def small_model(**changes: Any) -> Any:
     """A SNAC whose latents have size, whose codebooks fit what they are searched for, and whose noise is silent."""
     torch.manual_seed(0)
-    model = snac.SNAC(**CONFIG).eval().requires_grad_(False)
+    config = CONFIG | changes
+    model = snac.SNAC(**config).eval().requires_grad_(False)
     for name, module in model.named_modules():
         kind = type(module).__name__
         if kind == "Snake1d":
@@ -58,7 +59,7 @@ def small_model() -> Any:
         elif "Conv" in kind and "quantizer" not in name:
             gain = module.parametrizations.weight.original0
             gain.copy_(torch.full_like(gain, 0.0 if name.endswith(".linear") else 0.9))  # linear: the noise's
-    clip = voice(300)
+    clip = voice(304)  # whole windows too
     last = model.encoder.block[-1]
     # Columns that are alike, as neighbours in speech are: else the mean of four tells nothing about them.
     last.parametrizations.weight.original1.abs_()
@@ -68,12 +69,12 @@ def small_model() -> Any:
     for layer in model.quantizer.quantizers:
         means = torch.nn.functional.avg_pool1d(rest, layer.stride, layer.stride)
         left = means[0] - means[0].mean(1, keepdim=True)
-        axes = torch.linalg.svd(left, full_matrices=False)[0][:, : CONFIG["codebook_dim"]]
+        axes = torch.linalg.svd(left, full_matrices=False)[0][:, : config["codebook_dim"]]
         set_weight(layer.in_proj, axes.T[..., None])
         set_weight(layer.out_proj, 0.9 * axes[..., None])
         layer.out_proj.bias.copy_(0.01 * torch.randn(len(axes)))
         drawn = layer.in_proj(means)[0].T
-        layer.codebook.weight.copy_(drawn[torch.randperm(len(drawn))[: CONFIG["codebook_size"]]])
+        layer.codebook.weight.copy_(drawn[torch.randperm(len(drawn))[: config["codebook_size"]]])
         rest = rest - layer(rest)[0]
     before_tanh = model.decoder.model[:-1](model.encoder(clip))  # which hides differences where it saturates
     model.decoder.model[-2].parametrizations.weight.original0.mul_(0.3 / before_tanh.std())
@@ -246,7 +247,9 @@ def test_published_sizes_at_24_khz() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attn_window_size": 32}, r"windowed attention \(32 and 44 kHz\) is not adapted"),
+        ({"attn_window_size": 32}, "attention over 32 channels, no multiple of 64"),
+        ({"attn_window_size": 0}, "attn_window_size must be null or 1 to 1024"),
+        ({"attn_window_size": "32"}, "attn_window_size must be null or 1 to 1024"),
         ({"encoder_dim": 8}, r"encoder.conv1.* is \[4, 1, 7\], expected \[8, 1, 7\]"),
         ({"vq_strides": [4, 2]}, "must fall to 1"),
         ({"vq_strides": [3, 2, 1]}, "must fall to 1"),

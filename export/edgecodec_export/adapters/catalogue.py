@@ -24,7 +24,7 @@ def adapt(found: Published, start: Start | None = None) -> AdaptedCodec:
     if found.kind == "encodec":
         options = {} if start is None else {"start": start}
         return (
-            encodec.from_original(weights, **options)
+            encodec.from_original(weights, config, **options)
             if original
             else encodec.from_transformers(config, weights, **options)
         )

@@ -23,6 +23,7 @@ from .lookahead import (
     LookaheadChain,
     LookaheadDecoder,
     LookaheadEncoder,
+    LookaheadLayer,
     Snake,
     SnakeUnit,
     SymmetricConv,
@@ -194,8 +195,7 @@ def snake(weights: Weights, name: str, channels: int) -> Snake:
 
 def edges_of(layers: list[nn.Module]) -> Edges:
     """Of what comes out of the last layer that has any."""
-    edges = [layer.edges for layer in layers if isinstance(layer, SymmetricConv | SymmetricUpsample | SnakeUnit)]
-    return edges[-1]
+    return [layer.edges for layer in layers if isinstance(layer, LookaheadLayer)][-1]
 
 
 def _checked(c: dict[str, Any], where: str) -> dict[str, Any]:

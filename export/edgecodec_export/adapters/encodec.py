@@ -9,7 +9,7 @@ kHz).
 The original pads the start of a clip by reflection, which needs samples that a stream has not heard yet. The causal
 model has two ways to start. `zero`: from silence; the codes of the first frames differ (most of the first 7, none after
 the 22nd), all others are the original's. `exact`: as the original, where the first call of a stream has 7 frames or is
-the whole clip.
+the whole clip. The symmetric one has both ways too, and they hold for its end as well.
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ _ORIGINAL_NAMES = (
 )
 
 
-def from_original(weights: Weights, *, start: Start = "zero") -> AdaptedCodec:
-    """The codec of a state dict of the `encodec` package, which holds no configuration: the 24 or the 48 kHz model.
+def from_original(weights: Weights, config: dict[str, Any] | None = None, *, start: Start = "zero") -> AdaptedCodec:
+    """The codec of a state dict of the `encodec` package, or of audiocraft, which has its names.
+
+    Without a configuration, which files of `encodec` do not hold, it is the 24 or the 48 kHz model.
 
     Raises:
         CheckpointError: tensors that are missing, left over, or of other shapes.
     """
     renamed = weights.renamed(_ORIGINAL_NAMES)
+    if config:
+        return from_transformers(config, renamed, start=start)
     first = "encoder.layers.0.conv.weight"  # plain only in the stereo model, the other has weight norm
     stereo = first in renamed and renamed.take(first, -1, -1, -1).shape[1] == 2
     return from_transformers(STEREO_48_KHZ if stereo else {}, renamed, start=start)
@@ -65,10 +69,13 @@ def from_transformers(config: dict[str, Any], weights: Weights, *, start: Start 
         raise ValueError(f"start must be exact or zero, not {start!r}")
     c = completed(config, weights.where)
     kind = kind_of(c, weights.where)
-    if kind != "causal" and start == "exact":
-        raise CheckpointError(f"{weights.where}: only the causal EnCodec (24 kHz) has an exact start, not the {kind}")
-    codec = {"causal": _causal_codec, "chunked": chunked_codec, "symmetric": symmetric_codec}[kind]
-    return codec(c, weights) if start == "zero" else _causal_codec(c, weights, MirroredConv)
+    if kind == "chunked":
+        if start == "exact":
+            raise CheckpointError(f"{weights.where}: EnCodec in chunks (48 kHz) starts in one way, which is exact")
+        return chunked_codec(c, weights)
+    if kind == "symmetric":
+        return symmetric_codec(c, weights, exact=start == "exact")
+    return _causal_codec(c, weights, CausalConv if start == "zero" else MirroredConv)
 
 
 def _causal_codec(c: dict[str, Any], weights: Weights, kind: Kind = CausalConv) -> AdaptedCodec:

@@ -3,9 +3,10 @@
 Its graphs hold back what they do not know yet, as those of `dac`: 4 frames in the encoder and 2,402 samples in the
 decoder, 155 ms. The LSTM runs forward only.
 
-The original mirrors a clip at both ends, in every layer. Here both ends see zeros, as the original does where its
-`pad_mode` is constant. With random weights at the published strides that changes the latents of the first 21 frames
-and of the last 4 by more than a thousandth of their size, and the sound of the first 6 frames and of the last 4.
+Where `pad_mode` is reflect, the original mirrors a clip at both ends, in every layer. An exact start does that too; by
+default both ends see zeros, as the original does where its `pad_mode` is constant. With random weights at the published
+strides that changes the latents of the first 21 frames and of the last 4 by more than a thousandth of their size, and
+the sound of the first 6 frames and of the last 4.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from .seanet import decoder_layers, encoder_layers
 from .weights import Weights
 
 
-def symmetric_codec(c: dict[str, Any], weights: Weights) -> AdaptedCodec:
-    """The codec of a symmetric configuration.
+def symmetric_codec(c: dict[str, Any], weights: Weights, *, exact: bool = False) -> AdaptedCodec:
+    """The codec of a symmetric configuration; `exact`: its ends are the original's too.
 
     Raises:
         CheckpointError: kernels without a middle, tensors that contradict the configuration.
@@ -43,7 +44,8 @@ def symmetric_codec(c: dict[str, Any], weights: Weights) -> AdaptedCodec:
     for key, least in (("kernel_size", 1), ("last_kernel_size", 1), ("residual_kernel_size", 3)):
         if c[key] % 2 == 0 or c[key] < least:
             raise CheckpointError(f"{weights.where}: {key} = {c[key]} is not adapted, only odd ones from {least}")
-    into, back = SymmetricLayers(weights), SymmetricLayers(weights)
+    mirrors = exact and c["pad_mode"] == "reflect"
+    into, back = SymmetricLayers(weights, mirrors=mirrors), SymmetricLayers(weights, mirrors=mirrors)
     encoder = LookaheadEncoder(LookaheadChain(encoder_layers(c, into), into.edges))
     decoder = LookaheadDecoder(LookaheadChain(decoder_layers(c, back), back.edges))
     books = codebooks(c, weights)
@@ -65,12 +67,12 @@ class EluUnit(LookaheadLayer):
     def __init__(self, wide: SymmetricConv, pointwise: nn.Conv2d, shortcut: nn.Module) -> None:
         super().__init__(wide.channels, wide.past)
         self.wide, self.pointwise, self.shortcut = wide.conv, pointwise, shortcut
-        self.padding, self.edges = wide.padding, wide.edges
+        self.padding, self.edges, self.mirrored = wide.padding, wide.edges, wide.mirrored
         self.elu = nn.ELU()
 
     def forward(self, x: Tensor, state: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, C, 1, T]` to the same shape."""
-        # The state holds the input itself: ELU leaves the zeros at the edges zero.
+        # The state holds the input itself: zeros stay zeros in ELU, and columns may be mirrored before or after it.
         seen, state = self._seen(x, state, first, last, self.past - self.padding, self.padding)
         y = self.pointwise(self.elu(self.wide(self.elu(seen))))
         return self.shortcut(seen[..., self.padding : -self.padding]) + y, state
@@ -92,8 +94,8 @@ class ForwardLstm(LookaheadLayer):
 class SymmetricLayers:
     """See `seanet.Layers`; `edges` are those of what comes out of the last layer made."""
 
-    def __init__(self, weights: Weights) -> None:
-        self.weights, self.edges = weights, Edges()
+    def __init__(self, weights: Weights, *, mirrors: bool) -> None:
+        self.weights, self.mirrors, self.edges = weights, mirrors, Edges()
 
     def conv(
         self, name: str, inside: int, out: int, kernel: int, *, stride: int = 1, dilation: int = 1
@@ -101,6 +103,7 @@ class SymmetricLayers:
         """See `seanet.Layers.conv`."""
         options = {"stride": stride, "dilation": dilation}
         layer = conv(self.weights, f"{name}.conv", inside, out, kernel, self.edges, **options)
+        layer.mirrored = layer.padding if self.mirrors else 0
         self.edges = layer.edges
         return layer
 

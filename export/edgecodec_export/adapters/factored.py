@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 from torch import Tensor, nn
 
 from ..graph_builder import GraphBuilder
@@ -38,8 +38,8 @@ class FactoredTables:
     cross: tuple[Tensor, ...]  # for each stage i but the first, [i * d, d]
     score: Tensor  # [S, d, K], entries of length one
     codebook: Tensor  # [S, K, d]
-    out: Tensor  # [lines * d, columns * D]
-    out_bias: Tensor  # [lines, columns * D], of all lines up to this one
+    out: Tensor  # [S * d, D]
+    out_bias: Tensor  # [S, D], of all stages up to this one
 
     @property
     def columns(self) -> int:
@@ -61,17 +61,8 @@ def factored_tables(weights: Weights, dim: int, size: int, code_dim: int, widths
         out.append(weights.kernel(f"{name}.out_proj", dim, code_dim, 1)[..., 0].double())
         out_bias.append(weights.take(f"{name}.out_proj.bias", dim).double())
         books.append(weights.take(f"{name}.codebook.weight", size, code_dim))
-    codebook, columns = torch.stack(books), widths[-1]
+    codebook = torch.stack(books)
     biases = [into_bias[i] - into[i] @ sum(out_bias[:i], start=torch.zeros(dim).double()) for i in range(len(widths))]
-    # One block of rows for each code line: what its vector adds to each column of a frame.
-    lines, line_biases = [], []
-    for i, width in enumerate(widths):
-        span = columns // width
-        for line in range(width):
-            place = torch.zeros(columns).double()
-            place[line * span : (line + 1) * span] = 1
-            lines.append(torch.kron(place[None], out[i].T.contiguous()))
-            line_biases.append(torch.kron(place, out_bias[i]))
     return FactoredTables(
         tuple(widths),
         torch.cat(into).T.float().contiguous(),
@@ -79,8 +70,8 @@ def factored_tables(weights: Weights, dim: int, size: int, code_dim: int, widths
         tuple(-torch.cat([(into[i] @ out[j]).T for j in range(i)]).float() for i in range(1, len(widths))),
         nn.functional.normalize(codebook, dim=2).transpose(1, 2).contiguous(),
         codebook,
-        torch.cat(lines).float(),
-        torch.stack(line_biases).cumsum(0).float(),
+        torch.cat(out, dim=1).T.float().contiguous(),
+        torch.stack(out_bias).cumsum(0).float(),
     )
 
 
@@ -113,9 +104,10 @@ class FactoredQuantizer(AdaptedQuantizer):
     def decode(self, codes: Tensor) -> Tensor:
         """See `AdaptedQuantizer.decode`."""
         t, lines = self.tables, codes.shape[1]
-        rows = codes + torch.from_numpy(_offsets(t))[:lines]
-        vectors = t.codebook.flatten(0, 1)[rows].transpose(1, 2).flatten(2)  # [B, T, lines * d]
-        return vectors @ t.out[: vectors.shape[2]] + t.out_bias[lines - 1]
+        stages = int((_ends(t) <= lines).sum())
+        rows = (codes + torch.from_numpy(_offsets(t))[:lines])[:, torch.from_numpy(_line_of(t))[:stages]]
+        vectors = t.codebook.flatten(0, 1)[rows].permute(0, 3, 2, 1, 4).flatten(3)  # [B, T, columns, stages * d]
+        return (vectors @ t.out[: vectors.shape[3]] + t.out_bias[stages - 1]).flatten(2)
 
     def graphs(self) -> Mapping[str, ModelProto]:
         """See `AdaptedQuantizer.graphs`."""
@@ -234,21 +226,41 @@ def _decode_graph(t: FactoredTables) -> ModelProto:
     graph.add("Shape", ["codes"], "lines", start=1, end=2)
     begin = graph.constant("begin", [0])
     graph.add("Slice", [graph.constant("offsets", _offsets(t)), begin, "lines"], "used")
-    graph.add("Add", ["codes", "used"], "rows")
+    rows, stages = graph.add("Add", ["codes", "used"], "rows"), "lines"
+    if t.columns > 1:
+        whole = graph.add("LessOrEqual", [graph.constant("ends", _ends(t)), "lines"], "whole")
+        whole = graph.add("Cast", [whole], "whole_numbers", to=TensorProto.INT64)
+        stages = graph.add("ReduceSum", [whole], "stages")  # [1]
+        lines = graph.add("Slice", [graph.constant("line_of", _line_of(t)), begin, stages], "line_of_column")
+        rows = graph.add("Gather", [rows, lines], "column_rows", axis=1)  # [B, stages, columns, T]
     book = graph.constant("codebook", t.codebook.flatten(0, 1).numpy(), np.float32)
-    graph.add("Gather", [book, "rows"], "vectors", axis=0)  # [B, lines, T, d]
-    graph.add("Transpose", ["vectors"], "by_frame", perm=[0, 2, 1, 3])
-    graph.add("Reshape", ["by_frame", graph.constant("side_by_side", [0, 0, -1])], "chosen")
-    graph.add("Mul", ["lines", graph.constant("size", [size])], "dimensions")
+    graph.add("Gather", [book, rows], "vectors", axis=0)  # [B, stages, (columns,) T, d]
+    graph.add("Transpose", ["vectors"], "by_frame", perm=[0, 3, 2, 1, 4] if t.columns > 1 else [0, 2, 1, 3])
+    side_by_side = [0, 0, t.columns, -1] if t.columns > 1 else [0, 0, -1]
+    graph.add("Reshape", ["by_frame", graph.constant("side_by_side", side_by_side)], "chosen")
+    graph.add("Mul", [stages, graph.constant("size", [size])], "dimensions")
     graph.add("Slice", [graph.constant("out", t.out.numpy(), np.float32), begin, "dimensions"], "out_used")
     graph.add("MatMul", ["chosen", "out_used"], "projected")
-    graph.add("Sub", ["lines", graph.constant("one", [1])], "last_line")
-    graph.add("Gather", [graph.constant("out_bias", t.out_bias.numpy(), np.float32), "last_line"], "bias", axis=0)
-    graph.add("Add", ["projected", "bias"], "latents")
-    return graph.quantizer_decode(t.out.shape[1], "lines")
+    graph.add("Sub", [stages, graph.constant("one", [1])], "last_stage")
+    graph.add("Gather", [graph.constant("out_bias", t.out_bias.numpy(), np.float32), "last_stage"], "bias", axis=0)
+    latents = graph.add("Add", ["projected", "bias"], "columns" if t.columns > 1 else "latents")
+    if t.columns > 1:
+        graph.add("Reshape", [latents, graph.constant("as_frames", [0, 0, -1])], "latents")
+    return graph.quantizer_decode(t.columns * t.out.shape[1], "lines")
 
 
 def _offsets(t: FactoredTables) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     """[lines, 1]: where the codebook of each line begins among all entries."""
     stages = np.repeat(np.arange(len(t.widths)), t.widths)
     return (stages * t.codebook.shape[1])[:, None]
+
+
+def _ends(t: FactoredTables) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """[S]: the code lines of all stages up to each."""
+    return np.cumsum(t.widths)
+
+
+def _line_of(t: FactoredTables) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """[S, columns]: the code line of each stage that stands for a column of the frame."""
+    firsts = _ends(t) - t.widths
+    return np.stack([first + np.arange(t.columns) * w // t.columns for first, w in zip(firsts, t.widths, strict=True)])

@@ -24,6 +24,7 @@ from edgecodec_training.causal import Causal
 from torch import Tensor, nn
 
 from .graphs import TRANSLATIONS
+from .mirrored_ends import join_mirrored
 
 _END = 1 << 40  # beyond any column
 
@@ -143,6 +144,7 @@ class LookaheadLayer(nn.Module):
     """
 
     edges: Edges  # of what comes out
+    mirrored = 0  # columns that stand beyond both ends of a clip in place of zeros
 
     def __init__(self, channels: int, past: int) -> None:
         super().__init__()
@@ -152,6 +154,9 @@ class LookaheadLayer(nn.Module):
     def _seen(self, x: Tensor, state: Tensor, first: Tensor, last: Tensor, skip: int, zeros: int) -> Any:
         """The columns to work on, and the next state."""
         past = state.reshape(-1, self.channels, 1, self.past)
+        if self.mirrored:
+            seen, past = join_mirrored(past, x, first, last, self.mirrored)
+            return seen, past.flatten(1)
         return join(past, x, first, last, skip, zeros), kept(past, x).flatten(1)
 
 

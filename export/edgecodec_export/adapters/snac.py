@@ -1,11 +1,16 @@
-"""SNAC (Siuzdak et al. 2024, arXiv:2410.14411), of the names of the `snac` package: the models without attention.
+"""SNAC (Siuzdak et al. 2024, arXiv:2410.14411), of the names of the `snac` package.
 
-    encoder  conv 7 · (3 residual units, Snake, conv 2r / r) for each stride r · conv 7
-    decoder  conv 7, conv 1 · (Snake, transposed conv 2r / r, 3 residual units) for each r · Snake · conv 7 · tanh
+    encoder  conv 7 · (3 residual units, Snake, conv 2r / r) for each stride r · attention · conv 7
+    decoder  conv 7, conv 1 · attention · (Snake, transposed conv 2r / r, 3 residual units) for each r · Snake ·
+             conv 7 · tanh
 
 DAC's parts with depthwise convolutions, and a quantizer whose first stages have fewer codes a second: at 24 kHz a
 frame of 2,048 samples is 4 columns of latents, and has 1 + 2 + 4 codes. The original's decoder adds random noise in
 each block; here it is left out, so that the same codes are the same sound.
+
+The models of 32 and 44 kHz have attention, in windows of 32 columns that begin with the clip. There a frame is a whole
+window: 12,288 samples, and 4 + 8 + 16 + 32 codes. The original fills a clip up to that too. What attention sees and
+gives is held back until it makes whole windows: two frames in the encoder, one and some samples in the decoder.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from .dac import conv, edges_of, snake, snake_units, unit_names, upsample
 from .factored import FactoredQuantizer, factored_tables
 from .lookahead import Delay, Edges, LookaheadChain, LookaheadDecoder, LookaheadEncoder
 from .weights import Weights
+from .windowed import HEAD_DIM, WindowedAttention
 
 _DEFAULTS: dict[str, Any] = {  # of the constructor, which config.json may leave out
     "sampling_rate": 44_100,
@@ -44,14 +50,14 @@ def from_original(config: dict[str, Any], weights: Weights) -> AdaptedCodec:
     """The codec of a `config.json` and `pytorch_model.bin` of the `snac` package.
 
     Raises:
-        CheckpointError: windowed attention, a configuration that is out of range, or that the tensors contradict.
+        CheckpointError: a configuration that is out of range, or that the tensors contradict.
     """
     c = _checked(_DEFAULTS | config, weights.where)
     weights = weights.renamed(_names(c))
-    columns, hop = c["vq_strides"][0], math.prod(c["encoder_rates"])
+    columns, hop = math.lcm(c["vq_strides"][0], c["attn_window_size"] or 1), math.prod(c["encoder_rates"])
     widths = [columns // stride for stride in c["vq_strides"]]
     encoder = LookaheadEncoder(_encoder(c, weights, columns), columns)
-    decoder = LookaheadDecoder(_decoder(c, weights), columns)
+    decoder = LookaheadDecoder(_decoder(c, weights, columns), columns)
     tables = factored_tables(weights, c["latent_dim"], c["codebook_size"], c["codebook_dim"], widths)
     frame_size = columns * hop
     contract = Contract(
@@ -67,7 +73,7 @@ def from_original(config: dict[str, Any], weights: Weights) -> AdaptedCodec:
         decoder_start=decoder.lookahead // frame_size + 1,
     )
     weights.finish([_NOISE] if c["noise"] else [])
-    facts = {key: c[key] for key in ("encoder_dim", "decoder_dim", "encoder_rates", "vq_strides")}
+    facts = {key: c[key] for key in ("encoder_dim", "decoder_dim", "encoder_rates", "vq_strides", "attn_window_size")}
     return AdaptedCodec(
         "snac", contract, encoder, FactoredQuantizer(tables), decoder, facts | {"noise_left_out": c["noise"]}
     )
@@ -76,16 +82,20 @@ def from_original(config: dict[str, Any], weights: Weights) -> AdaptedCodec:
 def _names(c: dict[str, Any]) -> list[tuple[str, str]]:
     """Rules from the package's names, which count all layers, to those that `dac` uses."""
     downs, ups, noise, depthwise = len(c["encoder_rates"]), len(c["decoder_rates"]), c["noise"], c["depthwise"]
-    before = 1 + depthwise  # layers of the decoder before its blocks
+    attends = c["attn_window_size"] is not None
+    before = 1 + depthwise + attends  # layers of the decoder before its blocks
     rules = [
         (r"encoder\.block\.0\.(.*)", r"encoder.conv1.\1"),
-        (rf"encoder\.block\.{downs + 1}\.(.*)", r"encoder.conv2.\1"),
+        (rf"encoder\.block\.{downs + attends + 1}\.(.*)", r"encoder.conv2.\1"),
         (r"decoder\.model\.0\.(.*)", r"decoder.conv1.\1"),
         (rf"decoder\.model\.{ups + before}\.(.*)", r"decoder.snake1.\1"),
         (rf"decoder\.model\.{ups + before + 1}\.(.*)", r"decoder.conv2.\1"),
     ]
     if depthwise:
         rules.append((r"decoder\.model\.1\.(.*)", r"decoder.pointwise.\1"))
+    if attends:
+        rules.append((rf"encoder\.block\.{downs + 1}\.(.*)", r"encoder.attention.\1"))
+        rules.append((rf"decoder\.model\.{before - 1}\.(.*)", r"decoder.attention.\1"))
     for i in range(downs):
         block, new = rf"encoder\.block\.{i + 1}\.block", f"encoder.block.{i}"
         rules += unit_names(block, new, 0)
@@ -109,13 +119,14 @@ def _encoder(c: dict[str, Any], weights: Weights, columns: int) -> LookaheadChai
         down = conv(weights, f"{name}.conv1", channels, 2 * channels, 2 * stride, edges_of(layers), stride=stride)
         layers.append(down)
         channels *= 2
+    layers += _attention(c, weights, "encoder.attention", channels, columns, edges_of(layers))
     groups = channels if depthwise else 1
     layers.append(conv(weights, "encoder.conv2", channels, channels, 7, edges_of(layers), groups=groups))
     delay = Delay(channels, columns, edges_of(layers))
     return LookaheadChain([*layers, delay], delay.edges)
 
 
-def _decoder(c: dict[str, Any], weights: Weights) -> LookaheadChain:
+def _decoder(c: dict[str, Any], weights: Weights, columns: int) -> LookaheadChain:
     channels, dim, depthwise = c["decoder_dim"], c["latent_dim"], c["depthwise"]
     layers: list[nn.Module] = []
     if depthwise:
@@ -123,6 +134,7 @@ def _decoder(c: dict[str, Any], weights: Weights) -> LookaheadChain:
         layers.append(conv(weights, "decoder.pointwise", dim, channels, 1, edges_of(layers)))
     else:
         layers.append(conv(weights, "decoder.conv1", dim, channels, 7, Edges()))
+    layers += _attention(c, weights, "decoder.attention", channels, columns, edges_of(layers))
     for i, stride in enumerate(c["decoder_rates"]):
         name, half = f"decoder.block.{i}", channels // 2
         layers.append(snake(weights, f"{name}.snake1", channels))
@@ -136,12 +148,17 @@ def _decoder(c: dict[str, Any], weights: Weights) -> LookaheadChain:
     return LookaheadChain([*layers, nn.Tanh()], edges_of(layers))
 
 
+def _attention(
+    c: dict[str, Any], weights: Weights, name: str, channels: int, columns: int, edges: Edges
+) -> list[nn.Module]:
+    """Windowed attention, if the model has it, after what holds columns back until there are whole frames of them."""
+    if c["attn_window_size"] is None:
+        return []
+    return [Delay(channels, columns, edges), WindowedAttention(channels, c["attn_window_size"], weights, name)]
+
+
 def _checked(c: dict[str, Any], where: str) -> dict[str, Any]:
     """The configuration, if it is of the kind that is adapted and all its sizes can be built."""
-    if c["attn_window_size"] is not None:
-        raise CheckpointError(
-            f"{where}: SNAC with windowed attention (32 and 44 kHz) is not adapted, only the model without (24 kHz) is"
-        )
     for key in ("encoder_rates", "decoder_rates", "vq_strides"):
         values, least = c[key], 1 if key == "vq_strides" else 2
         listed = isinstance(values, list | tuple) and 0 < len(values) <= 8
@@ -158,6 +175,13 @@ def _checked(c: dict[str, Any], where: str) -> dict[str, Any]:
         raise CheckpointError(f"{where}: latents of {c['latent_dim']!r:.60} dimensions from an encoder of {deepest}")
     if math.prod(c["encoder_rates"]) != math.prod(c["decoder_rates"]):
         raise CheckpointError(f"{where}: encoder_rates and decoder_rates are of other frames")
+    window = c["attn_window_size"]
+    if window is not None:
+        if type(window) is not int or not 0 < window <= 1024:
+            raise CheckpointError(f"{where}: attn_window_size must be null or 1 to 1024, not {window!r:.60}")
+        for channels in (deepest, c["decoder_dim"]):
+            if channels % HEAD_DIM:
+                raise CheckpointError(f"{where}: attention over {channels} channels, no multiple of {HEAD_DIM}")
     if c["decoder_dim"] % (1 << len(c["decoder_rates"])):
         raise CheckpointError(f"{where}: decoder_dim cannot be halved {len(c['decoder_rates'])} times")
     strides = c["vq_strides"]

@@ -5,6 +5,7 @@
 | transformers | `config.json` with `model_type` | `model.safetensors`, in parts with an index, or `pytorch_model.bin` |
 | SNAC | `config.json` with `vq_strides` | `pytorch_model.bin` |
 | descript-audio-codec | in the file: `metadata.kwargs` | `state_dict` |
+| audiocraft | in the file: `xp.cfg` | `best_state` |
 | encodec, Kyutai's Mimi | none: the tensors' names and shapes | the file |
 
 The kind is read from the configuration or the tensors, never from a file's name. Files of torch are read with
@@ -26,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from .audiocraft import is_audiocraft, read_audiocraft
 from .hub import PREFIX, download, licence_of
 from .weights import Weights
 
@@ -96,6 +98,9 @@ def _recognised(
         if not isinstance(kwargs, dict):
             raise CheckpointError(f"{source}: a state_dict without metadata.kwargs, which say the sizes of a DAC")
         return Published("dac", "original", kwargs, _weights(content["state_dict"], source), origin)
+    if is_audiocraft(content):
+        settings, tensors = read_audiocraft(content, source)
+        return Published("encodec", "original", settings, _weights(tensors, source), origin)
     weights = _weights(content, source)
     if config is not None and "model_type" in config:
         kind = config["model_type"]

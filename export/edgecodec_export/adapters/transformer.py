@@ -53,8 +53,8 @@ class Attention(nn.Module):
         inner = sizes.heads * sizes.head_dim
         rows = _query_key_value(sizes, weights, prefix)
         rows[:inner] *= sizes.head_dim**-0.5
-        self.inside = _linear(rows)
-        self.outside = _linear(weights.take(f"{prefix}.o_proj.weight", sizes.hidden, inner))
+        self.inside = linear(rows)
+        self.outside = linear(weights.take(f"{prefix}.o_proj.weight", sizes.hidden, inner))
 
     def forward(
         self, x: Tensor, rotation: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor], biases: tuple[Tensor, Tensor]
@@ -66,7 +66,7 @@ class Attention(nn.Module):
         steps, ring = x.shape[1], past[0].shape[2]
         every = self.inside(x).reshape(-1, steps, 3 * self.heads, self.head_dim).transpose(1, 2)
         turned, value = every.split([2 * self.heads, self.heads], dim=1)
-        turned = _rotated(turned, *rotation)
+        turned = rotated(turned, *rotation)
         query, key = turned.chunk(2, dim=1)
         scores = [query @ past[0].transpose(2, 3) + biases[0], query @ key.transpose(2, 3) + biases[1]]
         seen, new = torch.cat(scores, dim=3).softmax(dim=3).split([ring, steps], dim=3)
@@ -80,13 +80,13 @@ class TransformerLayer(nn.Module):
     def __init__(self, sizes: TransformerSizes, weights: Weights, prefix: str) -> None:
         super().__init__()
         hidden, wide = sizes.hidden, sizes.intermediate
-        self.attention_norm = _norm(sizes, weights, f"{prefix}.input_layernorm")
+        self.attention_norm = norm(sizes.hidden, sizes.epsilon, weights, f"{prefix}.input_layernorm")
         self.attention = Attention(sizes, weights, f"{prefix}.self_attn")
         self.attention_scale = _vector(weights, f"{prefix}.self_attn_layer_scale.scale", hidden)
-        self.norm = _norm(sizes, weights, f"{prefix}.post_attention_layernorm")
-        self.expand = _linear(weights.take(f"{prefix}.mlp.fc1.weight", wide, hidden))
+        self.norm = norm(sizes.hidden, sizes.epsilon, weights, f"{prefix}.post_attention_layernorm")
+        self.expand = linear(weights.take(f"{prefix}.mlp.fc1.weight", wide, hidden))
         self.activation = nn.GELU()
-        self.contract = _linear(weights.take(f"{prefix}.mlp.fc2.weight", hidden, wide))
+        self.contract = linear(weights.take(f"{prefix}.mlp.fc2.weight", hidden, wide))
         self.scale = _vector(weights, f"{prefix}.mlp_layer_scale.scale", hidden)
 
     def forward(
@@ -201,15 +201,15 @@ class AroundTransformer(Causal):
 def halves_of_pairs(rows: Tensor, heads: int) -> Tensor:
     """Rows `[heads * head_dim, C]`, in each head the first of all pairs of neighbours, then the second.
 
-    The order in which `_rotated` wants a head's dimensions. Scores are the same in any that queries and keys share.
+    The order in which `rotated` wants a head's dimensions. Scores are the same in any that queries and keys share.
     """
     return rows.reshape(heads, -1, 2, rows.shape[1]).transpose(1, 2).reshape(rows.shape)
 
 
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`[B, heads, T, head_dim]`, each dimension of the first half turned in the plane with one of the second half."""
-    a, b = x.chunk(2, dim=3)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=3)
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`[…, T, head_dim]`, each dimension of the first half turned in the plane with one of the second half."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 def _bias(seen: Tensor) -> Tensor:
@@ -225,16 +225,18 @@ def _query_key_value(sizes: TransformerSizes, weights: Weights, prefix: str) -> 
     return torch.cat([weights.take(f"{prefix}.{name}_proj.weight", inner, sizes.hidden) for name in "qkv"])
 
 
-def _linear(rows: Tensor) -> nn.Linear:
+def linear(rows: Tensor) -> nn.Linear:
+    """A product with rows `[out, inside]`."""
     layer = nn.Linear(rows.shape[1], rows.shape[0], bias=False)
     layer.weight.data = rows
     return layer
 
 
-def _norm(sizes: TransformerSizes, weights: Weights, name: str) -> nn.LayerNorm:
-    layer = nn.LayerNorm(sizes.hidden, eps=sizes.epsilon)
-    layer.weight.data = weights.take(f"{name}.weight", sizes.hidden)
-    layer.bias.data = weights.take(f"{name}.bias", sizes.hidden)
+def norm(channels: int, epsilon: float, weights: Weights, name: str) -> nn.LayerNorm:
+    """A layer norm with its weights."""
+    layer = nn.LayerNorm(channels, eps=epsilon)
+    layer.weight.data = weights.take(f"{name}.weight", channels)
+    layer.bias.data = weights.take(f"{name}.bias", channels)
     return layer
 
 
