@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import edgecodec
 import numpy as np
 import onnxruntime
 import torch
@@ -29,7 +28,7 @@ from edgecodec_training.codebook_search import LookupTables
 
 from .codebook_fitting import Floats, k_means, nearest
 from .quantizer_graphs import quantizer_encode_graph
-from .refit import latents_of, split_audio
+from .refit import Latents
 
 DIMENSIONS = (1, 2, 4, 8, 16, 32)  # and all
 SIZES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -86,18 +85,13 @@ class Limits:
         ]
 
 
-def measured_limits(
-    source: str, data: Sequence[Path], *, minutes: float = 60.0, seed: int = 0, progress: Progress = silent
-) -> Limits:
-    """The limits on the latents of a bundle; distortions are those of audio that was not learned from.
+def measured_limits(latents: Latents, *, seed: int = 0, progress: Progress = silent) -> Limits:
+    """The limits on latents; distortions are those of audio that was not learned from.
 
     Raises:
-        BundleError: no sound bundle. DataError: no audio. ExportError: too little of it.
+        ExportError: too few frames.
     """
-    codec = edgecodec.load(source)
-    learned, scored = (
-        latents_of(codec, clips, progress)[:MOST_FRAMES] for clips in split_audio(data, codec.sample_rate, minutes)
-    )
+    learned, scored = (part[:MOST_FRAMES] for part in latents)
     distortions = distortions_of(learned, scored, seed=seed, progress=progress)
     searches = [_search_time(size, dimensions) for size, dimensions in SEARCHED]
     return Limits(distortions, searches, search_exponent(searches), len(learned))

@@ -79,14 +79,14 @@ def fit_codebooks(
         from .codebook_limits import draw, measured_limits
 
         with progress_display() as progress:
-            measured = measured_limits(source, data, minutes=minutes, seed=seed, progress=progress)
+            measured = measured_limits(made.latents, seed=seed, progress=progress)
         draw(measured, limits)
         found |= {"limits": measured.facts()}
     if as_json:
         print(json.dumps(found | {"bundle": str(target)}, indent=1))
         return
     print("\n".join(_table(made)))
-    print(f"fitted to {made.learned_frames:,} frames, scored on {made.scored_frames:,} others")
+    print(f"fitted to {len(made.latents.learned):,} frames, scored on {len(made.latents.scored):,} others")
     print(f"bundle: {target}, which goes by the fingerprint {made.fingerprint}")
     if made.lost_entropy_model:
         print(f"its entropy model knew the old codes and is left out: edgecodec train-entropy {target} --data …")

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import edgecodec
 import msgspec
@@ -99,21 +99,34 @@ class Fitted:
     heard: list[Heard]
 
 
+class Latents(NamedTuple):
+    """What the encoder made of the audio, [N, D]: to learn from, and to score."""
+
+    learned: Floats
+    scored: Floats
+
+
 @dataclass(frozen=True)
 class Refitted:
-    """What was made: its fingerprint, both bundles' scores, frames learned from and scored; whether a model went."""
+    """What was made: its fingerprint, both bundles' scores, of which latents; whether an entropy model went."""
 
     manifest: Manifest
     fingerprint: str
     before: Fitted
     after: Fitted
-    learned_frames: int
-    scored_frames: int
+    latents: Latents
     lost_entropy_model: bool
 
     def facts(self) -> dict[str, Any]:
         """As JSON has them."""
-        return {name: value for name, value in asdict(self).items() if name != "manifest"}
+        return {
+            "fingerprint": self.fingerprint,
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "learned_frames": len(self.latents.learned),
+            "scored_frames": len(self.latents.scored),
+            "lost_entropy_model": self.lost_entropy_model,
+        }
 
 
 def refit(request: Refit, progress: Progress = silent) -> Refitted:
@@ -128,21 +141,20 @@ def refit(request: Refit, progress: Progress = silent) -> Refitted:
     try_out(source)
     codec = Codec(source, Sessions(source, "cpu", 1))
     learned, scored = split_audio(request.data, codec.sample_rate, request.minutes)
-    latents = latents_of(codec, learned, progress)
+    latents = Latents(*(latents_of(codec, clips, progress) for clips in (learned, scored)))
     kind = request.kind or _kind(source.manifest.quantizer.kind)
     with bundle_folder(request.target, force=request.force) as folder:
-        made = with_tables(codec, tables_for(codec, request, latents, progress), kind, request.name, folder)
-        equal = _equal_codes(made, latents[:SEARCHED_FRAMES])
+        made = with_tables(codec, tables_for(codec, request, latents.learned, progress), kind, request.name, folder)
+        equal = _equal_codes(made, latents.learned[:SEARCHED_FRAMES])
         lost = source.manifest.entropy is not None
-        before, after = (fitted(one, scored, progress) for one in (codec, made.codec))
-        frames = len(latents), sum(-(-audio.shape[-1] // codec.frame_size) for audio in scored)
-        facts = {"frames": frames[0], "prior": request.prior, "left": [stage.left for stage in after.stages]}
+        before, after = (fitted(one, scored, latents.scored, progress) for one in (codec, made.codec))
+        facts = {"frames": len(latents.learned), "prior": request.prior, "left": [stage.left for stage in after.stages]}
         manifest = write(folder, source, made, {"codes_equal": equal}, {"codebooks": facts})
         if not all(result.passed for result in verify_golden(edgecodec.load(folder, trust=True))):
             raise ExportError("verification failed, no bundle was written: the golden vectors do not repeat")
         written = read_bundle(folder)
         remember(written)
-    return Refitted(manifest, written.fingerprint.hex(), before, after, *frames, lost)
+    return Refitted(manifest, written.fingerprint.hex(), before, after, latents, lost)
 
 
 def split_audio(data: Sequence[Path], sample_rate: int, minutes: float) -> tuple[list[Audio], list[Audio]]:
@@ -208,10 +220,9 @@ def tables_for(codec: Codec, request: Refit, latents: Floats, progress: Progress
     return int8_tables(tables) if codec.manifest.precision == PRECISIONS["int8"] else tables
 
 
-def fitted(codec: Codec, clips: Sequence[Audio], progress: Progress = silent) -> Fitted:
-    """Scores of a codec on clips [samples] at every stage count."""
-    sessions = Sessions(codec.bundle, "cpu", 1)
-    latents = latents_of(codec, clips)[None]
+def fitted(codec: Codec, clips: Sequence[Audio], encoded: Floats, progress: Progress = silent) -> Fitted:
+    """Scores of a codec on clips [samples], whose latents are `encoded` [N, D], at every stage count."""
+    sessions, latents = Sessions(codec.bundle, "cpu", 1), encoded[None]
     energy = float(np.square(latents, dtype=np.float64).sum())
     all_stages = sessions.quantize(latents, codec.max_stages)
     uses = codebook_use([all_stages], codec.manifest.quantizer.codebook_size)

@@ -13,7 +13,7 @@ from edgecodec.commands.progress import progress_display
 def study(
     plan: Annotated[
         str,
-        typer.Argument(metavar="STUDY", help="TOML file, or a study that is shipped: quantizers, denoising, ablations."),
+        typer.Argument(metavar="STUDY", help="TOML file, or a shipped study: quantizers, denoising, ablations."),
     ],
     out: Annotated[Path | None, typer.Argument(metavar="OUT", help="Folder of the study; it goes on there.")] = None,
     data: Annotated[
