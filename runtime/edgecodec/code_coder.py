@@ -189,11 +189,12 @@ class CodeCoder:
             index, ends = np.flatnonzero(active), active.sum(axis=(1, 2)).cumsum().tolist()
             groups, members = model.places_of(first + index // (rows * steps), entries.take(index))
             places = context.places(index)
-            starts, frequencies = found = np.empty((2, 2, len(index)), np.int64)
+            starts, frequencies = np.empty((2, 2, len(index)), np.int64)
             for block in _blocks(len(index)):
                 parts = _parts(run, ends, block)
                 seen = context.at(parts, places[block])
-                found[:, :, block] = model.intervals(parts, seen, groups[block], members[block])
+                for i, told in enumerate(model.intervals(parts, seen, groups[block], members[block])):
+                    starts[i, block], frequencies[i, block] = told
             for stage, begin, end in zip(run, [0, *ends], ends, strict=False):
                 at = slice(begin, end)
                 steps_before = (stage - first) * rows * steps

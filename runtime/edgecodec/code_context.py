@@ -39,6 +39,7 @@ class Context:
             self._steps, self._one_stage = steps, self._rows * self._sums.shape[2]
             self._flat = self._sums.reshape((stages + 1) * self._one_stage, m.width)  # at every place
             self._seen = np.empty_like(self._flat)  # the same within limits, once `_looked`
+            self._around, self._past = _windows(self._seen, m.before + 1 + m.after), _windows(self._seen, m.before)
         self._looked = False
 
     def tell(self, first: int, entries: _Ints) -> None:
@@ -55,7 +56,7 @@ class Context:
         sums += m.vectors_of(stage, entries)
         self._flat[at] = sums
         if stage < m.following:
-            self._seen[at] = _limited(sums, sums)
+            self._seen[at] = sums.clip(-CONTEXT_LIMIT, CONTEXT_LIMIT, out=sums)
 
     def places(self, index: _Ints) -> _Ints:
         """Places of steps, which are given by their numbers among [stages, rows, steps]."""
@@ -66,22 +67,17 @@ class Context:
         """What the model sees at N places, which are those of parts: [N, (before + 1 + after) * E]."""
         m = self._model
         if not self._looked:
-            self._looked, self._seen = True, _limited(self._flat, self._seen)
-        seen = self._windows(m.before + 1 + m.after)[places]
+            self._flat.clip(-CONTEXT_LIMIT, CONTEXT_LIMIT, out=self._seen)
+            self._looked = True
+        seen: _Floats = self._around[places]
         for stage, rows in parts:
             if stage < m.following and m.before:
-                past = self._windows(m.before)[places[rows] + self._one_stage]
-                seen[rows, : past.shape[1]] = past
+                seen[rows, : self._past.shape[1]] = self._past[places[rows] + self._one_stage]
         return seen
 
-    def _windows(self, steps: int) -> _Floats:
-        """So many steps side by side, from each place on: a view [places, steps * E]."""
-        shape = len(self._seen) + 1 - steps, steps * self._model.width
-        windows: _Floats = np.ndarray(shape, np.float32, self._seen, 0, self._seen.strides)
-        return windows
 
-
-def _limited(sums: _Floats, out: _Floats) -> _Floats:
-    """Sums as the model sees them."""
-    np.maximum(sums, -CONTEXT_LIMIT, out=out)
-    return np.minimum(out, CONTEXT_LIMIT, out=out)
+def _windows(sums: _Floats, steps: int) -> _Floats:
+    """So many steps side by side, from each on: a view [T - steps + 1, steps * E] of sums [T, E]."""
+    length, width = sums.shape
+    windows: _Floats = np.ndarray((length + 1 - steps, steps * width), np.float32, sums, 0, sums.strides)
+    return windows

@@ -41,6 +41,7 @@ _EXACT = 1 << 24  # whole numbers below it are float32s
 
 _Floats = NDArray[np.float32]
 _Ints = NDArray[np.int64]
+Ahead = tuple[_Floats, _Floats]  # see `Predictor.ahead`
 Parts = Sequence[tuple[int, slice]]  # stages, and their rows of N: all of them, one stage after the other
 
 
@@ -51,12 +52,12 @@ class _Layer:
         self._weights, self._biases = [*weight], [*bias]
 
     def __call__(self, parts: Parts, x: _Floats) -> _Floats:
-        """Whole numbers [N, in] to whole numbers [N, out]."""
+        """Whole numbers [N, in] to [N, out], which are to be rounded down."""
         total = np.empty((len(x), len(self._biases[0])), np.float32)
         for stage, rows in parts:
             own = np.matmul(x[rows], self._weights[stage], out=total[rows])
             own += self._biases[stage]
-        return np.floor(total, out=total)
+        return total
 
 
 class Predictor:
@@ -91,25 +92,24 @@ class Predictor:
         """The entries [N] of groups and members."""
         return groups * self._members_each + members
 
-    def ahead(self, parts: Parts, context: _Floats) -> _Floats:
-        """What predictions are made of, [N, G + R], from sums [N, (before + 1 + after) * E] within `CONTEXT_LIMIT`."""
-        return context
+    def ahead(self, parts: Parts, context: _Floats) -> Ahead:
+        """What predictions are made of, from sums [N, (before + 1 + after) * E] within `CONTEXT_LIMIT`."""
+        return context, context
 
-    def groups(self, ahead: _Floats) -> Tables:
+    def groups(self, ahead: Ahead) -> Tables:
         """The `tables` [N, G + 1] of the groups."""
-        return np.broadcast_to(self._even_groups, (len(ahead), self._groups_used + 1))
+        return np.broadcast_to(self._even_groups, (len(ahead[0]), self._groups_used + 1))
 
-    def members(self, parts: Parts, ahead: _Floats, groups: _Ints) -> Tables:
+    def members(self, parts: Parts, ahead: Ahead, groups: _Ints) -> Tables:
         """The `tables` [N, M + 1] of the members of groups [N]."""
         of_groups: Tables = self._even_members[groups]
         return of_groups
 
-    def intervals(self, parts: Parts, context: _Floats, groups: _Ints, members: _Ints) -> tuple[Tables, Tables]:
-        """How entries are told: starts and frequencies [2, N] of their groups and members."""
+    def intervals(self, parts: Parts, context: _Floats, groups: _Ints, members: _Ints) -> list[tuple[Tables, Tables]]:
+        """How entries [N] are told: starts and frequencies [N] of their groups, and of their members."""
         ahead = self.ahead(parts, context)
-        both = intervals(self.groups(ahead), groups), intervals(self.members(parts, ahead, groups), members)
-        starts, frequencies = (np.stack(each) for each in zip(*both, strict=True))
-        return starts, frequencies
+        of_members = self.members(parts, ahead, groups)
+        return [intervals(self.groups(ahead), groups), intervals(of_members, members)]
 
 
 class EntropyModel(Predictor):
@@ -121,8 +121,9 @@ class EntropyModel(Predictor):
         self._order = arrays["order"].astype(np.int64)  # [S, K], the entry at each place: groups lie side by side
         self._places = np.argsort(self._order, axis=1)  # [S, K]
         stages, _, self.width = arrays["vectors"].shape
-        vectors = arrays["vectors"].astype(np.float32)
-        self._vectors = np.concatenate([vectors, np.zeros((stages, 1, self.width), np.float32)], axis=1)
+        vectors = np.zeros((stages, self.entries + 1, self.width), np.float32)
+        vectors[:, 1:] = arrays["vectors"]
+        self._vectors = vectors.reshape(-1, self.width)  # a row of zeros before those of each stage
         self._hidden = _Layer(*_scaled(arrays, "hidden"))
         both = zip(_scaled(arrays, "group"), _scaled(arrays, "query"), strict=True)
         self._ahead = _Layer(*(np.concatenate(pair, axis=-1) for pair in both))
@@ -133,7 +134,7 @@ class EntropyModel(Predictor):
 
     def vectors_of(self, stages: int | _Ints, entries: _Ints) -> _Floats:
         """See `Predictor`."""
-        vectors: _Floats = self._vectors[stages, entries]
+        vectors: _Floats = self._vectors.take(stages * (self.entries + 1) + 1 + entries, axis=0)
         return vectors
 
     def places_of(self, stages: int | _Ints, entries: _Ints) -> tuple[_Ints, _Ints]:
@@ -148,33 +149,27 @@ class EntropyModel(Predictor):
     def hidden(self, parts: Parts, context: _Floats) -> _Floats:
         """What all predictions begin with, [N, H]."""
         hidden = self._hidden(parts, context)
-        return _clipped(hidden, 0, HIDDEN_LIMIT)
+        np.floor(hidden, out=hidden)
+        return hidden.clip(0, HIDDEN_LIMIT, out=hidden)
 
-    def ahead(self, parts: Parts, context: _Floats) -> _Floats:
-        """See `Predictor`: logits of the groups, and the query for members."""
-        ahead = self._ahead(parts, self.hidden(parts, context))
-        _clipped(ahead[:, self._groups_used :], -QUERY_LIMIT, QUERY_LIMIT)
-        return ahead
+    def ahead(self, parts: Parts, context: _Floats) -> Ahead:
+        """See `Predictor`: logits of the groups [N, G], and the query for members [N, R]."""
+        both = self._ahead(parts, self.hidden(parts, context))
+        query = np.floor(both[:, self._groups_used :])
+        return np.floor(both[:, : self._groups_used]), query.clip(-QUERY_LIMIT, QUERY_LIMIT, out=query)
 
-    def groups(self, ahead: _Floats) -> Tables:
+    def groups(self, ahead: Ahead) -> Tables:
         """See `Predictor`."""
-        return tables(ahead[:, : self._groups_used])
+        return tables(ahead[0])
 
-    def members(self, parts: Parts, ahead: _Floats, groups: _Ints) -> Tables:
+    def members(self, parts: Parts, ahead: Ahead, groups: _Ints) -> Tables:
         """See `Predictor`."""
         places = groups.copy()
         for stage, rows in parts:
             places[rows] += stage * self._groups_used
-        query = ahead[:, None, self._groups_used :]
-        logits = np.matmul(query, self._member_weight.take(places, axis=0))[:, 0]
+        logits = np.matmul(ahead[1][:, None], self._member_weight.take(places, axis=0))[:, 0]
         logits += self._member_bias.take(places, axis=0)
         return tables(np.floor(logits, out=logits), self._sizes[groups] if self._is_ragged else None)
-
-
-def _clipped(numbers: _Floats, least: int, most: int) -> _Floats:
-    """Numbers within limits, in their place: two calls that are faster than `np.clip`."""
-    np.maximum(numbers, least, out=numbers)
-    return np.minimum(numbers, most, out=numbers)
 
 
 def read_entropy_model(data: bytes, stages: int, entries: int) -> EntropyModel:

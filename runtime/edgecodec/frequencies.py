@@ -7,6 +7,7 @@ whole division: the same on every machine.
 from __future__ import annotations
 
 from array import array
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -63,7 +64,7 @@ def tables(logits: _Floats, alphabet: _Ints | None = None) -> Tables:
     weights = _WEIGHTS.take(below, mode="clip")  # the last one for all that are further below
     if alphabet is not None:
         weights *= real
-    total = weights @ np.ones(symbols)
+    total = weights @ _ones(symbols)
     weights *= TOTAL - (symbols if alphabet is None else alphabet[:, None])
     weights /= total[:, None]
     shares = weights.astype(np.int32)
@@ -72,6 +73,12 @@ def tables(logits: _Floats, alphabet: _Ints | None = None) -> Tables:
     sums = np.zeros((rows, symbols + 1), np.int32)
     np.add.accumulate(shares, axis=1, out=sums[:, 1:])
     return sums
+
+
+@lru_cache
+def _ones(count: int) -> NDArray[np.float64]:
+    """Weights times them are sums of rows, in half the time of `sum`."""
+    return np.ones(count)
 
 
 def _sums(logits: list[int]) -> list[int]:
@@ -86,9 +93,12 @@ def _sums(logits: list[int]) -> list[int]:
 
 def intervals(tables: Tables, symbols: _Ints) -> tuple[Tables, Tables]:
     """Of each row's symbol [N]: the sum of the frequencies before it, and its own."""
-    rows = np.arange(len(symbols))
-    starts = tables[rows, symbols]
-    return starts, tables[rows, symbols + 1] - starts
+    rows, size = tables.shape
+    at = np.arange(0, rows * size, size)
+    at += symbols
+    starts = tables.take(at)
+    at += 1
+    return starts, tables.take(at) - starts
 
 
 def encode_symbols(coder: RangeEncoder, tables: Tables, symbols: _Ints) -> None:
