@@ -84,7 +84,7 @@ def _ones(count: int) -> NDArray[np.float64]:
 def _sums(logits: list[int]) -> list[int]:
     """One row of `tables`: for few of them Python's integers are faster than a dozen calls of numpy."""
     best = max(logits)
-    weights = [_FEW_WEIGHTS[min(best - logit, 255)] for logit in logits]
+    weights = [_FEW_WEIGHTS[best - logit] if best - logit < 256 else 1 for logit in logits]
     total, shared = sum(weights), TOTAL - len(logits)
     shares = [weight * shared // total + 1 for weight in weights]
     shares[logits.index(best)] += TOTAL - sum(shares)
