@@ -13,22 +13,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from .entropy_model import CONTEXT_LIMIT, Predictor, Tables, encode_symbols, flattened, intervals
+from .code_context import Context
+from .entropy_model import Parts, Predictor
+from .frequencies import Tables, encode_symbols, flattened
 from .layout import SIDE_BITS, Layout
 from .range_coder import FREQUENCY_BITS, TOTAL, RangeDecoder, RangeEncoder, decode_in_turn
 from .stage_counts import decode_counts, encode_counts
 
 _Ints = NDArray[np.int64]
-_Floats = NDArray[np.float32]
-_Where = tuple[NDArray[Any], ...]  # rows and steps, each [N]
 
-_TOGETHER = 1024  # steps that the model is asked about in one go: what it computes stays in the caches
+_TOGETHER = 512  # codes that the model is asked about in one go: what it computes stays in the caches
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,8 @@ class CodeCoder:
             parts = told.of_items(streams, items, step_by_step=told.stage < self.model.following)
             for coder, part, n in zip(coders, parts, stages, strict=True):
                 if told.stage < n:
-                    for starts, frequencies in part:
-                        coder.encode(starts.tolist(), frequencies.tolist())
+                    starts, frequencies = part
+                    coder.encode(starts.tolist(), frequencies.tolist())
                     coder.mark()
 
     def intervals(self, codes: _Ints) -> _Ints:
@@ -105,9 +103,9 @@ class CodeCoder:
         counts = self.layout.counts(codes)
         frames, found = codes.shape[2], []
         for told in self._told(codes, counts):
-            bits = np.zeros((len(codes), told.steps))
-            bits[told.where] = 2 * FREQUENCY_BITS - np.log2(told.frequencies[0] * told.frequencies[1])
-            found.append(bits.reshape(len(bits), frames, -1).sum(axis=2))
+            bits = np.zeros(len(codes) * told.steps)
+            bits[told.index] = 2 * FREQUENCY_BITS - np.log2(told.frequencies[0] * told.frequencies[1])
+            found.append(bits.reshape(len(codes), frames, -1).sum(axis=2))
         return np.stack(found, axis=1)
 
     def decode(self, bodies: Sequence[bytes], stages: int, frames: int, *, mixed: bool, most: int = 0) -> _Ints:
@@ -143,14 +141,17 @@ class CodeCoder:
                 numbers = self.streams * layout.side * n
                 side = _decode_each([coder], [numbers], [_even(numbers, 1 << SIDE_BITS)])
                 own[:, : layout.side, :n] = side.reshape(self.streams, layout.side, n)
-        context = _Context(self.model, rows)
+        context = Context(self.model, rows)
         for stage in range(stages):
             width = layout.width(stage)
             context.begin(width * frames)
             active = np.repeat(counts > stage, width, axis=1)
-            found = np.full(active.shape, -1, np.int64)
-            for where in _steps_of(active, step_by_step=stage < self.model.following):
-                self._decode_steps(stage, context, where, coders, found)
+            index, turns = _turns(active, step_by_step=stage < self.model.following)
+            places, items = context.places(index), index // (active.size // len(coders))
+            found = np.full(active.size, -1, np.int64)
+            for turn in turns:
+                if turn.start < turn.stop:
+                    found[index[turn]] = self._decode_steps(stage, context, coders, items[turn], places[turn])
             lines = found.reshape(*shape, frames, width).swapaxes(2, 3)
             codes[:, :, layout.lines(stage) : layout.lines(stage + 1)] = lines
         return codes
@@ -160,36 +161,55 @@ class CodeCoder:
         return decode_counts(RangeDecoder(body), self.streams, frames, most)
 
     def _decode_steps(
-        self, stage: int, context: _Context, where: _Where, coders: Sequence[RangeDecoder], found: _Ints
-    ) -> None:
-        """Decode the codes of one stage at some steps into `found` [rows, steps]."""
-        each = np.bincount(where[0] // self.streams, minlength=len(coders)).tolist()
-        blocks = _blocks(len(where[0]))
-        hidden = [self.model.hidden(stage, context.at(stage, where, block)) for block in blocks]
-        groups = _decode_each(coders, each, [self.model.groups(stage, part) for part in hidden])
-        of_groups = [self.model.members(stage, part, groups[b]) for part, b in zip(hidden, blocks, strict=True)]
+        self, stage: int, context: Context, coders: Sequence[RangeDecoder], items: _Ints, places: _Ints
+    ) -> _Ints:
+        """The entries [N] of one stage at some places, each told by the coder of its item."""
+        model, parts, blocks = self.model, [(stage, slice(None))], _blocks(len(places))
+        each = np.bincount(items, minlength=len(coders)).tolist() if len(coders) > 1 else [len(places)]
+        ahead = [model.ahead(parts, context.at(parts, places[block])) for block in blocks]
+        groups = _decode_each(coders, each, [model.groups(part) for part in ahead])
+        of_groups = [model.members(parts, part, groups[b]) for part, b in zip(ahead, blocks, strict=True)]
         members = _decode_each(coders, each, of_groups)
-        entries = found[where] = self.model.entries_at(stage, groups, members)
-        context.add(stage, where, entries)
+        entries = model.entries_at(stage, groups, members)
+        context.add(stage, places, entries)
+        return entries
 
     def _told(self, codes: _Ints, counts: _Ints) -> Iterator[_Told]:
         """How each stage's codes are told."""
-        context = _Context(self.model, len(codes))
-        for stage in range(self.layout.stages(codes.shape[1])):
-            width = self.layout.width(stage)
-            context.begin(width * codes.shape[2])
-            lines = codes[:, self.layout.lines(stage) : self.layout.lines(stage + 1)]
-            steps = lines.swapaxes(1, 2).reshape(len(codes), -1)
-            active = np.repeat(counts > stage, width, axis=1)
-            where, entries = np.nonzero(active), steps[active]
-            context.add(stage, where, entries)
-            groups, members = self.model.places_of(stage, entries)
-            found = np.empty((4, len(entries)), np.int64)
-            for block in _blocks(len(entries)):
-                hidden, own = self.model.hidden(stage, context.at(stage, where, block)), groups[block]
-                found[:2, block] = intervals(self.model.groups(stage, hidden), own)
-                found[2:, block] = intervals(self.model.members(stage, hidden, own), members[block])
-            yield _Told(stage, active.shape[1], where, found[::2], found[1::2])
+        model, layout, (rows, lines, frames) = self.model, self.layout, codes.shape
+        context = Context(model, rows)
+        for run in self._runs(layout.stages(lines), rows * frames):
+            first, width = run.start, layout.width(run.start)
+            steps = width * frames
+            own = codes[:, layout.lines(first) : layout.lines(run.stop)].reshape(rows, len(run), width, frames)
+            entries = own.transpose(1, 0, 3, 2).reshape(len(run), rows, steps)
+            context.begin(steps, len(run))
+            context.tell(first, entries)
+            active = np.repeat(counts > np.array(run)[:, None, None], width, axis=2)
+            index, ends = np.flatnonzero(active), active.sum(axis=(1, 2)).cumsum().tolist()
+            groups, members = model.places_of(first + index // (rows * steps), entries.take(index))
+            places = context.places(index)
+            starts, frequencies = np.empty((2, 2, len(index)), np.int64)
+            for block in _blocks(len(index)):
+                parts = _parts(run, ends, block)
+                seen = context.at(parts, places[block])
+                for i, told in enumerate(model.intervals(parts, seen, groups[block], members[block])):
+                    starts[i, block], frequencies[i, block] = told
+            for stage, begin, end in zip(run, [0, *ends], ends, strict=False):
+                at = slice(begin, end)
+                steps_before = (stage - first) * rows * steps
+                yield _Told(stage, steps, index[at] - steps_before, starts[:, at], frequencies[:, at])
+
+    def _runs(self, stages: int, frames: int) -> Iterator[range]:
+        """Stages that are told in one go: those of as many lines, where few frames of all rows are."""
+        first = 0
+        while first < stages:
+            width, last = self.layout.width(first), first + 1
+            most = first + _TOGETHER // (width * frames)
+            while last < min(stages, most) and self.layout.width(last) == width:
+                last += 1
+            yield range(first, last)
+            first = last
 
 
 @dataclass(frozen=True)
@@ -198,78 +218,48 @@ class _Told:
 
     stage: int
     steps: int  # of each row
-    where: _Where
+    index: _Ints  # of the N among [rows, steps]
     starts: _Ints
     frequencies: _Ints
 
-    def of_items(self, rows: int, items: int, *, step_by_step: bool) -> list[list[tuple[_Ints, _Ints]]]:
+    def of_items(self, rows: int, items: int, *, step_by_step: bool) -> list[tuple[_Ints, _Ints]]:
         """Starts and frequencies as each item's bytes tell them; an item is so many rows."""
-        item, step = self.where[0] // rows, self.where[1]
-        ends = [0, *np.bincount(item, minlength=items).cumsum().tolist()]
+        item = self.index // (rows * self.steps)
+        ends = [0, *np.bincount(item, minlength=items).cumsum().tolist()] if items > 1 else [0, len(item)]
         places = [slice(first, end) for first, end in pairwise(ends)]
+        starts, frequencies = self.starts, self.frequencies
         if not step_by_step:  # all groups, then all members
-            both = list(zip(self.starts, self.frequencies, strict=True))
-            return [[(starts[own], frequencies[own]) for starts, frequencies in both] for own in places]
-        order = np.argsort(np.tile(item * self.steps + step, 2), kind="stable")
-        starts, frequencies = self.starts.ravel()[order], self.frequencies.ravel()[order]
+            return [(starts[:, own].ravel(), frequencies[:, own].ravel()) for own in places]
+        if rows == 1:
+            return [(starts.T[own].ravel(), frequencies.T[own].ravel()) for own in places]
+        order = np.argsort(np.tile(item * self.steps + self.index % self.steps, 2), kind="stable")
+        starts, frequencies = starts.ravel()[order], frequencies.ravel()[order]
         doubled = [slice(2 * own.start, 2 * own.stop) for own in places]
-        return [[(starts[own], frequencies[own])] for own in doubled]
+        return [(starts[own], frequencies[own]) for own in doubled]
 
 
-class _Context:
-    """The sums of the vectors of all codes so far, and what the model sees of them at a step.
+def _turns(active: NDArray[np.bool_], *, step_by_step: bool) -> tuple[_Ints, list[slice]]:
+    """The codes of [rows, steps] in the order in which they are decoded, and which of them go together.
 
-    Sums [rows, before + steps + after, E], zeros past the ends: of the stages before the one at hand, within
-    `CONTEXT_LIMIT`, and with it.
+    Those are all that are there, or the ones of each step.
     """
-
-    def __init__(self, model: Predictor, rows: int) -> None:
-        self._model, self._rows = model, rows
-        self._before: _Floats | None = None
-        self._with: _Floats | None = None
-
-    def begin(self, steps: int) -> None:
-        """Go on to a stage of so many steps: as many as the one before had, or a multiple."""
-        m = self._model
-        sums = np.zeros((self._rows, m.before + steps + m.after, m.width), np.float32)
-        if self._with is not None:
-            last = self._with[:, m.before : self._with.shape[1] - m.after]
-            sums[:, m.before : m.before + steps] = np.repeat(last, steps // last.shape[1], axis=1)
-        self._with, self._before = sums, np.clip(sums, -CONTEXT_LIMIT, CONTEXT_LIMIT)
-
-    def add(self, stage: int, where: _Where, entries: _Ints) -> None:
-        """The codes of the stage at hand at some steps."""
-        assert self._with is not None
-        row, step = where
-        self._with[row, step + self._model.before] += self._model.vectors_of(stage, entries)
-
-    def at(self, stage: int, where: _Where, block: slice) -> _Floats:
-        """What the model sees at a block of N of the steps: [N, (before + 1 + after) * E]."""
-        m = self._model
-        assert self._before is not None and self._with is not None
-        own = where[0][block], where[1][block]
-        seen: _Floats = _windows(self._before, m.before + 1 + m.after)[own]
-        if stage < m.following and m.before:
-            past = seen[:, : m.before * m.width]
-            np.clip(_windows(self._with, m.before)[own], -CONTEXT_LIMIT, CONTEXT_LIMIT, out=past)
-        return seen
-
-
-def _windows(sums: _Floats, steps: int) -> _Floats:
-    """So many steps side by side, from each on: a view [rows, T - steps + 1, steps * E] of sums [rows, T, E]."""
-    rows, length, width = sums.shape
-    shape, strides = (rows, length - steps + 1, steps * width), sums.strides
-    return as_strided(sums, shape, strides, writeable=False)
-
-
-def _steps_of(active: NDArray[np.bool_], *, step_by_step: bool) -> Iterator[_Where]:
-    """Where codes are decoded in one go: all that are [rows, steps], or those of one step after the other."""
     if not step_by_step:
-        yield np.nonzero(active)
-        return
-    for step, rows in enumerate(active.T):
-        row = np.flatnonzero(rows)
-        yield row, np.full(len(row), step)
+        index = np.flatnonzero(active)
+        return index, [slice(0, len(index))]
+    step, row = active.T.nonzero()
+    ends = np.bincount(step).cumsum().tolist()
+    return row * active.shape[1] + step, [slice(*turn) for turn in pairwise([0, *ends])]
+
+
+def _parts(run: range, ends: Sequence[int], block: slice) -> Parts:
+    """The stages of a block of the codes of a run, and their rows in it; each stage's codes end at its `ends`."""
+    parts, begin = [], 0
+    for stage, end in zip(run, ends, strict=True):
+        first, last = max(begin, block.start), min(end, block.stop)
+        if first < last:
+            parts.append((stage, slice(first - block.start, last - block.start)))
+        begin = end
+    return parts
 
 
 def _blocks(steps: int) -> list[slice]:

@@ -19,16 +19,15 @@ changes one. Logits become frequencies by a table of powers of two and a whole d
 
 from __future__ import annotations
 
-from array import array
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BitstreamError, BundleError
+from .frequencies import Tables, intervals, tables
 from .npz import read_npz
-from .range_coder import TOTAL, RangeEncoder
 
 NO_MODEL = bytes(8)  # in place of an entropy model's fingerprint
 MAX_BYTES = 64 << 20
@@ -39,46 +38,26 @@ CONTEXT_LIMIT = 255  # of the sums that the network sees
 
 HIDDEN_LIMIT, QUERY_LIMIT = 255, 127  # of what the layers hand on
 _EXACT = 1 << 24  # whole numbers below it are float32s
-# 2 ** (16 - i / 16), rounded: weights of logits that are i below the largest; an octave below they are half.
-_OCTAVE = (
-    65536,
-    62757,
-    60097,
-    57549,
-    55109,
-    52773,
-    50535,
-    48393,
-    46341,
-    44376,
-    42495,
-    40693,
-    38968,
-    37316,
-    35734,
-    34219,
-)
-_WEIGHTS = np.array([_OCTAVE[i % 16] >> i // 16 for i in range(256)], np.float64)
 
 _Floats = NDArray[np.float32]
 _Ints = NDArray[np.int64]
-Tables = NDArray[np.int32]  # [N, n + 1], see `tables`
+Ahead = tuple[_Floats, _Floats]  # see `Predictor.ahead`
+Parts = Sequence[tuple[int, slice]]  # stages, and their rows of N: all of them, one stage after the other
 
 
-@dataclass(frozen=True, eq=False)
 class _Layer:
-    """One layer of every stage: weights [S, in, out] of at most 127, biases [S, out], and the shifts that follow."""
+    """One layer of every stage, of weights [S, in, out] and biases [S, out] that `_scaled` gives."""
 
-    weight: _Floats
-    bias: _Floats
-    scale: _Floats  # [S], 2 ** -shift
+    def __init__(self, weight: _Floats, bias: _Floats) -> None:
+        self._weights, self._biases = [*weight], [*bias]
 
-    def __call__(self, stage: int, x: _Floats) -> _Floats:
-        """Whole numbers [N, in] to whole numbers [N, out]."""
-        total: _Floats = x @ self.weight[stage]
-        total += self.bias[stage]
-        total *= self.scale[stage]
-        return np.floor(total, out=total)
+    def __call__(self, parts: Parts, x: _Floats) -> _Floats:
+        """Whole numbers [N, in] to [N, out], which are to be rounded down."""
+        total = np.empty((len(x), len(self._biases[0])), np.float32)
+        for stage, rows in parts:
+            own = np.matmul(x[rows], self._weights[stage], out=total[rows])
+            own += self._biases[stage]
+        return total
 
 
 class Predictor:
@@ -97,33 +76,40 @@ class Predictor:
         self._groups_used = -(-entries // self._members_each)
         self._sizes = np.full(self._groups_used, self._members_each)  # of each group: the last one may hold fewer
         self._sizes[-1] = entries - (self._groups_used - 1) * self._members_each
+        self._is_ragged = bool(self._sizes[-1] < self._members_each)
         self._even_groups = tables(np.zeros((1, self._groups_used), np.float32))
         self._even_members = tables(np.zeros((self._groups_used, self._members_each), np.float32), self._sizes)
 
-    def vectors_of(self, stage: int, entries: _Ints) -> _Floats:
-        """The vectors [N, E] of a stage's entries [N]."""
-        return np.zeros((len(entries), self.width), np.float32)
+    def vectors_of(self, stages: int | _Ints, entries: _Ints) -> _Floats:
+        """The vectors [..., E] of entries of stages; -1 stands for none, and has zeros."""
+        return np.zeros((*entries.shape, self.width), np.float32)
 
-    def places_of(self, stage: int, entries: _Ints) -> tuple[_Ints, _Ints]:
-        """Group and member of a stage's entries [N]."""
-        return entries // self._members_each, entries % self._members_each
+    def places_of(self, stages: int | _Ints, entries: _Ints) -> tuple[_Ints, _Ints]:
+        """Groups and members [N] of entries [N] of stages."""
+        return np.divmod(entries, self._members_each)
 
     def entries_at(self, stage: int, groups: _Ints, members: _Ints) -> _Ints:
         """The entries [N] of groups and members."""
         return groups * self._members_each + members
 
-    def hidden(self, stage: int, context: _Floats) -> _Floats:
-        """What both predictions begin with, [N, H], from sums [N, (before + 1 + after) * E] within `CONTEXT_LIMIT`."""
-        return context
+    def ahead(self, parts: Parts, context: _Floats) -> Ahead:
+        """What predictions are made of, from sums [N, (before + 1 + after) * E] within `CONTEXT_LIMIT`."""
+        return context, context
 
-    def groups(self, stage: int, hidden: _Floats) -> Tables:
+    def groups(self, ahead: Ahead) -> Tables:
         """The `tables` [N, G + 1] of the groups."""
-        return np.broadcast_to(self._even_groups, (len(hidden), self._groups_used + 1))
+        return np.broadcast_to(self._even_groups, (len(ahead[0]), self._groups_used + 1))
 
-    def members(self, stage: int, hidden: _Floats, groups: _Ints) -> Tables:
+    def members(self, parts: Parts, ahead: Ahead, groups: _Ints) -> Tables:
         """The `tables` [N, M + 1] of the members of groups [N]."""
         of_groups: Tables = self._even_members[groups]
         return of_groups
+
+    def intervals(self, parts: Parts, context: _Floats, groups: _Ints, members: _Ints) -> list[tuple[Tables, Tables]]:
+        """How entries [N] are told: starts and frequencies [N] of their groups, and of their members."""
+        ahead = self.ahead(parts, context)
+        of_members = self.members(parts, ahead, groups)
+        return [intervals(self.groups(ahead), groups), intervals(of_members, members)]
 
 
 class EntropyModel(Predictor):
@@ -134,93 +120,56 @@ class EntropyModel(Predictor):
         self.before, self.after, self.following = (int(n) for n in arrays["reach"])
         self._order = arrays["order"].astype(np.int64)  # [S, K], the entry at each place: groups lie side by side
         self._places = np.argsort(self._order, axis=1)  # [S, K]
-        self._vectors = arrays["vectors"].astype(np.float32)  # [S, K, E]
-        self.width = self._vectors.shape[2]
-        self._hidden, self._groups, self._query = (_layer(arrays, name) for name in ("hidden", "group", "query"))
-        self._members = _layer(arrays, "member")
+        stages, _, self.width = arrays["vectors"].shape
+        vectors = np.zeros((stages, self.entries + 1, self.width), np.float32)
+        vectors[:, 1:] = arrays["vectors"]
+        self._vectors = vectors.reshape(-1, self.width)  # a row of zeros before those of each stage
+        self._hidden = _Layer(*_scaled(arrays, "hidden"))
+        both = zip(_scaled(arrays, "group"), _scaled(arrays, "query"), strict=True)
+        self._ahead = _Layer(*(np.concatenate(pair, axis=-1) for pair in both))
+        weight, bias = _scaled(arrays, "member")
+        shape = stages * self._groups_used, self._members_each
+        self._member_bias = bias.reshape(shape)  # [S * G, M]
+        self._member_weight = np.ascontiguousarray(weight.reshape(*shape, -1).swapaxes(1, 2))  # [S * G, R, M]
 
-    def vectors_of(self, stage: int, entries: _Ints) -> _Floats:
+    def vectors_of(self, stages: int | _Ints, entries: _Ints) -> _Floats:
         """See `Predictor`."""
-        vectors: _Floats = self._vectors[stage][entries]
+        vectors: _Floats = self._vectors.take(stages * (self.entries + 1) + 1 + entries, axis=0)
         return vectors
 
-    def places_of(self, stage: int, entries: _Ints) -> tuple[_Ints, _Ints]:
+    def places_of(self, stages: int | _Ints, entries: _Ints) -> tuple[_Ints, _Ints]:
         """See `Predictor`."""
-        return super().places_of(stage, self._places[stage][entries])
+        return super().places_of(stages, self._places[stages, entries])
 
     def entries_at(self, stage: int, groups: _Ints, members: _Ints) -> _Ints:
         """See `Predictor`."""
         entries: _Ints = self._order[stage][super().entries_at(stage, groups, members)]
         return entries
 
-    def hidden(self, stage: int, context: _Floats) -> _Floats:
+    def hidden(self, parts: Parts, context: _Floats) -> _Floats:
+        """What all predictions begin with, [N, H]."""
+        hidden = self._hidden(parts, context)
+        np.floor(hidden, out=hidden)
+        return hidden.clip(0, HIDDEN_LIMIT, out=hidden)
+
+    def ahead(self, parts: Parts, context: _Floats) -> Ahead:
+        """See `Predictor`: logits of the groups [N, G], and the query for members [N, R]."""
+        both = self._ahead(parts, self.hidden(parts, context))
+        query = np.floor(both[:, self._groups_used :])
+        return np.floor(both[:, : self._groups_used]), query.clip(-QUERY_LIMIT, QUERY_LIMIT, out=query)
+
+    def groups(self, ahead: Ahead) -> Tables:
         """See `Predictor`."""
-        hidden = self._hidden(stage, context)
-        return np.clip(hidden, 0, HIDDEN_LIMIT, out=hidden)
+        return tables(ahead[0])
 
-    def groups(self, stage: int, hidden: _Floats) -> Tables:
+    def members(self, parts: Parts, ahead: Ahead, groups: _Ints) -> Tables:
         """See `Predictor`."""
-        return tables(self._groups(stage, hidden))
-
-    def members(self, stage: int, hidden: _Floats, groups: _Ints) -> Tables:
-        """See `Predictor`."""
-        query = self._query(stage, hidden)
-        np.clip(query, -QUERY_LIMIT, QUERY_LIMIT, out=query)
-        shape = (self._groups_used, self._members_each)
-        weight = self._members.weight[stage].reshape(*shape, -1)[groups]  # [N, M, R]
-        total = np.matmul(weight, query[:, :, None])[:, :, 0]
-        total += self._members.bias[stage].reshape(shape)[groups]
-        total *= self._members.scale[stage]
-        return tables(np.floor(total, out=total), self._sizes[groups])
-
-
-def tables(logits: _Floats, alphabet: _Ints | None = None) -> Tables:
-    """Rising sums [N, n + 1] from 0 to `TOTAL` of the frequencies, at least 1 each, of whole logits [N, n].
-
-    Logits are in sixteenths of an octave. `alphabet` [N], where it is given: how many symbols each row has; those
-    behind them get 0. All numbers are whole and below 2**53, where division and floor of float64 are exact.
-    """
-    rows, real = np.arange(len(logits)), None
-    size: Any = logits.shape[1]
-    if alphabet is not None and alphabet.min(initial=size) < size:
-        size = alphabet[:, None]
-        real = np.arange(logits.shape[1]) < size
-        logits = np.where(real, logits, -np.inf)
-    best = logits.argmax(axis=1)
-    below = np.minimum(logits[rows, best][:, None] - logits, len(_WEIGHTS) - 1)
-    weights = _WEIGHTS.take(below.astype(np.intp), mode="clip")  # the fastest mode
-    if real is not None:
-        weights *= real
-    total = weights @ np.ones(logits.shape[1])
-    weights *= TOTAL - size
-    weights /= total[:, None]
-    shares = weights.astype(np.int32)
-    shares += 1 if real is None else real
-    shares[rows, best] += TOTAL - shares.sum(axis=1, dtype=np.int32)
-    sums = np.zeros((len(logits), logits.shape[1] + 1), np.int32)
-    np.cumsum(shares, axis=1, out=sums[:, 1:])
-    return sums
-
-
-def intervals(tables: Tables, symbols: _Ints) -> tuple[Tables, Tables]:
-    """Of each row's symbol [N]: the sum of the frequencies before it, and its own."""
-    rows = np.arange(len(symbols))
-    starts = tables[rows, symbols]
-    return starts, tables[rows, symbols + 1] - starts
-
-
-def encode_symbols(coder: RangeEncoder, tables: Tables, symbols: _Ints) -> None:
-    """Tell symbols [N], each by its own row of tables [N, n + 1]."""
-    starts, frequencies = intervals(tables, symbols)
-    coder.encode(starts.tolist(), frequencies.tolist())
-
-
-def flattened(*parts: Tables) -> array[int]:
-    """Tables [N, n + 1], in parts, as a `RangeDecoder` takes them."""
-    flat = array("i")
-    for part in parts:
-        flat.frombytes(part.tobytes())
-    return flat
+        places = groups.copy()
+        for stage, rows in parts:
+            places[rows] += stage * self._groups_used
+        logits = np.matmul(ahead[1][:, None], self._member_weight.take(places, axis=0))[:, 0]
+        logits += self._member_bias.take(places, axis=0)
+        return tables(np.floor(logits, out=logits), self._sizes[groups] if self._is_ragged else None)
 
 
 def read_entropy_model(data: bytes, stages: int, entries: int) -> EntropyModel:
@@ -298,10 +247,11 @@ def _contradiction(arrays: dict[str, NDArray[Any]], stages: int, entries: int) -
     return None
 
 
-def _layer(arrays: dict[str, NDArray[Any]], name: str) -> _Layer:
-    shift = arrays[f"{name}_shift"].astype(np.float32)
-    return _Layer(
-        arrays[f"{name}_weight"].astype(np.float32),
-        arrays[f"{name}_bias"].astype(np.float32),
-        np.exp2(-shift),
-    )
+def _scaled(arrays: dict[str, NDArray[Any]], name: str) -> tuple[_Floats, _Floats]:
+    """Weights [S, first, second] and biases [S, out] of a layer, divided by the shift that follows.
+
+    It divides by a power of two, so that sums are as exact as without it.
+    """
+    scale = np.exp2(-arrays[f"{name}_shift"].astype(np.float32))[:, None]
+    weight: _Floats = arrays[f"{name}_weight"].astype(np.float32) * scale[:, :, None]
+    return weight, arrays[f"{name}_bias"].astype(np.float32) * scale

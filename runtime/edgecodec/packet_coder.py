@@ -51,12 +51,12 @@ class PacketCoder:
         most = int(counts.max())
         tell_one(coder, most - 1, self.stages)
         _tell_counts(coder, counts, most)
-        parts = [codes[:, : layout.lines(most)]]
+        told = codes[:, : layout.lines(most)]
         if previous is not None:
             before = layout.counts(previous)
             _tell_counts(coder, before, layout.stages(previous.shape[1]))
-            parts.insert(0, previous)
-        self.coder.tell([coder], joined(parts)[None])
+            told = joined([previous, told])
+        self.coder.tell([coder], told[None])
         return coder.finish()[0]
 
     def decode(self, body: bytes, frames: int, repeated_stages: int = 0, repeated_frames: int = 0) -> _Codes:

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .entropy_model import Tables, encode_symbols, flattened, tables
+from .frequencies import Tables, encode_symbols, flattened, tables
 from .range_coder import RangeDecoder, RangeEncoder
 
 _Ints = NDArray[np.int64]

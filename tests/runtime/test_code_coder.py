@@ -9,9 +9,10 @@ from array import array
 import numpy as np
 import pytest
 from edgecodec.code_coder import Body, CodeCoder
-from edgecodec.entropy_model import EntropyModel, Predictor, read_entropy_model, tables
+from edgecodec.entropy_model import EntropyModel, Predictor, read_entropy_model
 from edgecodec.errors import BundleError
 from edgecodec.even_coder import decode_even, encode_even
+from edgecodec.frequencies import tables
 from edgecodec.layout import PLAIN, Layout
 from edgecodec.range_coder import TOTAL, RangeDecoder, RangeEncoder
 from hypothesis import given, settings
@@ -153,6 +154,19 @@ def test_several_clips_are_coded_as_one_each() -> None:
     assert np.array_equal(coder.decode(bodies, 4, 7, mixed=True), np.stack(clips))
 
 
+@pytest.mark.parametrize("layout", [PLAIN, Layout(1, (1, 1, 2, 2, 4))])
+def test_how_many_codes_go_together_changes_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several stages in one go, one, or a part of one, where the first ones follow themselves."""
+    coder = CodeCoder(layout, EntropyModel(random_arrays(5, 100, 0, 3)), 2)
+    codes = random_codes(layout, 2, 5, 9, 100, True, 0)
+    told, bits, coded = coder.intervals(codes), coder.bits(codes), coder.encode(codes)
+    for together in (1, 7, 40, 10_000):
+        monkeypatch.setattr("edgecodec.code_coder._TOGETHER", together)
+        assert np.array_equal(coder.intervals(codes), told) and np.array_equal(coder.bits(codes), bits)
+        assert coder.encode(codes) == coded
+        assert np.array_equal(coder.decode([coded.data], 5, 9, mixed=True)[0], codes)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=40), st.booleans())
 def test_any_bytes_give_codes_in_range(data: bytes, mixed: bool) -> None:
@@ -196,6 +210,8 @@ def test_frequencies_are_whole_and_none_is_lost(logits: list[int], size: int) ->
     assert found.sum() == TOTAL and found[:size].min() >= 1 and not found[size:].any()
     likelier = row[0, :size, None] > row[0, :size]
     assert (found[:size, None] >= found[:size])[likelier].all()
+    whole = tables(row)[0]  # as Python's integers have it; of many rows it is numpy
+    assert np.diff(whole).min() >= 1 and (tables(np.repeat(row, 9, axis=0)) == whole).all()
 
 
 def test_sums_are_the_same_in_any_order() -> None:
@@ -207,7 +223,7 @@ def test_sums_are_the_same_in_any_order() -> None:
     weight = arrays["hidden_weight"][0].astype(np.int64)
     total = context.astype(np.int64) @ weight + arrays["hidden_bias"][0]
     expected = np.clip(total >> int(arrays["hidden_shift"][0]), 0, 255)
-    assert np.array_equal(model.hidden(0, context), expected)
+    assert np.array_equal(model.hidden([(0, slice(None))], context), expected)
 
 
 @pytest.mark.parametrize(
