@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from edgecodec.errors import CheckpointError
 from edgecodec_export.adapters import snac as adapter
 from edgecodec_export.adapters.adapted import AdaptedCodec
+from edgecodec_export.adapters.int8_linear import use_int8
 from edgecodec_export.adapters.weights import Weights
 from streamed import Streamed, apart
 from test_snac import CONFIG, small_model, snac, voice
@@ -151,6 +153,15 @@ def test_windows_that_begin_elsewhere_and_no_positions_are_noticed(theirs: Any, 
     state = {name: 0 * t if name.endswith("inv_freq") else t for name, t in theirs.state_dict().items()}
     unplaced = adapter.from_original(CONFIG | CHANGES, Weights(state, "file"))
     assert apart(expected, unplaced.encode_latents(sound)) > 1e-3
+
+
+def test_int8_in_attention(ours: AdaptedCodec) -> None:
+    """The graph has the numbers of the rounded model, whose latents are near those of the exact one."""
+    codec, sound = copy.deepcopy(ours), clip(20)
+    use_int8(codec, [sound[0].numpy()], least=1)
+    rounded = codec.encode_latents(sound)
+    assert 1e-5 < apart(ours.encode_latents(sound), rounded) < 0.02
+    assert apart(rounded, Streamed(codec).stream("encoder", sound, [])) < 1e-4
 
 
 def test_published_sizes() -> None:
