@@ -35,7 +35,8 @@ from torch import Tensor, nn
 from .causal import Causal
 from .convolutions import FrameBlocks
 from .lapped_transform import LappedAnalysis, LappedSynthesis, band_hats, compand, expand, pad_to, pseudo_power
-from .ranges import DEEPEST, Depths, Width
+from .pitch_filter import PitchFilter
+from .ranges import DEEPEST, Depths, Fraction, Width
 
 NOISE_SPREAD = 2.0  # radians of noise phase per unit of latents: frames that differ at all get other noise
 QUIET, LOUDEST = -7.0, 1.0  # logarithm of the coefficients that noise begins with (-61 dB), and may reach
@@ -46,7 +47,9 @@ class EdgeConfig:
     """Sizes of the `edge` architecture: width of the blocks, how many a side, MLP expansion and kernel (frames).
 
     The decoder makes a waveform of the lowest `waveform_bins` MDCT bins (of sample_rate / 2 / frame_size Hz each), and
-    shapes noise in `noise_bands` bands over all of them.
+    shapes noise in `noise_bands` bands over all of them. Behind it comes a filter of strength `pitch_filter` (0: none,
+    and none in training) that takes noise out from between the harmonics of the lowest `pitch_bins` bins, for periods
+    within `pitch_lags` samples.
     """
 
     channels: Width = 224
@@ -56,6 +59,9 @@ class EdgeConfig:
     kernel: Annotated[int, Meta(ge=2, le=DEEPEST)] = 7
     waveform_bins: Width = 96
     noise_bands: Width = 32
+    pitch_filter: Fraction = 0.0
+    pitch_bins: Width = 27
+    pitch_lags: tuple[Width, Width] = (60, 368)
 
 
 def _frame_blocks(config: EdgeConfig, blocks: int) -> FrameBlocks:
@@ -123,11 +129,15 @@ class EdgeDecoder(Causal):
         self.register_buffer("start", torch.cat(start), persistent=False)
         self.synthesis = LappedSynthesis(frame_size)
         self.sizes = [self.blocks.state_size, self.synthesis.state_size]
+        self.pitch_filter = _pitch_filter(config, frame_size)
+        if self.pitch_filter is not None:
+            self.low_bins = min(config.pitch_bins, waveform)
+            self.sizes += [self.synthesis.state_size, self.pitch_filter.state_size]
         self.state_size = sum(self.sizes)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class and `Causal.forward`."""
-        memory, overlap = state.split(self.sizes, dim=1)
+        memory, overlap, *filtering = state.split(self.sizes, dim=1)
         x = x.unsqueeze(1)
         h, memory = self.blocks(self.embed(x), memory)
         head = F.linear(self.norm(h), self.head.weight, self.head.bias + self.start)
@@ -137,4 +147,12 @@ class EdgeDecoder(Causal):
         noise = torch.sin(x.detach() @ self.scatter) * loudness
         coefficients = pad_to(expand(waveform), self.frame_size) + noise
         audio, overlap = self.synthesis(coefficients, overlap)
-        return audio, torch.cat([memory, overlap], dim=1)
+        if self.pitch_filter is not None and not self.training:
+            low, filtering[0] = self.synthesis(coefficients[..., : self.low_bins], filtering[0])
+            added, filtering[1] = self.pitch_filter(low, filtering[1])
+            audio = audio + added
+        return audio, torch.cat([memory, overlap, *filtering], dim=1)
+
+
+def _pitch_filter(config: EdgeConfig, frame_size: int) -> PitchFilter | None:
+    return PitchFilter(frame_size, config.pitch_filter, config.pitch_lags) if config.pitch_filter else None

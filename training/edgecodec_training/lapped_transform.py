@@ -83,9 +83,9 @@ class LappedAnalysis(Causal):
 
 
 class LappedSynthesis(Causal):
-    """The inverse of `LappedAnalysis`: coefficients `[B, 1, T, frame_size]` to `[B, 1, frame_size * T]`, one hop late.
+    """The inverse of `LappedAnalysis`: coefficients `[B, 1, T, n]` to `[B, 1, frame_size * T]`, one hop late.
 
-    The state is the even part of the next hop.
+    They are the lowest n of `frame_size`, the others zero. The state is the even part of the next hop.
     """
 
     transform: Tensor
@@ -100,7 +100,7 @@ class LappedSynthesis(Causal):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        even, odd = (x @ self.transform).split(self.state_size, dim=3)
+        even, odd = (x @ self.transform[: x.shape[3]]).split(self.state_size, dim=3)
         evens = torch.cat([state.reshape(-1, 1, 1, self.state_size), even], dim=2)
         even = evens[:, :, :-1]
         first, mirrored = even - self.slope * odd, odd + self.slope * even
