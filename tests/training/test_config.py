@@ -94,16 +94,21 @@ def test_parts_that_do_not_fit_are_configuration_errors(changes: dict[str, objec
 
 
 def test_checkpoints_before_a_key_was_added_load(tmp_path: Path) -> None:
-    """`loss.disturbance`, `data.denoising`, `dropout_mixed`, `kmeans`, `sharpness` came after the first checkpoints."""
+    """Keys that came after the first checkpoints have their defaults."""
     values = json.loads((CHECKPOINT / "checkpoint.json").read_text())["config"]
     del values["loss"]["disturbance"]
+    for key in ("pitch_filter", "pitch_bins", "pitch_lags"):
+        del values["model"]["edge"][key]
     for key in ("dropout_mixed", "kmeans", "sharpness"):
         values["model"]["quantizer"].pop(key, None)
     config = from_dict(Config, values)
     assert config.loss.disturbance == 0 and config.model.quantizer.dropout_mixed == 0.5
-    assert config.model.quantizer.kmeans
+    assert config.model.quantizer.kmeans and config.model.edge.pitch_filter == config.loss.locking == 0
     written = json.loads(json.dumps(dataclasses.asdict(config)))
-    written["loss"].pop("disturbance")
+    for key in ("disturbance", "locking"):
+        written["loss"].pop(key)
+    for key in ("pitch_filter", "pitch_bins", "pitch_lags"):
+        written["model"]["edge"].pop(key)
     written["data"].pop("denoising")
     for key in ("dropout_mixed", "kmeans", "sharpness"):
         written["model"]["quantizer"].pop(key)

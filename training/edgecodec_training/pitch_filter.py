@@ -34,8 +34,11 @@ class PitchFilter(Causal):
         ConfigError: frames or lags that do not fit.
     """
 
-    samples: Tensor  # [frame_size]: of a window at full rate, its last frame
-    ramp: Tensor  # [frame_size]: from the period of the frame before to that of this one
+    spectra: Tensor  # [size / STEP, 4 * bins]: real and imaginary parts of a window, then of its end alone
+    lagged: Tensor  # [2 * bins, lags]: the correlation of the two, from the longest lag on
+    energies: Tensor  # [size / STEP, lags + 1]: of what is correlated at each lag; of the end
+    samples: Tensor  # [2 * frame_size]: of a window at full rate, its last frame, twice
+    ramp: Tensor  # [2, frame_size]: shares of the period of the frame before, and of that of this one
 
     def __init__(self, frame_size: int, strength: float, lags: tuple[int, int]) -> None:
         super().__init__()
@@ -45,54 +48,58 @@ class PitchFilter(Causal):
                 f"samples and {HOPS - 1} frames, not {frame_size} and {lags}"
             )
         size = HOPS * frame_size
-        self.register_buffer("samples", torch.arange(size - frame_size, size), persistent=False)
-        self.register_buffer("ramp", (torch.arange(frame_size) + 1) / frame_size, persistent=False)
         self.frame_size, self.strength = frame_size, strength
         self.shortest, self.longest = (lag // STEP for lag in lags)
+        for name, table in zip(("spectra", "lagged", "energies"), self._tables(size // STEP), strict=True):
+            self.register_buffer(name, table.float(), persistent=False)
+        self.register_buffer("samples", torch.arange(size - frame_size, size).repeat(2), persistent=False)
+        rising = (torch.arange(frame_size) + 1) / frame_size
+        self.register_buffer("ramp", torch.stack([1 - rising, rising]), persistent=False)
         self.state_size = size
+
+    def _tables(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What `_period` multiplies with, in double precision.
+
+        The end is all of a window but `longest` samples, so that the circular correlation goes round nowhere.
+        """
+        steps, bins = torch.arange(size, dtype=torch.float64), torch.arange(size // 2 + 1, dtype=torch.float64)
+        lags = torch.arange(self.longest, self.shortest - 1, -1, dtype=torch.float64)
+        end = (steps >= self.longest).double()[:, None]
+        angles = 2 * torch.pi / size * steps[:, None] * bins
+        waves = torch.cat([angles.cos(), -angles.sin()], dim=1)
+        twice = torch.where((bins == 0) | (2 * bins == size), 1.0, 2.0)[:, None] / size
+        turns = 2 * torch.pi / size * bins[:, None] * lags
+        at = steps[:, None] + torch.cat([lags, lags.new_zeros(1)])
+        within = ((at >= self.longest) & (at < size)).double()
+        return torch.cat([waves, end * waves], 1), torch.cat([twice * turns.cos(), -twice * turns.sin()]), within
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """See the class and `Causal.forward`."""
         hops = torch.cat([state.reshape(-1, HOPS, self.frame_size), x.reshape(x.shape[0], -1, self.frame_size)], dim=1)
         windows = torch.cat([hops[:, :-2], hops[:, 1:-1], hops[:, 2:]], dim=2)  # [B, T + 1, size]
         lag, share = self._period(windows[:, :, ::STEP])  # [B, T + 1, 1]
-        windows = windows[:, 1:]
-        old = share[:, :-1] * self._difference(windows, lag[:, :-1])
-        new = share[:, 1:] * self._difference(windows, lag[:, 1:])
-        added = old + self.ramp * (new - old)
+        lags, shares = (torch.cat([every[:, :-1], every[:, 1:]], dim=2) for every in (lag, share))  # [B, T, 2]
+        added = (self._differences(windows[:, 1:], lags) * (shares.unsqueeze(3) * self.ramp)).sum(dim=2)
         return added.reshape(x.shape[0], 1, -1), hops[:, -HOPS:].flatten(1)
 
     def _period(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Of windows `[B, N, size / STEP]` the lag in samples, and how much of them it replaces, `[B, N, 1]`."""
-        lagged = _shifted(windows, self.longest - self.shortest + 1, windows.shape[2] - self.longest)
-        present = windows[:, :, self.longest :]
-        product = (lagged @ present.unsqueeze(3)).squeeze(3)
-        energies = (lagged * lagged).sum(dim=3) * (present * present).sum(dim=2, keepdim=True)
-        correlation = product / energies.clamp(min=SILENCE).sqrt()  # [B, N, lags], from the longest on
+        real, imaginary, end_real, end_imaginary = (windows @ self.spectra).chunk(4, dim=2)
+        cross = [end_real * real + end_imaginary * imaginary, end_imaginary * real - end_real * imaginary]
+        energies, end = ((windows * windows) @ self.energies).split([self.lagged.shape[1], 1], dim=2)
+        correlation = torch.cat(cross, dim=2) @ self.lagged / (energies * end).clamp(min=SILENCE).sqrt()  # [B, N, lags]
         best = correlation[:, :, 1:-1].argmax(dim=2, keepdim=True)
-        before, peak, after = (correlation.gather(2, best + i) for i in range(3))
+        before, peak, after = correlation.gather(2, best + torch.arange(3, device=best.device)).split(1, dim=2)
         bend = (2 * peak - before - after).clamp(min=1e-3)
         vertex = ((after - before) / (2 * bend)).clamp(-0.5, 0.5)  # of the parabola through the three, in steps
         lag = ((self.longest - 1) - best - vertex) * STEP
         gain = self.strength * ((peak - APERIODIC) / (PERIODIC - APERIODIC)).clamp(0, 1)
         return lag, gain / (1 + gain)
 
-    def _difference(self, windows: Tensor, lag: Tensor) -> Tensor:
-        """The period before the last frame of windows `[B, T, size]`, less that frame: `[B, T, frame_size]`."""
-        whole = lag.floor()
-        at = self.samples - whole.long()
-        past = windows.gather(2, at)
-        difference: Tensor = past + (lag - whole) * (windows.gather(2, at - 1) - past)
-        return difference - windows[:, :, -self.frame_size :]
-
-
-def _shifted(windows: Tensor, rows: int, columns: int) -> Tensor:
-    """Of windows `[B, N, size]` what begins at sample 0, 1, 2 …: `[B, N, rows, columns]`.
-
-    Rows of one sample more than they have begin one sample later each; copied so, and not by a table of places, it
-    takes a tenth of the time.
-    """
-    size = windows.shape[2]
-    copies = windows.unsqueeze(2).expand(-1, -1, rows + 1, -1).flatten(2)[:, :, : rows * (size + 1)]
-    shifted: Tensor = copies.unflatten(2, (rows, size + 1))[:, :, :, :columns]
-    return shifted
+    def _differences(self, windows: Tensor, lags: Tensor) -> Tensor:
+        """The periods before the last frame of windows `[B, T, size]`, less that frame: `[B, T, 2, frame_size]`."""
+        whole = lags.floor()
+        at = self.samples - whole.long().repeat_interleave(self.frame_size, dim=2)
+        past, earlier = (windows.gather(2, places).unflatten(2, (2, self.frame_size)) for places in (at, at - 1))
+        difference: Tensor = past + (lags - whole).unsqueeze(3) * (earlier - past)
+        return difference - windows[:, :, -self.frame_size :].unsqueeze(2)
