@@ -216,7 +216,7 @@ def test_more_stages_cost_more() -> None:
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert (found["a"]["stages"], found["b"]["stages"]) == (2, 16)
-    assert found["a"]["mmacs_per_second"] == pytest.approx({"encoder": 90, "quantizer": 147, "decoder": 107}, rel=0.01)
+    assert found["a"]["mmacs_per_second"] == pytest.approx({"encoder": 90, "quantizer": 147, "decoder": 111}, rel=0.01)
     encode, decode = found["rows"][:2]
     assert encode["took"]["high"] < 0.9
     assert decode["took"]["ratio"] > encode["took"]["ratio"]

@@ -28,7 +28,8 @@ SILENCE = 1e-10  # product of the energies of two windows that have no period
 class PitchFilter(Causal):
     """Low band `[B, 1, frame_size * T]` to what is added to the audio, of the same shape; the state is `HOPS` frames.
 
-    `strength`: of the period before, beside 1 of the present one. `lags`: shortest and longest period, in samples.
+    `strength`: of the period before, beside 1 of the present one. `lags`: shortest and longest period, in samples, as
+    far as a window reaches, which is nearly two frames.
 
     Raises:
         ConfigError: frames or lags that do not fit.
@@ -42,14 +43,14 @@ class PitchFilter(Causal):
 
     def __init__(self, frame_size: int, strength: float, lags: tuple[int, int]) -> None:
         super().__init__()
-        if frame_size % STEP or not STEP < lags[0] < lags[1] - 2 * STEP <= (HOPS - 1) * frame_size - 4 * STEP:
+        self.shortest, self.longest = lags[0] // STEP, min(lags[1], (HOPS - 1) * frame_size - 2 * STEP) // STEP
+        if frame_size % STEP or not 1 <= self.shortest <= self.longest - 2:
             raise ConfigError(
-                f"a pitch filter needs frames of a multiple of {STEP} samples, and pitch_lags far apart within {STEP} "
-                f"samples and {HOPS - 1} frames, not {frame_size} and {lags}"
+                f"a pitch filter needs frames of a multiple of {STEP} samples, and pitch_lags far apart, of {STEP} "
+                f"or more, not {frame_size} and {lags}; without one, model.edge.pitch_filter is 0"
             )
         size = HOPS * frame_size
         self.frame_size, self.strength = frame_size, strength
-        self.shortest, self.longest = (lag // STEP for lag in lags)
         for name, table in zip(("spectra", "lagged", "energies"), self._tables(size // STEP), strict=True):
             self.register_buffer(name, table.float(), persistent=False)
         self.register_buffer("samples", torch.arange(size - frame_size, size).repeat(2), persistent=False)
