@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -110,14 +111,14 @@ def graphs(case: Streamed) -> dict[str, Run]:
     return case.graphs
 
 
-def as_frames(columns: torch.Tensor) -> torch.Tensor:
+def as_frames(columns: torch.Tensor, of_frame: int = COLUMNS) -> torch.Tensor:
     """[B, D, columns * T] as latents [B, T, columns * D]."""
-    return columns.transpose(1, 2).reshape(len(columns), -1, COLUMNS * columns.shape[1])
+    return columns.transpose(1, 2).reshape(len(columns), -1, of_frame * columns.shape[1])
 
 
-def as_lines(codes: list[torch.Tensor]) -> torch.Tensor:
+def as_lines(codes: list[torch.Tensor], widths: Sequence[int] = WIDTHS) -> torch.Tensor:
     """Their codes, [B, width * T] a stage, as lines [B, lines, T]."""
-    return torch.cat([c.reshape(len(c), -1, w).transpose(1, 2) for c, w in zip(codes, WIDTHS, strict=False)], dim=1)
+    return torch.cat([c.reshape(len(c), -1, w).transpose(1, 2) for c, w in zip(codes, widths, strict=False)], dim=1)
 
 
 def test_contract(ours: AdaptedCodec) -> None:

@@ -16,7 +16,8 @@ from edgecodec_export.adapters.adapted import AdaptedCodec
 from edgecodec_export.adapters.int8_linear import use_int8
 from edgecodec_export.adapters.weights import Weights
 from streamed import Streamed, apart
-from test_snac import CONFIG, small_model, snac, voice
+from test_snac import CONFIG, as_lines, small_model, snac, voice
+from test_snac import as_frames as frames_of
 
 CHANGES: dict[str, Any] = {  # channels make whole heads; a window is two of the coarsest codes
     "encoder_dim": 8,
@@ -64,13 +65,7 @@ def case(ours: AdaptedCodec) -> Streamed:
 
 
 def as_frames(columns: torch.Tensor) -> torch.Tensor:
-    """[B, D, columns * T] as latents [B, T, columns * D]."""
-    return columns.transpose(1, 2).reshape(len(columns), -1, COLUMNS * columns.shape[1])
-
-
-def as_lines(codes: list[torch.Tensor]) -> torch.Tensor:
-    """Their codes, [B, width * T] a stage, as lines [B, lines, T]."""
-    return torch.cat([c.reshape(len(c), -1, w).transpose(1, 2) for c, w in zip(codes, WIDTHS, strict=False)], dim=1)
+    return frames_of(columns, COLUMNS)
 
 
 def test_a_frame_is_a_window(ours: AdaptedCodec) -> None:
@@ -107,7 +102,7 @@ def test_clips_that_the_original_pads(theirs: Any, ours: AdaptedCodec, case: Str
 def test_codes_are_those_of_the_original(theirs: Any, ours: AdaptedCodec, case: Streamed, stages: int) -> None:
     columns = theirs.encoder(clip(60))
     codes = theirs.quantizer(columns)[1]
-    expected = as_lines(codes[:stages])
+    expected = as_lines(codes[:stages], WIDTHS)
     latents = as_frames(columns).contiguous()
     (found,) = case.graphs["quantizer_encode"](latents, np.array(stages))
     assert found.shape == (1, sum(WIDTHS[:stages]), 60)

@@ -12,9 +12,8 @@ mean of N random ones.
 from __future__ import annotations
 
 import torch
+from edgecodec.evaluation.frame_locking import QUIET
 from torch import Tensor
-
-QUIET = 6e-4  # amplitude of full scale, -64 dB: what is quieter has no phase that matters
 
 
 def frame_locking(audio: Tensor, frame_size: int) -> Tensor:

@@ -214,8 +214,8 @@ class Trainer:
 
     def _restore(self, start: Checkpoint) -> None:
         self.step, self.ledger = start.step, list(start.ledger)
-        codebooks = _below("quantizer.", contiguous_state(self.model)) if start.networks_only else {}
-        weights = start.weights | {f"quantizer.{name}": tensor for name, tensor in codebooks.items()}
+        own = contiguous_state(self.model) if start.networks_only else {}
+        weights = start.weights | {name: own[name] for name in own if name.startswith("quantizer.")}
         put_weights(self.average, weights)
         if start.training is None:
             put_weights(self.model, weights)
