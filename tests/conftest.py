@@ -67,7 +67,6 @@ _LONG = (
     "tests/export/test_study.py::test_evaluate_says",
     "tests/export/test_study.py::test_every_kind",
     "tests/export/test_study.py::test_figures_are",
-    "tests/export/test_study.py::test_four_kinds",
     "tests/export/test_study.py::test_in_noise",
     "tests/export/test_study.py::test_seeds_that",
     "tests/export/test_study.py::test_stage_counts",

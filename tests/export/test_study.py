@@ -49,7 +49,7 @@ scored = [1, 2, 4]
 set.model.sample_rate = 16_000
 set.model.frame_size = 160
 set.model.latent_dim = 8
-set.model.edge = { channels = 8, encoder_blocks = 1, decoder_blocks = 1 }
+set.model.edge = { channels = 8, encoder_blocks = 1, decoder_blocks = 1, pitch_filter = 0.0 }
 set.model.quantizer = { codebook_size = 16, max_stages = 4, dropout_stages = [1, 2, 4], paths = [] }
 set.loss = { mel_windows = [256], mel_bands = [20], loudness_windows = [256], stft_windows = [256] }
 set.optimizer.learning_rate = 0.0
