@@ -26,12 +26,13 @@ const CALLS = {
 
   /** Begin live sound. */
   async start({ port, settings }) {
-    await warmUp(codec, settings.stages, () => postMessage({ news: "warming" }));
+    await warmUp(codec, settings.stages, settings.size, () => postMessage({ news: "warming" }));
     CALLS.stop();
     live = new LiveStream(codec, port, settings, (error) => postMessage({ news: "failed", error: told(error) }));
     timer = setInterval(() => postMessage({ news: "figures", figures: live.figures() }), NEWS_MS);
     const { frameSize, delay, sampleRate } = codec;
-    return { resampling: live.resampling, frame: frameSize / sampleRate, delay: delay / sampleRate };
+    const packet = (settings.size * frameSize) / sampleRate;
+    return { resampling: live.resampling, packet, delay: delay / sampleRate };
   },
 
   set(settings) {
@@ -82,19 +83,19 @@ function told(error) {
   return error.exitCode === undefined ? `${error.name}: ${error.message}` : error.message;
 }
 
-/** An .edgc file of packets of one frame, whose stage counts may differ. */
-async function fileOf(packets) {
-  const most = packets.reduce((lines, codes) => Math.max(lines, codes.lines), 0);
+/** An .edgc file of codes of one frame each, whose stage counts may differ. */
+async function fileOf(frames) {
+  const most = frames.reduce((lines, codes) => Math.max(lines, codes.lines), 0);
   const { layout } = codec.manifest;
   const header = makeHeader(codec, codec.sampleRate, 1, layout.stages(most));
   const [writer, coder] = [new Writer(header), await chunkCoder(codec, header)];
   const size = header.framesPerPacket;
-  for (let first = 0, sequence = 0; first < packets.length; first += size, sequence++) {
-    const codes = Codes.join(packets.slice(first, first + size).map((own) => padded(own, most)));
+  for (let first = 0, sequence = 0; first < frames.length; first += size, sequence++) {
+    const codes = Codes.join(frames.slice(first, first + size).map((own) => padded(own, most)));
     writer.write(coder.encode(new Packet(sequence, codes, null, layout)));
     await new Promise((done) => setTimeout(done)); // live sound goes on
   }
-  return writer.finish(packets.length * codec.frameSize - codec.delay);
+  return writer.finish(frames.length * codec.frameSize - codec.delay);
 }
 
 /** Codes of one stream with so many lines; -1 stands in those that are added. */

@@ -98,7 +98,7 @@ export class Live {
     return [
       ["Microphone, as the browser says", track.getSettings().latency ?? 0],
       ["Until a block is full", report.blockSeconds],
-      ["Until a frame is full", this.#codec.frame],
+      ["Until a packet is full", this.#codec.packet],
       ["Overlap of the codec's transform", this.#codec.delay],
       ["Resampling", this.#codec.resampling],
       ["Encode and decode", (figures.encodeMs + figures.decodeMs) / 1000],

@@ -8,12 +8,13 @@
 import { LiveResampler } from "./edgecodec/web.js";
 
 const WINDOW = 75; // frames that figures look back on
-const MOST_KEPT = 75 * 60 * 10; // packets of a recording
+const MOST_KEPT = 75 * 60 * 10; // frames of a recording
 
 /** One microphone, from start to stop. Blocks wait for those before them. */
 export class LiveStream {
   #codec;
   #port;
+  #size; // frames of a packet
   #encoder;
   #decoder;
   #form;
@@ -25,7 +26,7 @@ export class LiveStream {
   #last = []; // figures of the last packets
   #frames = 0;
   #lost = 0;
-  #recording = null; // codes of packets
+  #recording = null; // codes of frames
   #observed = null; // all that went in and came out, for tests
   #failed;
   #ended = false;
@@ -33,14 +34,15 @@ export class LiveStream {
   /**
    * @param {object} codec
    * @param {MessagePort} port of the audio thread: blocks come in; sound, and null for each block taken, go out
-   * @param {{ rate: number, stages: number, loss: number, bypass: boolean, observe: boolean }} settings
+   * @param {{ rate: number, size: number, stages: number, loss: number, bypass: boolean, observe: boolean }} settings
    * @param {(error: Error) => void} failed
    */
   constructor(codec, port, settings, failed) {
     const { sampleRate } = codec;
     this.#codec = codec;
     this.#port = port;
-    this.#encoder = codec.encoderStream({ stages: settings.stages, afterSilence: true });
+    this.#size = settings.size;
+    this.#encoder = codec.encoderStream({ stages: settings.stages, framesPerPacket: this.#size, afterSilence: true });
     this.#decoder = codec.decoderStream({ afterSilence: true });
     this.#form = codec.packetFormat();
     this.#into = new LiveResampler(settings.rate, sampleRate);
@@ -67,10 +69,10 @@ export class LiveStream {
     return this.#into.delay + this.#outOf.delay;
   }
 
-  /** What the page shows. */
+  /** What the page shows; times are those of a packet. */
   figures() {
     const last = this.#last;
-    const seconds = (last.length * this.#codec.frameSize) / this.#codec.sampleRate;
+    const seconds = (last.length * this.#size * this.#codec.frameSize) / this.#codec.sampleRate;
     const kbps = (key) => (seconds ? (sum(last.map((own) => own[key])) * 8) / seconds / 1000 : 0);
     const middle = (key) => last.map((own) => own[key]).sort((a, b) => a - b)[Math.floor(last.length / 2)] ?? 0;
     return {
@@ -90,14 +92,14 @@ export class LiveStream {
     this.#recording = [];
   }
 
-  /** End it: the codes of each packet that was sent, lost ones too. */
+  /** End it: the codes of each frame that was sent, lost ones too. */
   recorded() {
     const codes = this.#recording ?? [];
     this.#recording = null;
     return codes;
   }
 
-  /** All input at the codec's rate, and the codes of all packets; for tests. */
+  /** All input at the codec's rate, and the codes of all frames; for tests. */
   observed() {
     const { input, codes } = this.#observed;
     return { input: joined(input), codes: codes.map((own) => own.data) };
@@ -118,8 +120,9 @@ export class LiveStream {
     for (const packet of await this.#encoder.push(input)) {
       const encodeMs = performance.now() - begun;
       const bytes = this.#form.toBytes(packet);
-      if (this.#recording !== null && this.#recording.length < MOST_KEPT) this.#recording.push(packet.codes);
-      this.#observed?.codes.push(packet.codes);
+      const frames = Array.from({ length: packet.frames }, (_, i) => packet.codes.slice(i, i + 1));
+      if (this.#recording !== null && this.#recording.length < MOST_KEPT) this.#recording.push(...frames);
+      this.#observed?.codes.push(...frames);
       begun = performance.now();
       const [sound] = await this.#received(bytes);
       const decodeMs = performance.now() - begun;
@@ -135,8 +138,8 @@ export class LiveStream {
   /** The sound of a packet's bytes, or of its place where the network lost it. */
   #received(bytes) {
     if (Math.random() >= this.loss) return this.#decoder.push(this.#form.fromBytes(bytes));
-    this.#lost += 1;
-    return this.#decoder.conceal();
+    this.#lost += this.#size;
+    return this.#decoder.conceal(null, { frames: this.#size });
   }
 
   /** The decoded sound or the input as late as it; where that has changed, one fades into the other. */
@@ -157,9 +160,9 @@ export class LiveStream {
   }
 
   #count(own) {
-    this.#frames += 1;
+    this.#frames += this.#size;
     this.#last.push(own);
-    if (this.#last.length > WINDOW) this.#last.shift();
+    if (this.#last.length * this.#size > WINDOW) this.#last.shift();
   }
 
   #fail(error) {
@@ -169,16 +172,17 @@ export class LiveStream {
   }
 }
 
-/** Run silence through both streams until they keep up: wasm is compiled better while it runs. */
-export async function warmUp(codec, stages, progress) {
-  const [encoder, decoder] = [codec.encoderStream({ stages }), codec.decoderStream()];
-  const [silence, frameMs] = [new Float32Array(codec.frameSize), (1000 * codec.frameSize) / codec.sampleRate];
+/** Run silence through both streams, `size` frames a packet, until they keep up: wasm is compiled while it runs. */
+export async function warmUp(codec, stages, size, progress) {
+  const [encoder, decoder] = [codec.encoderStream({ stages, framesPerPacket: size }), codec.decoderStream()];
+  const silence = new Float32Array(size * codec.frameSize);
+  const packetMs = (1000 * silence.length) / codec.sampleRate;
   const begun = performance.now();
-  for (let [frame, quick] = [0, 0]; frame < 600 && quick < 40 && performance.now() - begun < 8000; frame++) {
+  for (let [count, quick] = [0, 0]; count < 600 && quick < 40 && performance.now() - begun < 8000; count++) {
     const start = performance.now();
     for (const packet of await encoder.push(silence)) await decoder.push(packet);
-    quick = performance.now() - start < frameMs / 2 ? quick + 1 : 0;
-    if (frame % 10 === 0) {
+    quick = performance.now() - start < packetMs / 2 ? quick + 1 : 0;
+    if (count % 10 === 0) {
       progress();
       await new Promise((done) => setTimeout(done)); // messages of the page come in between
     }

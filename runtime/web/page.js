@@ -8,6 +8,8 @@ import { Spectrogram } from "./spectrogram.js";
 
 const FLOOR = -60; // dB, the lower end of a level
 const FALL = 3; // dB per report that a meter falls
+const [SIZES, USUAL_SIZE] = [[1, 2, 4], 2]; // frames of a packet: two take less than two thirds of the time of one each
+const DRAWN_MS = 35; // from one picture of the spectrograms to the next, and the rest of a frame of the screen
 const SHOWN = [1, 2, 4, 8, 12, 16]; // stage counts of a file that are offered, where the bundle has them
 
 const $ = (id) => document.getElementById(id);
@@ -37,6 +39,7 @@ async function begin() {
   $("about").textContent =
     `Codec "${manifest.name}": ${manifest.sampleRate / 1000} kHz, ${manifest.maxStages} stages of ` +
     `${kbps(manifest.bitrate(1))}, ${delay.toFixed(1)} ms of delay of its own.`;
+  packetSizes();
   versions();
   showSliders();
   $("start").disabled = false;
@@ -56,6 +59,7 @@ function settings() {
     stages: Number($("stages").value),
     loss: Number($("loss").value) / 100,
     bypass: $("bypass").getAttribute("aria-pressed") === "true",
+    size: Number($("size").value),
     observe,
   };
 }
@@ -76,6 +80,7 @@ async function start() {
   }
   $("start").textContent = "Stop";
   for (const id of ["start", "bypass", "record"]) $(id).disabled = false;
+  $("size").disabled = true;
   say("Live.");
   requestAnimationFrame(draw);
 }
@@ -86,6 +91,7 @@ async function stop() {
   await live.stop();
   $("start").textContent = "Start";
   for (const id of ["bypass", "record"]) $(id).disabled = true;
+  $("size").disabled = false;
   say("Stopped.");
 }
 
@@ -106,7 +112,7 @@ async function record() {
 function draw(now) {
   if (!live.running) return;
   for (const side of ["heard", "played"]) spectrograms[side].draw(live[side], now);
-  requestAnimationFrame(draw);
+  setTimeout(() => requestAnimationFrame(draw), DRAWN_MS); // frames between, in which nothing changes, cost as well
 }
 
 function show(own) {
@@ -121,7 +127,7 @@ function show(own) {
   const parts = live.latency(own, figures);
   const total = parts.reduce((sum, [, seconds]) => sum + seconds, 0);
   const of = figures.frames ? ((100 * figures.lost) / figures.frames).toFixed(0) : 0;
-  const frame = figures.encodeMs + figures.decodeMs;
+  const frame = (figures.encodeMs + figures.decodeMs) / settings().size;
   const share = (100 * frame * manifest.sampleRate) / manifest.frameSize / 1000;
   $("codes-kbps").textContent = kbps(figures.codesKbps);
   $("packets-kbps").textContent = kbps(figures.packetsKbps);
@@ -136,6 +142,17 @@ function show(own) {
       [head.textContent, value.textContent] = [name, `${ms(seconds)} ms`];
       row.append(head, value);
       return row;
+    }),
+  );
+}
+
+/** How long packets may be: longer ones cost less and come later. */
+function packetSizes() {
+  const frameMs = (1000 * manifest.frameSize) / manifest.sampleRate;
+  $("size").replaceChildren(
+    ...SIZES.map((size) => {
+      const text = `${size} ${size > 1 ? "frames" : "frame"}, ${(size * frameMs).toFixed(1)} ms`;
+      return new Option(text, String(size), size === USUAL_SIZE, size === USUAL_SIZE);
     }),
   );
 }

@@ -13,24 +13,30 @@ const names = readdirSync("bundle");
 const codec = await load(ort, new Map(names.map((name) => [name, new Uint8Array(readFileSync(`bundle/${name}`))])));
 const rate = codec.sampleRate;
 const audio = Float32Array.from({ length: 40 * codec.frameSize }, (_, i) => 0.3 * Math.sin(i / 9) * Math.sin(i / 700));
-const plain = { rate, stages: 2, loss: 0, bypass: false, observe: true };
+const plain = { rate, size: 1, stages: 2, loss: 0, bypass: false, observe: true };
 
-test("sound of the codec comes out, each block is answered for, and a recording holds all codes", async () => {
-  const { stream, port, sound } = begun(plain);
-  stream.record();
-  const answered = await fed(port);
-  assert.equal(answered, 100);
-  const codes = await codec.encode(audio, { stages: 2 });
-  const frames = codes.slice(0, 40);
-  assert.ok(Codes.join(stream.recorded()).equals(frames));
-  const [whole] = await codec.decode(frames, {});
-  const played = sound();
-  for (let i = 0; i < whole.length; i++) assert.ok(Math.abs(played[codec.delay + i] - whole[i]) < 1e-6);
-  const { frames: count, lost, codesKbps, packetsKbps } = stream.figures();
-  assert.deepEqual([count, lost], [40, 0]);
-  assert.ok(codesKbps >= codec.bitrates[1] - 1e-9 && packetsKbps > codesKbps);
-  assert.equal(stream.observed().input.length, audio.length);
-});
+for (const size of [1, 2, 4]) {
+  test(`packets of ${size}: sound comes out, each block is answered for, a recording holds all codes`, async () => {
+    const { stream, port, sound } = begun({ ...plain, size });
+    stream.record();
+    const answered = await fed(port);
+    assert.equal(answered, 100);
+    const codes = await codec.encode(audio, { stages: 2 });
+    const frames = codes.slice(0, 40);
+    const recorded = stream.recorded();
+    assert.equal(recorded.length, 40);
+    assert.ok(Codes.join(recorded).equals(frames));
+    const [whole] = await codec.decode(frames, {});
+    const played = sound();
+    for (let i = 0; i < whole.length; i++) assert.ok(Math.abs(played[codec.delay + i] - whole[i]) < 1e-6);
+    const { frames: count, lost, codesKbps, packetsKbps } = stream.figures();
+    assert.deepEqual([count, lost], [40, 0]);
+    const [bytes, packetSeconds] = [7, (size * codec.frameSize) / rate]; // of a packet's head and checksum
+    assert.ok(codesKbps >= codec.bitrates[1] - 1e-9);
+    assert.ok(Math.abs(packetsKbps - codesKbps - (8 * bytes) / packetSeconds / 1000) < 1e-6);
+    assert.equal(stream.observed().input.length, audio.length);
+  });
+}
 
 test("the bypass is the microphone, as late as the codec", async () => {
   const { port, sound } = begun({ ...plain, bypass: true });
@@ -47,12 +53,14 @@ test("a switch between both does not click", async () => {
   for (let i = 1; i < played.length; i++) assert.ok(Math.abs(played[i] - played[i - 1]) < reference);
 });
 
-test("lost packets are concealed, and all of them may be lost", async () => {
-  const { stream, port, sound } = begun({ ...plain, loss: 1 });
-  await fed(port);
-  assert.equal(stream.figures().lost, 40);
-  assert.equal(sound().length, audio.length);
-});
+for (const size of [1, 2]) {
+  test(`lost packets of ${size} are concealed, and all of them may be lost`, async () => {
+    const { stream, port, sound } = begun({ ...plain, size, loss: 1 });
+    await fed(port);
+    assert.equal(stream.figures().lost, 40);
+    assert.equal(sound().length, audio.length);
+  });
+}
 
 test("what fails is said once, and ends the stream", async () => {
   const errors = [];

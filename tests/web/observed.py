@@ -13,6 +13,7 @@ from edgecodec.files.in_memory import decode_clip
 
 SECONDS = 20  # of live sound, in which each of these stage counts has its turn
 STAGES = [8, 1, 16, 4, 11]
+SIZE = 2  # frames of a packet, as the page has them unless something else is chosen
 # What went into the encoder and what came out, as base64 of samples and of codes behind their stage count.
 OBSERVED = """async () => {
   const { input, codes } = await window.observed.client.call("observed");
@@ -32,7 +33,7 @@ def codes_of_page(observed: dict[str, str], stages: list[int]) -> list[np.ndarra
     assert np.abs(input_).max() > 0.05  # speech, not silence
     codes = _split(np.frombuffer(base64.b64decode(observed["codes"]), np.int32))
     assert {len(frame) for frame in codes} >= set(stages)
-    assert len(codes) == len(input_) // 320 >= 60  # of 1,500, on a machine that others use as well
+    assert len(codes) == len(input_) // (320 * SIZE) * SIZE >= 60  # of 1,500, on a machine that others use as well
     ours = _coded(input_, codes)
     equal = np.concatenate([a == b for a, b in zip(codes, ours, strict=True)])
     print(f"{equal.mean():.2%} of {len(equal)} codes equal, {_decided_alike(codes, ours):.3%} decided alike")

@@ -12,7 +12,7 @@ import rig
 import soundfile
 from cost import Cost, first_of
 from edgecodec.files.in_memory import decode_clip
-from observed import OBSERVED, SECONDS, STAGES, codes_of_file, codes_of_page, holds
+from observed import OBSERVED, SECONDS, SIZE, STAGES, codes_of_file, codes_of_page, holds
 from opened_page import CLIP, Opened
 
 Open = Callable[..., Opened]
@@ -26,6 +26,7 @@ def test_live(opened: Open, tmp_path: Path) -> None:
     page.click("#start")
     own.wait("document.getElementById('status').textContent === 'Live.'", 250)
     own.wait("window.observed.figures !== null")
+    assert page.input_value("#size") == str(SIZE) and page.is_disabled("#size")
     page.click("#record")
     with Cost(first_of("chromium")) as cost, rig.Crowd() as crowd:
         for i, count in enumerate(STAGES):
@@ -124,9 +125,10 @@ def test_every_control_is_named_and_reached_by_keys(opened: Open, width: int, sc
     own.wait("!document.getElementById('start').disabled")
     assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing is cut off on a phone
     tree: list[str] = page.locator("body").aria_snapshot().splitlines()
-    for named in ('button "Start"', 'slider "Bitrate"', 'slider "Lost packets"', 'meter "Microphone"', "status"):
+    named_ones = ('button "Start"', 'slider "Bitrate"', 'slider "Lost packets"', 'combobox "One packet"')
+    for named in (*named_ones, 'meter "Microphone"', "status"):
         assert any(named in line for line in tree), named
-    controls, reached = ["start", "stages", "loss", "file"], []
+    controls, reached = ["start", "stages", "loss", "size", "file"], []
     for _ in range(12):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id"))

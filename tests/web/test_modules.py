@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "runtime" / "web"
 
 
-@pytest.mark.parametrize(("name", "tests"), [("ring", 4), ("live_stream", 5)])
+@pytest.mark.parametrize(("name", "tests"), [("ring", 4), ("live_stream", 8)])
 def test_modules_in_node(packages: None, tmp_path: Path, name: str, tests: int) -> None:
     """With the tiny bundle, in a folder of the page."""
     write_site(tmp_path, str(HERE.parent / "runtime" / "tiny_bundle"), None, print)
