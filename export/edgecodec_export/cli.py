@@ -94,7 +94,7 @@ def export(
     import torch
     from edgecodec.errors import ExportError
     from edgecodec.evaluation.measures import scoring_lacks
-    from edgecodec.evaluation.quality import measure, usual_stages
+    from edgecodec.evaluation.quality import KINDS, measure, usual_stages
 
     from .assemble import Request, export_bundle
     from .model_card import Notes
@@ -107,7 +107,7 @@ def export(
         assert valid is not None
         stages = usual_stages(codec)
         rates = [codec.bitrates[n - 1] for n in stages]
-        rows = measure(codec, valid, stages, variable=rates, progress=progress).rows
+        rows = measure(codec, valid, stages, variable=rates, kinds=KINDS, progress=progress).rows
         return [row.means() for row in rows]
 
     with progress_display() as progress:

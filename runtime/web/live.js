@@ -113,8 +113,8 @@ export class Live {
   }
 }
 
-function opened({ echo, noise }) {
-  const audio = { channelCount: 1, echoCancellation: echo, noiseSuppression: noise, autoGainControl: false };
+function opened({ echo, noise, gain }) {
+  const audio = { channelCount: 1, echoCancellation: echo, noiseSuppression: noise, autoGainControl: gain };
   return navigator.mediaDevices.getUserMedia({ audio });
 }
 

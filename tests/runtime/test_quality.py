@@ -103,6 +103,8 @@ def test_all_kinds_that_there_are(tiny: Path, clips: Path) -> None:
     assert heading.startswith("| kind | kbps | stages | PESQ-WB | ESTOI | SI-SDR dB | mel distance | STFT distance |")
     assert heading.endswith("| encode × | decode × |")
     assert [line.split()[1] for line in lines[2:4]] == ["speech", "music"]
+    pesq, estoi, si_sdr = lines[3].split("|")[4:7]
+    assert (pesq.strip(), estoi.strip()) == ("-", "-") and si_sdr.strip() != "-"  # the first two are of speech alone
     assert squeezed(lines[5]) == "| stage | entries used | share | perplexity |"
     assert [line.split()[1] for line in lines[7:]] == ["1", "2", "3", "4"]
 

@@ -41,6 +41,7 @@ class Kind(str, Enum):
     music = "music"
     noise = "noise"
     all = "all"
+    conditions = "conditions"
 
 
 def evaluate(
@@ -56,7 +57,10 @@ def evaluate(
         bool, typer.Option("--variable/--fixed", help="Also files of these bitrates, whose stage counts vary.")
     ] = True,
     effort: Effort = EffortName.best,
-    kind: Annotated[Kind, typer.Option(help="Kind of clips.")] = Kind.speech,
+    kind: Annotated[
+        Kind,
+        typer.Option(help="Kind of clips; conditions: speech, and made of it quiet, loud, by telephone, two at once."),
+    ] = Kind.speech,
     limit: Annotated[int, typer.Option(min=0, help="At most so many clips of a kind (0: all).")] = 0,
     noise: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Put noise of this folder behind clips: how it denoises.")
@@ -99,6 +103,7 @@ def evaluate(
     if noise and noisy:
         raise typer.BadParameter("goes not with --noisy", param_hint="--noise")
     from ..evaluation.compared_codecs import classical_codecs
+    from ..evaluation.conditions import CONDITIONS
     from ..evaluation.frame_locking import locking_measure
     from ..evaluation.measures import scoring_lacks
     from ..evaluation.mos import mos_measures
@@ -127,6 +132,7 @@ def evaluate(
         notes.append(f"noisy recordings of {noisy.name or noisy} are heard, and scored against the clips")
     for note in notes:
         typer.echo(f"edgecodec: {note}", err=True)
+    kinds = {Kind.all: KINDS, Kind.conditions: ("speech", *CONDITIONS)}.get(kind, (kind.value,))
     with ExitStack() as stack:
         page = stack.enter_context(open_output(str(report), force=force)) if report else None
         progress = stack.enter_context(progress_display())
@@ -137,7 +143,7 @@ def evaluate(
             effort=effort.value,
             variable=[codec.bitrates[n - 1] for n in wanted] if variable else [],
             beside=beside,
-            kinds=KINDS if kind is Kind.all else (kind.value,),
+            kinds=kinds,
             limit=limit,
             hear=hear,
             more_measures=lambda kind: mos_measures(kind) | locking_measure(codec.frame_size),

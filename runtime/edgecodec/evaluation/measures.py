@@ -99,11 +99,12 @@ class Measure:
     digits: int
     higher_is_better: bool
     function: Function
+    of_speech: bool = False  # and of nothing else
 
 
 MEASURES = {
-    "pesq_wb": Measure("PESQ-WB", 2, True, pesq_wb),
-    "estoi": Measure("ESTOI", 3, True, estoi),
+    "pesq_wb": Measure("PESQ-WB", 2, True, pesq_wb, of_speech=True),
+    "estoi": Measure("ESTOI", 3, True, estoi, of_speech=True),
     "si_sdr": Measure("SI-SDR dB", 1, True, si_sdr),
     "mel_distance": Measure("mel distance", 3, False, mel_distance),
     "stft_distance": Measure("STFT distance", 3, False, stft_distance),

@@ -18,6 +18,7 @@ from ..manifest import Effort
 from ..progress import Progress, silent
 from .clips import Clip, validation_clips
 from .compared_codecs import Audio, BundleCodec, Coded, ComparedCodec, Uncoded, VariableBundleCodec
+from .conditions import CONDITIONS
 from .measures import MEASURES, Measure
 from .noisy_input import Hear, as_it_is
 
@@ -126,10 +127,10 @@ def measure(
         effort: of encoding; by default as files are encoded.
         variable: bitrates in kbps at which files of it are scored too, stage counts varying, a row each.
         beside: other codecs, a row each.
-        kinds: of clips; each has its own rows.
+        kinds: of clips, or conditions of speech (`CONDITIONS`); each has its own rows.
         limit: at most so many clips of a kind (0: all).
         hear: what codecs hear of each clip, which is then a row too; scores are always those against the clip.
-        more_measures: measures besides `MEASURES`, by the kind of clips.
+        more_measures: measures besides `MEASURES`, by the kind of clips; PESQ and ESTOI are of speech alone.
         examples: clips of each kind of which the audio is kept.
         progress: told the count of clips scored, and of all.
 
@@ -150,7 +151,9 @@ def measure(
     scored, total = count(1), len(codecs) * len(everything)
     rows, heard = [], []
     for kind, of_kind in clips.items():
-        measures = MEASURES | more_measures(kind)
+        recorded = _recorded(kind)
+        plain = {name: measure for name, measure in MEASURES.items() if recorded == "speech" or not measure.of_speech}
+        measures = plain | more_measures(recorded)
         for compared in codecs:
             rows.append(_row(compared, kind, of_kind, rate, measures, lambda: progress("scored", next(scored), total)))
         heard += [_example(codecs, kind, clip, rate) for clip in _spread(of_kind, examples)]
@@ -176,15 +179,23 @@ def _read(folder: Path, sample_rate: int, kinds: Sequence[str], limit: int, hear
     missing = DataError("no kind of clips was asked for")
     for kind in kinds:
         try:
-            clips = validation_clips(folder, sample_rate, kind=kind, limit=limit)
+            clips = validation_clips(folder, sample_rate, kind=_recorded(kind), limit=limit)
         except DataError as error:
             missing = error
         else:
-            named = [(clip.name_in(folder), _samples(clip, sample_rate)) for clip in clips]
-            found[kind] = [_Clip(name, *hear(name, audio)) for name, audio in named]
+            audios = [_samples(clip, sample_rate) for clip in clips]
+            if kind in CONDITIONS:
+                audios = CONDITIONS[kind](audios, sample_rate)
+            names = [clip.name_in(folder) for clip in clips]
+            found[kind] = [_Clip(name, *hear(name, audio)) for name, audio in zip(names, audios, strict=True)]
     if not found:
         raise missing
     return found
+
+
+def _recorded(kind: str) -> str:
+    """The kind of the clips that one is made of."""
+    return "speech" if kind in CONDITIONS else kind
 
 
 def _samples(clip: Clip, sample_rate: int) -> Audio:
