@@ -10,6 +10,7 @@ const FLOOR = -60; // dB, the lower end of a level
 const FALL = 3; // dB per report that a meter falls
 const [SIZES, USUAL_SIZE] = [[1, 2, 4], 2]; // frames of a packet: two take less than two thirds of the time of one each
 const DRAWN_MS = 35; // from one picture of the spectrograms to the next, and the rest of a frame of the screen
+const REPORTS_SHOWN = 3; // so often numbers change: of ten a second none can be read, and each is a layout of the page
 const SHOWN = [1, 2, 4, 8, 12, 16]; // stage counts of a file that are offered, where the bundle has them
 
 const $ = (id) => document.getElementById(id);
@@ -20,6 +21,7 @@ const levels = { heard: FLOOR, played: FLOOR };
 let manifest;
 let report = null; // the last of the audio thread
 let figures = null; // the last of the worker
+let reports = 0;
 
 // With `#observe` in its address the page keeps all that goes through it: for tests.
 const observe = location.hash === "#observe";
@@ -123,7 +125,8 @@ function show(own) {
     $(side).value = levels[side];
     $(`${side}-text`).textContent = `${levels[side].toFixed(0).replace("-", "−")} dB`;
   });
-  if (figures === null || !live.running) return;
+  reports += 1;
+  if (figures === null || !live.running || reports % REPORTS_SHOWN) return;
   const parts = live.latency(own, figures);
   const total = parts.reduce((sum, [, seconds]) => sum + seconds, 0);
   const of = figures.frames ? ((100 * figures.lost) / figures.frames).toFixed(0) : 0;
@@ -135,6 +138,7 @@ function show(own) {
   $("latency").textContent = `${ms(total)} ms`;
   $("frames").textContent = `${figures.frames}, ${of} % lost`;
   $("underruns").textContent = own.dropped ? `${own.underruns}, ${own.dropped} blocks lost` : `${own.underruns}`;
+  if (!$("parts").open) return;
   $("latency-parts").replaceChildren(
     ...parts.map(([name, seconds]) => {
       const [row, head, value] = ["tr", "th", "td"].map((tag) => document.createElement(tag));

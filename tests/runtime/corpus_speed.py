@@ -1,4 +1,4 @@
-"""What many files cost: `corpus_speed.py FOLDER [BUNDLE]`, an hour of audio in FOLDER; two cores needed.
+"""What many files cost: `corpus_speed.py FOLDER [--rounds N] [--only npz]`, some audio in FOLDER; two cores needed.
 
 One worker and two in turns, the same files by the graphs alone in one process, and the peak memory of a worker. Codes
 are arrays of 8 stages, and files of 6 kbps of variable rate. Last, shards and tables of codes, and how
@@ -7,6 +7,7 @@ long the loaders of the page take to read them.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import statistics
@@ -24,7 +25,6 @@ from edgecodec.files.at_codec_rate import AtCodecRate
 from edgecodec.files.audio import INPUT_SUFFIXES, open_audio
 
 FORMATS = {"npz": ["-q", "8"], "edgc": ["-b", "6"]}
-ROUNDS = 3
 
 
 def job(folder: str, bundle: str, form: str, workers: int) -> tuple[float, float, int]:
@@ -75,7 +75,7 @@ def graphs_alone(folder: str, bundle: str) -> float:
     return spent
 
 
-def loaded(folder: str, bundle: str, form: str, loader: str) -> float:
+def loaded(folder: str, bundle: str, form: str, loader: str, rounds: int) -> float:
     """Seconds in which one worker makes codes of all files, to those in which a loader of the page reads them."""
     page = (Path(__file__).parents[2] / "runtime" / "docs" / "corpora.md").read_text()
     known: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def loaded(folder: str, bundle: str, form: str, loader: str) -> float:
         call += ["--effort", "fast", "--workers", "1", "--format", form, "-q", "8"]
         done = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)
         took = []
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             begin = time.perf_counter()
             codes = sum(codes.numel() for codes in known[loader](out))
             took.append(time.perf_counter() - begin)
@@ -95,29 +95,37 @@ def loaded(folder: str, bundle: str, form: str, loader: str) -> float:
     return float(done["elapsed_seconds"] / statistics.median(took))
 
 
-def main(folder: str, bundle: str = "speech") -> None:
-    results: dict[str, object] = {}
-    alone = []
-    for form in FORMATS:
-        one, two, peaks = [], [], []
-        for _ in range(ROUNDS):
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--bundle", default="speech")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=[*FORMATS, "loaders"], help="a part of it")
+    asked = parser.parse_args()
+    folder, bundle, rounds = asked.folder, asked.bundle, asked.rounds
+    for form in [form for form in FORMATS if asked.only in (None, form)]:
+        one: list[float] = []
+        two: list[float] = []
+        alone, peaks = [], []
+        for _ in range(rounds):
             for workers, times in ((1, one), (2, two)):
                 seconds, elapsed, peak = job(folder, bundle, form, workers)
                 times.append(elapsed)
                 peaks.append(peak)
             alone.append(graphs_alone(folder, bundle))
-        results[form] = {
+        found = {
             "minutes": seconds / 60,
             "one_worker_x_real_time": seconds / statistics.median(one),
             "two_workers_to_one": statistics.median(a / b for a, b in zip(one, two, strict=True)),
-            "graphs_alone_x_real_time": seconds / statistics.median(alone[-ROUNDS:]),
-            "share_of_graphs_alone": statistics.median(a / b for a, b in zip(alone[-ROUNDS:], one, strict=True)),
+            "graphs_alone_x_real_time": seconds / statistics.median(alone),
+            "share_of_graphs_alone": statistics.median(a / b for a, b in zip(alone, one, strict=True)),
             "peak_mb_a_worker": max(peaks),
         }
-        print(json.dumps({form: results[form]}), flush=True)
-    for form, loader in (("webdataset", "Codes"), ("parquet", "Table")):
-        print(json.dumps({f"{form}_made_to_loaded": loaded(folder, bundle, form, loader)}), flush=True)
+        print(json.dumps({form: found}), flush=True)
+    if asked.only in (None, "loaders"):
+        for form, loader in (("webdataset", "Codes"), ("parquet", "Table")):
+            print(json.dumps({f"{form}_made_to_loaded": loaded(folder, bundle, form, loader, rounds)}), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
