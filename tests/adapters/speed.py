@@ -36,7 +36,7 @@ from edgecodec_export.adapters import dac, encodec, mimi, snac
 from edgecodec_export.adapters.adapted import AdaptedCodec
 from edgecodec_export.adapters.encodec_config import STEREO_48_KHZ
 from edgecodec_export.adapters.graphs import adapted_graphs
-from edgecodec_export.adapters.int8_linear import use_int8
+from edgecodec_export.adapters.int8_layers import use_int8
 from edgecodec_export.adapters.weights import Weights
 from numpy.typing import NDArray
 from torch import Tensor

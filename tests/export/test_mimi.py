@@ -19,7 +19,7 @@ from edgecodec.errors import CheckpointError, ExportError
 from edgecodec_export.adapters import mimi
 from edgecodec_export.adapters.adapted import AdaptedCodec
 from edgecodec_export.adapters.graphs import adapted_graphs
-from edgecodec_export.adapters.int8_linear import use_int8
+from edgecodec_export.adapters.int8_layers import use_int8
 from edgecodec_export.adapters.transformer import halves_of_pairs
 from edgecodec_export.adapters.weights import Weights
 from numpy.typing import NDArray
