@@ -399,7 +399,7 @@ def test_int8_products_of_the_transformers() -> None:
     """The graph computes what the rounded torch model does, and that stays near the exact one."""
     model = random_model(num_hidden_layers=1, num_filters=2, num_quantizers=2)
     exact, ours = adapted(model), adapted(model)
-    with pytest.raises(ExportError, match="no linear layer that is large enough"):
+    with pytest.raises(ExportError, match="no layer that is large enough"):
         use_int8(ours, [noise(30)[0].numpy()])
     with pytest.raises(ExportError, match="there is none"):
         use_int8(ours, [], least=1024)
