@@ -37,14 +37,14 @@ LEAST_WEIGHTS = 1 << 16  # smaller products gain less than the rounding of their
 STAGES_KEPT = (0.125, 0.5, 1.0)  # of all, that the decoder's ranges are found for
 _FRAMES_KEPT = 3  # every so many, of all that a layer sees
 _SHRUNK = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2)  # of the largest input: clipping few may leave less error to all
-HIGHEST, WEIGHT_ZERO = 255, 128
+_HIGHEST, WEIGHT_ZERO = 255, 128
 Rows = Callable[[nn.Module, Tensor, Any], Tensor]
 
 
 @torch.library.custom_op("edgecodec::int8_product", mutates_args=())
 def int8_product(x: Tensor, scale: Tensor, zero: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
     """`x` [..., in] times `weight` uint8 [in, out]: what onnxruntime computes, up to the rounding of float32."""
-    steps = torch.clamp(torch.round(x / scale) + zero, 0, HIGHEST) - zero
+    steps = torch.clamp(torch.round(x / scale) + zero, 0, _HIGHEST) - zero
     return steps @ (weight.float() - WEIGHT_ZERO) * (scale * weight_scale)
 
 
@@ -214,8 +214,8 @@ def _least_error_range(inputs: Tensor) -> tuple[Tensor, Tensor]:
     for share in _SHRUNK:
         # What GELU leaves below zero is small and common: never cut it.
         lowest = low if low > -1 else low * share
-        scale = (high * share - lowest) / HIGHEST
+        scale = (high * share - lowest) / _HIGHEST
         zero = round(-lowest / scale)
-        rounded = (torch.clamp(torch.round(inputs / scale) + zero, 0, HIGHEST) - zero) * scale
+        rounded = (torch.clamp(torch.round(inputs / scale) + zero, 0, _HIGHEST) - zero) * scale
         best = min(best, (float((rounded - inputs).square().mean()), scale, zero))
     return torch.tensor(best[1]), torch.tensor(best[2], dtype=torch.uint8)

@@ -15,6 +15,7 @@ from onnxscript import FLOAT, UINT8, graph, script
 from onnxscript import opset18 as op
 
 from ..int8 import WEIGHT_ZERO
+from .int8_lstm import FINER, STATE_STEP
 
 if TYPE_CHECKING:
     from typing import Any as Bytes
@@ -22,21 +23,31 @@ if TYPE_CHECKING:
 else:
     Floats, Bytes = FLOAT[...], UINT8[...]
 
-_MIDDLE = numpy_helper.from_array(np.array(WEIGHT_ZERO, np.uint8))
+_ZERO = numpy_helper.from_array(np.array(WEIGHT_ZERO, np.uint8))
+_COARSE, _FINE, _SHARE = (
+    numpy_helper.from_array(np.array(number, np.float32)) for number in (STATE_STEP, STATE_STEP / FINER, 1 / FINER)
+)
 
 
 @script(default_opset=op)
 def recurrence(
-    gates: Floats, scale: Floats, zero: Bytes, weight: Bytes, weight_scale: Floats, h: Floats, c: Floats
+    gates: Floats, weight: Bytes, weight_scale: Floats, h: Floats, c: Floats
 ) -> tuple[Floats, Floats, Floats]:
     """See `int8_lstm.int8_recurrence`."""
-    weight_zero = op.Constant(value=_MIDDLE)
-    scales = op.Mul(scale, weight_scale)
+    zero = op.Constant(value=_ZERO)
+    coarse_step = op.Constant(value=_COARSE)
+    fine_step = op.Constant(value=_FINE)
+    share = op.Constant(value=_SHARE)
+    scales = op.Mul(coarse_step, weight_scale)
 
     @graph()
     def step(h_before: Floats, c_before: Floats, of_inputs: Floats) -> tuple[Floats, Floats, Floats]:
-        steps = op.QuantizeLinear(h_before, scale, zero)
-        product = op.Cast(op.MatMulInteger(steps, weight, zero, weight_zero), to=1)
+        coarse = op.QuantizeLinear(h_before, coarse_step, zero)
+        left = op.Sub(h_before, op.DequantizeLinear(coarse, coarse_step, zero))
+        both = op.Concat(coarse, op.QuantizeLinear(left, fine_step, zero), axis=0)
+        products = op.Cast(op.MatMulInteger(both, weight, zero, zero), to=1)
+        of_coarse, of_fine = op.Split(products, axis=0, num_outputs=2)
+        product = op.Add(of_coarse, op.Mul(of_fine, share))
         i, o, f, new = op.Split(op.Add(op.Mul(product, scales), of_inputs), axis=1, num_outputs=4)
         c_after = op.Add(op.Mul(op.Sigmoid(f), c_before), op.Mul(op.Sigmoid(i), op.Tanh(new)))
         h_after = op.Mul(op.Sigmoid(o), op.Tanh(c_after))
