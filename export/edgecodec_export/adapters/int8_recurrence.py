@@ -7,12 +7,11 @@ that it traces could not hold a body; a module of its own, for to import onnxscr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import numpy_helper
-from onnxscript import FLOAT, UINT8, graph, script
-from onnxscript import opset18 as op
+from onnxscript import FLOAT, UINT8, graph, opset18, script
 
 from ..int8 import WEIGHT_ZERO
 from .int8_lstm import FINER, STATE_STEP
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 else:
     Floats, Bytes = FLOAT[...], UINT8[...]
 
+op: Any = opset18
 _ZERO = numpy_helper.from_array(np.array(WEIGHT_ZERO, np.uint8))
 _COARSE, _FINE, _SHARE = (
     numpy_helper.from_array(np.array(number, np.float32)) for number in (STATE_STEP, STATE_STEP / FINER, 1 / FINER)
@@ -54,5 +54,5 @@ def recurrence(
         output = op.Identity(h_after)
         return h_after, c_after, output
 
-    next_h, next_c, outputs = op.Scan(h, c, gates, body=step, num_scan_inputs=1)  # type: ignore[arg-type,unused-ignore]
+    next_h, next_c, outputs = op.Scan(h, c, gates, body=step, num_scan_inputs=1)
     return outputs, next_h, next_c
