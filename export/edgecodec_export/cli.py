@@ -50,7 +50,7 @@ def export(
     name: Annotated[str, typer.Option(help="Name of the bundle; by default, that of the folder.")] = "",
     precision: Annotated[
         Numbers,
-        typer.Option(help="fp16 halves the files; int8 also computes frame blocks, or Mimi's transformer, in 8 bits."),
+        typer.Option(help="fp16 halves the files; int8 also computes the largest layers in 8 bits."),
     ] = Numbers.fp32,
     calibration: Annotated[
         Path | None, typer.Option(help="For int8: folder of audio that it finds its ranges on.")

@@ -25,7 +25,7 @@ from torch import nn
 
 from .adapters.adapted import AdaptedCodec
 from .adapters.graphs import adapted_graphs
-from .adapters.int8_linear import use_int8 as use_int8_linear
+from .adapters.int8_layers import use_int8 as use_int8_layers
 from .audio import channels_of
 from .fp16 import round_to_fp16, store_fp16
 from .graphs import decoder_graph, encoder_graph
@@ -81,7 +81,7 @@ def convert_adapted(
         _round(model.encoder, model.decoder)
         model.quantizer = model.quantizer.rounded(round_to_fp16)
     if precision == "int8":
-        use_int8_linear(model, (channels_of(clip, model.contract.channels) for clip in clips))
+        use_int8_layers(model, (channels_of(clip, model.contract.channels) for clip in clips))
     graphs = adapted_graphs(model)
     if precision != "fp32":
         graphs = {name: store_fp16(graph) for name, graph in graphs.items()}

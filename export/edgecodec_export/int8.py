@@ -18,7 +18,7 @@ Codebooks are stored in 8 bits, with a scale for each entry, and searched in flo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,14 +37,15 @@ LEAST_WEIGHTS = 1 << 16  # smaller products gain less than the rounding of their
 STAGES_KEPT = (0.125, 0.5, 1.0)  # of all, that the decoder's ranges are found for
 _FRAMES_KEPT = 3  # every so many, of all that a layer sees
 _SHRUNK = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2)  # of the largest input: clipping few may leave less error to all
-_HIGHEST, _WEIGHT_ZERO = 255, 128
+_HIGHEST, WEIGHT_ZERO = 255, 128
+Rows = Callable[[nn.Module, Tensor, Any], Tensor]
 
 
 @torch.library.custom_op("edgecodec::int8_product", mutates_args=())
 def int8_product(x: Tensor, scale: Tensor, zero: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
     """`x` [..., in] times `weight` uint8 [in, out]: what onnxruntime computes, up to the rounding of float32."""
     steps = torch.clamp(torch.round(x / scale) + zero, 0, _HIGHEST) - zero
-    return steps @ (weight.float() - _WEIGHT_ZERO) * (scale * weight_scale)
+    return steps @ (weight.float() - WEIGHT_ZERO) * (scale * weight_scale)
 
 
 @int8_product.register_fake
@@ -57,13 +58,13 @@ def int8_product_nodes(x: Any, scale: Any, zero: Any, weight: Any, weight_scale:
     from onnxscript import opset18 as op
 
     rounded = op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
-    middle: Any = op.Constant(value=numpy_helper.from_array(np.array(_WEIGHT_ZERO, np.uint8)))
+    middle: Any = op.Constant(value=numpy_helper.from_array(np.array(WEIGHT_ZERO, np.uint8)))
     weight_zero = op.Expand(middle, op.Shape(weight_scale))
     return op.MatMul(rounded, op.DequantizeLinear(weight, weight_scale, weight_zero, axis=1))
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with the product in int8, and the bias in float32."""
+    """`x @ weight.T + bias` with the product in int8, and the bias in float32."""
 
     scale: Tensor  # []
     zero: Tensor  # [], uint8
@@ -71,18 +72,18 @@ class Int8Linear(nn.Module):
     weight_scale: Tensor  # [out]
     bias: Tensor  # [out]
 
-    def __init__(self, layer: nn.Linear, inputs: Tensor) -> None:
-        """Of a layer and inputs [N, in] that are typical for it."""
+    def __init__(self, weight: Tensor, bias: Tensor | None, inputs: Tensor) -> None:
+        """Of a weight [out, in], and inputs [N, in] that are typical for it."""
         super().__init__()
-        exact = layer.weight.detach().T
-        weight_scale = exact.abs().amax(0).clamp(min=1e-12) / (_WEIGHT_ZERO - 1)
-        self.register_buffer("weight", (torch.round(exact / weight_scale) + _WEIGHT_ZERO).to(torch.uint8).contiguous())
+        exact = weight.detach().T
+        weight_scale = exact.abs().amax(0).clamp(min=1e-12) / (WEIGHT_ZERO - 1)
+        self.register_buffer("weight", (torch.round(exact / weight_scale) + WEIGHT_ZERO).to(torch.uint8).contiguous())
         self.register_buffer("weight_scale", weight_scale)
         scale, zero = _least_error_range(inputs)
         self.register_buffer("scale", scale)
         self.register_buffer("zero", zero)
-        bias = torch.zeros(exact.shape[1]) if layer.bias is None else layer.bias.detach()
-        self.register_buffer("bias", bias + (inputs @ exact - self._product(inputs)).mean(0))
+        own = torch.zeros(exact.shape[1]) if bias is None else bias.detach()
+        self.register_buffer("bias", own + (inputs @ exact - self._product(inputs)).mean(0))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
@@ -115,13 +116,23 @@ class _Coding(Protocol):
     def decode_latents(self, latents: Tensor) -> Tensor: ...
 
 
-def replace_layers(model: nn.Module, inputs: dict[str, Tensor]) -> None:
-    """Give linear layers, named as in the model, int8 form with ranges for their inputs [N, in]."""
+def int8_linear(layer: Any, inputs: Tensor) -> nn.Module:
+    """The int8 form of a linear layer."""
+    return Int8Linear(layer.weight, layer.bias, inputs)
+
+
+def linear_rows(layer: nn.Module, x: Tensor, y: Any) -> Tensor:
+    """The inputs [N, in] of a linear layer's product."""
+    return x.flatten(0, -2)
+
+
+def replace_layers(
+    model: nn.Module, inputs: Mapping[str, Tensor], form: Callable[[Any, Tensor], nn.Module] = int8_linear
+) -> None:
+    """Give layers, named as in the model, their int8 form, with ranges for the inputs [N, in] of their products."""
     for name, seen in inputs.items():
         parent, _, own = name.rpartition(".")
-        layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        setattr(model.get_submodule(parent), own, Int8Linear(layer, seen))
+        setattr(model.get_submodule(parent), own, form(model.get_submodule(name), seen))
 
 
 def _large_layers(model: CodecModel) -> dict[str, nn.Linear]:
@@ -139,17 +150,24 @@ def _large_layers(model: CodecModel) -> dict[str, nn.Linear]:
 
 
 def inputs_of(
-    layers: dict[str, nn.Linear], codec: _Coding, clips: Iterable[Tensor], max_stages: int, *, every: int = 1
+    layers: Mapping[str, nn.Module],
+    codec: _Coding,
+    clips: Iterable[Tensor],
+    max_stages: int,
+    *,
+    rows: Rows = linear_rows,
+    every: int = 1,
 ) -> dict[str, Tensor]:
-    """What the layers see, [N, in], while clips [1, channels, samples] are encoded, and decoded from stage counts.
+    """What the layers' products see, [N, in], while clips [1, channels, samples] are encoded, and decoded.
 
-    Of each call one in `every` frames is kept.
+    `rows` finds it, of a layer, its first input and its output; of each call one row in `every` is kept. Clips are
+    decoded from several stage counts.
 
     Raises:
         ExportError: no clip.
     """
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
-    hooks = [layer.register_forward_pre_hook(_recorder(seen[name], every)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_hook(_recorder(seen[name], rows, every)) for name, layer in layers.items()]
     for clip in clips:
         latents = codec.encode_latents(clip)
         for fraction in STAGES_KEPT:
@@ -171,7 +189,7 @@ def int8_tables(tables: LookupTables) -> LookupTables:
     if not by_distance or tables.table[0].numel() < LEAST_WEIGHTS:
         return tables
     # In 16 binary digits, so that float32 holds their products: they are the same wherever they are computed.
-    digits, exponent = torch.frexp(tables.table.abs().amax(2, keepdim=True).clamp(min=1e-12) / (_WEIGHT_ZERO - 1))
+    digits, exponent = torch.frexp(tables.table.abs().amax(2, keepdim=True).clamp(min=1e-12) / (WEIGHT_ZERO - 1))
     scales = torch.ldexp(torch.ceil(digits * 2**16) / 2**16, exponent)
     table = torch.round(tables.table / scales) * scales
     return tables._replace(score=table.transpose(1, 2), bias=_distance_bias(table), table=table, scales=scales)
@@ -182,9 +200,9 @@ def _distance_bias(table: Tensor) -> Tensor:
     return -0.5 * table.square().sum(2)
 
 
-def _recorder(kept: list[Tensor], every: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        kept.append(inputs[0].flatten(0, -2)[::every].clone())
+def _recorder(kept: list[Tensor], rows: Rows, every: int) -> Callable[[nn.Module, tuple[Tensor, ...], Any], None]:
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        kept.append(rows(layer, inputs[0], output)[::every].clone())
 
     return record
 

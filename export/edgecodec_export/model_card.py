@@ -55,8 +55,8 @@ class Notes:
 _ARITHMETIC = {
     "fp32": "Weights are stored as float32, and arithmetic is float32.",
     "fp16-storage": "Matrices are stored as float16; arithmetic is float32.",
-    "int8": "The matrices of frame blocks are stored and multiplied as int8, by ranges found on training audio; "
-    "codebooks are stored as int8, other matrices as float16, and all other arithmetic is float32.",
+    "int8": "Large matrices are stored and multiplied as int8, by ranges found on training audio, and large codebooks "
+    "of own models stored so; other matrices are stored as float16, and all other arithmetic is float32.",
 }  # by precision
 
 

@@ -71,7 +71,7 @@ def test_zero_is_exact_and_the_bias_takes_up_the_mean_error(shift: float, spread
     torch.manual_seed(seed)
     exact = nn.Linear(32, 16).requires_grad_(False)
     inputs = shift + spread * torch.randn(500, 32)
-    layer = Int8Linear(exact, inputs)
+    layer = Int8Linear(exact.weight, exact.bias, inputs)
     assert torch.allclose(layer(torch.zeros(1, 32)), layer.bias)
     error = layer(inputs) - exact(inputs)
     typical = float(exact(inputs).std())

@@ -19,7 +19,7 @@ from edgecodec.errors import CheckpointError, ExportError
 from edgecodec_export.adapters import mimi
 from edgecodec_export.adapters.adapted import AdaptedCodec
 from edgecodec_export.adapters.graphs import adapted_graphs
-from edgecodec_export.adapters.int8_linear import use_int8
+from edgecodec_export.adapters.int8_layers import use_int8
 from edgecodec_export.adapters.transformer import halves_of_pairs
 from edgecodec_export.adapters.weights import Weights
 from numpy.typing import NDArray
@@ -399,7 +399,7 @@ def test_int8_products_of_the_transformers() -> None:
     """The graph computes what the rounded torch model does, and that stays near the exact one."""
     model = random_model(num_hidden_layers=1, num_filters=2, num_quantizers=2)
     exact, ours = adapted(model), adapted(model)
-    with pytest.raises(ExportError, match="no linear layer that is large enough"):
+    with pytest.raises(ExportError, match="no layer that is large enough"):
         use_int8(ours, [noise(30)[0].numpy()])
     with pytest.raises(ExportError, match="there is none"):
         use_int8(ours, [], least=1024)

@@ -13,7 +13,7 @@ import torch
 from edgecodec.errors import CheckpointError
 from edgecodec_export.adapters import snac as adapter
 from edgecodec_export.adapters.adapted import AdaptedCodec
-from edgecodec_export.adapters.int8_linear import use_int8
+from edgecodec_export.adapters.int8_layers import use_int8
 from edgecodec_export.adapters.weights import Weights
 from streamed import Streamed, apart
 from test_snac import CONFIG, as_lines, small_model, snac, voice

@@ -82,7 +82,7 @@ class ForwardLstm(LookaheadLayer):
     """LSTM, plus its input: it waits for nothing."""
 
     def __init__(self, lstm: ResidualLstm, edges: Edges) -> None:
-        super().__init__(lstm.channels, 2 * lstm.layers)
+        super().__init__(lstm.channels, 2 * len(lstm.layers))
         self.lstm, self.edges = lstm, edges
 
     def forward(self, x: Tensor, state: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:

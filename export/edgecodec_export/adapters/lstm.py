@@ -80,35 +80,52 @@ def lstm_nodes(x: Any, weight: Any, recurrence: Any, bias: Any, h: Any = None, c
 TRANSLATIONS[torch.ops.edgecodec.lstm.default] = lstm_nodes
 
 
+class LstmLayer(nn.Module):
+    """One layer; weights of the four gates below each other, in ONNX's order."""
+
+    def __init__(self, weight: Tensor, recurrence: Tensor, bias: Tensor) -> None:
+        """Of a weight `[4 * H, I]`, a recurrence `[4 * H, H]` and a bias `[4 * H]` in torch's order."""
+        super().__init__()
+        self.weight, self.recurrence, self.bias = (
+            nn.Parameter(_reordered(rows, _TORCH_GATES, _ONNX_GATES)) for rows in (weight, recurrence, bias)
+        )
+
+    def forward(self, x: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """`[T, B, I]` and states `[B, H]`, zeros where there are none, to `[T, B, H]` and the next states."""
+        states = (None if state is None else state.unsqueeze(0) for state in (h, c))
+        y, next_h, next_c = lstm(x, self.weight, self.recurrence, self.bias, *states)
+        return y, next_h.squeeze(0), next_c.squeeze(0)
+
+
 class ResidualLstm(Causal):
     """Layers of LSTM over columns `[B, C, 1, T]`, plus their input (EnCodec, arXiv:2210.13438, section 3.1)."""
 
     def __init__(self, channels: int, layers: int, weights: Weights, prefix: str) -> None:
         super().__init__()
-        self.channels, self.layers = channels, layers
+        self.channels = channels
+        self.layers = nn.ModuleList(_layer(channels, weights, prefix, i) for i in range(layers))
         self.state_size = 2 * layers * channels
-        for i in range(layers):
-            weight = weights.take(f"{prefix}.weight_ih_l{i}", 4 * channels, channels)
-            recurrence = weights.take(f"{prefix}.weight_hh_l{i}", 4 * channels, channels)
-            bias = sum(weights.take(f"{prefix}.bias_{kind}_l{i}", 4 * channels) for kind in ("ih", "hh"))
-            for name, rows in (("weight", weight), ("recurrence", recurrence), ("bias", bias)):
-                assert isinstance(rows, Tensor)
-                self.register_parameter(f"{name}_{i}", nn.Parameter(_reordered(rows, _TORCH_GATES, _ONNX_GATES)))
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, C, 1, T]` to the same shape."""
-        y, following = self._run(x, [part.unsqueeze(0) for part in state.split(self.channels, dim=1)])
-        return y, torch.cat([part.squeeze(0) for part in following], dim=1)
+        y, following = self._run(x, state.split(self.channels, dim=1))
+        return y, torch.cat(following, dim=1)
 
     def whole(self, x: Tensor) -> Tensor:
         """As `forward`, of columns that nothing comes before or after: no state is read or kept."""
-        return self._run(x, [None] * 2 * self.layers)[0]
+        return self._run(x, [None] * 2 * len(self.layers))[0]
 
     def _run(self, x: Tensor, states: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
-        """Columns, and of each layer h and c `[1, B, C]`."""
+        """Columns, and of each layer h and c `[B, C]`."""
         y, following = x.squeeze(2).permute(2, 0, 1), []  # [T, B, C]
-        for i in range(self.layers):
-            weight, recurrence, bias = (getattr(self, f"{name}_{i}") for name in ("weight", "recurrence", "bias"))
-            y, *after = lstm(y, weight, recurrence, bias, states[2 * i], states[2 * i + 1])
+        for i, layer in enumerate(self.layers):
+            y, *after = layer(y, states[2 * i], states[2 * i + 1])
             following += after
         return x + y.permute(1, 2, 0).unsqueeze(2), following
+
+
+def _layer(channels: int, weights: Weights, prefix: str, i: int) -> LstmLayer:
+    weight = weights.take(f"{prefix}.weight_ih_l{i}", 4 * channels, channels)
+    recurrence = weights.take(f"{prefix}.weight_hh_l{i}", 4 * channels, channels)
+    bias = weights.take(f"{prefix}.bias_ih_l{i}", 4 * channels)
+    return LstmLayer(weight, recurrence, bias + weights.take(f"{prefix}.bias_hh_l{i}", 4 * channels))
