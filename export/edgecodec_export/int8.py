@@ -38,6 +38,7 @@ STAGES_KEPT = (0.125, 0.5, 1.0)  # of all, that the decoder's ranges are found f
 _FRAMES_KEPT = 3  # every so many, of all that a layer sees
 _SHRUNK = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2)  # of the largest input: clipping few may leave less error to all
 _HIGHEST, WEIGHT_ZERO = 255, 128
+STATE_STEP, FINER = 1 / 127, 256  # of the states of an LSTM, within (-1, 1), and what their rest is rounded to
 Rows = Callable[[nn.Module, Tensor, Any], Tensor]
 
 

@@ -275,7 +275,9 @@ for (const id of ["stages", "loss"]) {
     if (live.running) void client.call("set", { stages, loss });
   };
 }
-for (const id of ["echo", "noise", "gain"]) $(id).onchange = () => guarded(async () => live.running && live.reopen(wanted()));
+for (const id of ["echo", "noise", "gain"]) {
+  $(id).onchange = () => guarded(async () => live.running && live.reopen(wanted()));
+}
 $("file").onchange = () => guarded(async () => $("file").files.length && open($("file").files[0]));
 $("play").onclick = () => guarded(play);
 $("drop").ondragover = (event) => {

@@ -20,12 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..int8 import WEIGHT_ZERO, Int8Linear
+from ..int8 import FINER, STATE_STEP, WEIGHT_ZERO, Int8Linear
 from .graphs import TRANSLATIONS
 from .lstm import LstmLayer
-
-STATE_STEP = 1 / 127  # h lies within (-1, 1)
-FINER = 256
 
 
 @torch.library.custom_op("edgecodec::int8_recurrence", mutates_args=())

@@ -13,8 +13,7 @@ import numpy as np
 from onnx import numpy_helper
 from onnxscript import FLOAT, UINT8, graph, opset18, script
 
-from ..int8 import WEIGHT_ZERO
-from .int8_lstm import FINER, STATE_STEP
+from ..int8 import FINER, STATE_STEP, WEIGHT_ZERO
 
 if TYPE_CHECKING:
     from typing import Any as Bytes
