@@ -450,8 +450,9 @@ def test_bad_calls_get_one_line(files: Path, tmp_path: Path) -> None:
 
 def test_the_page_says_what_its_csv_says() -> None:
     docs = Path(__file__).parents[2] / "training" / "docs"
-    words = tables.markdown(read_csv(docs / "quantizers.csv"))
-    assert words.partition("\n\n")[0] in (docs / "quantizers.md").read_text()
+    for name in ("quantizers", "ablations"):
+        words = tables.markdown(read_csv(docs / f"{name}.csv"))
+        assert words.partition("\n\n")[0] in (docs / f"{name}.md").read_text()
     above = tables.markdown(read_csv(docs / "denoising.csv"))
     told = [line for line in (docs / "denoising.md").read_text().splitlines() if re.match(r"\| +\w+-\d\d \|", line)]
     assert len(told) == 11 and all(line in above.splitlines() for line in told)
