@@ -5,7 +5,8 @@
 
 A result counts as done where its line stands, its file has that size, and the inputs and the settings are those of the
 line, which is written when the file is on the disk: once a second, for waiting for the disk at every file takes as long
-as encoding some seconds. A line that a sudden death cut is passed over. Only one job at a time writes into a folder.
+as encoding some seconds, and by a thread, so that workers get their next files in the meantime. A line that a sudden
+death cut is passed over. Only one job at a time writes into a folder.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, TextIO
 
 from ..durable import flush
@@ -43,6 +46,9 @@ class Journal:
     _begun: set[str] = field(default_factory=set)
     _ended: list[dict[str, Any]] = field(default_factory=list)  # since `_settled`, on the clock
     _settled: float = field(default_factory=time.monotonic)
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))  # starts with its first work
+    _settling: Future[None] | None = None
+    _lock: Lock = field(default_factory=Lock)  # of the file
 
     def result_of(self, target: str, source: Source) -> Result | None:
         """What is known of a result that is done, or None where it is to be made."""
@@ -76,18 +82,34 @@ class Journal:
         }
         self._done[target] = line
         self._ended.append(line)
-        if time.monotonic() - self._settled > _SETTLE_SECONDS:
-            self.settle()
+        if time.monotonic() - self._settled > _SETTLE_SECONDS and (self._settling is None or self._settling.done()):
+            self._settle()
 
     def settle(self) -> None:
         """See that all results are on the disk, and say so."""
-        paths = [self.folder / line["target"] for line in self._ended]
+        try:
+            self._settle()
+        finally:
+            self._thread.shutdown()
+        self._raise_failure()
+
+    def _settle(self) -> None:
+        """Begin to settle what ended since the last time."""
+        self._raise_failure()
+        self._settling = self._thread.submit(self._flush, self._ended)
+        self._ended, self._settled = [], time.monotonic()
+
+    def _raise_failure(self) -> None:
+        if self._settling is not None:
+            self._settling.result()
+
+    def _flush(self, ended: Sequence[dict[str, Any]]) -> None:
+        paths = [self.folder / line["target"] for line in ended]
         for path in [*paths, *{path.parent for path in paths}]:
             with suppress(FileNotFoundError):  # somebody deleted it: its size is looked at before it counts
                 flush(path)
-        for line in self._ended:
+        for line in ended:
             self._write(line)
-        self._ended, self._settled = [], time.monotonic()
 
     def read(self, lines: Iterable[str]) -> None:
         """Take in what was written before."""
@@ -101,8 +123,9 @@ class Journal:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         assert self._file is not None
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with self._lock:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
 
 @contextmanager
