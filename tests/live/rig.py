@@ -30,6 +30,9 @@ import soxr
 PACKAGES = ("libportaudio2", "pulseaudio", "pulseaudio-utils", "libasound2-plugins", "tmux")
 EDGECODEC = str(Path(sys.executable).parent / "edgecodec")
 RATE = 48000  # Hz, of the rig
+CROWDED = 3.0  # programs that want each core
+LATE = 0.02  # seconds; what waits to be played is 50 ms long
+LOOK = 0.05  # seconds between looks at the crowd
 SPEECH = Path(__file__).parents[1] / "audio"
 _MODULES = """\
 .fail
@@ -218,11 +221,16 @@ def read_until(process: subprocess.Popen, words: str = " kbps  ") -> str:
 
 
 class Crowd:
-    """How many programs want each core while it is entered, in the mean; the tests' own ones too."""
+    """How many programs want each core while it is entered, in the mean, the tests' own ones too; and how late it woke.
+
+    Where a thread that wants nothing wakes late, the cores were taken, by programs or by other guests of the machine:
+    then live sound comes late as well, and not by its own fault.
+    """
 
     def __init__(self) -> None:
         self._done = threading.Event()
         self._counts: list[int] = []
+        self._late = 0.0  # seconds, the most
         self._thread = threading.Thread(target=self._look)
 
     def __enter__(self) -> Crowd:
@@ -237,10 +245,21 @@ class Crowd:
     def per_core(self) -> float:
         return float(np.mean(self._counts or [0])) / len(os.sched_getaffinity(0))
 
+    @property
+    def is_felt(self) -> bool:
+        """Whether the machine was too busy for sound without gaps."""
+        return self.per_core >= CROWDED or self._late >= LATE
+
+    def __str__(self) -> str:
+        return f"{self.per_core:.1f} programs wanted each core, one woke {1000 * self._late:.0f} ms late"
+
     def _look(self) -> None:
-        while not self._done.wait(0.05):
+        due = time.monotonic() + LOOK
+        while not self._done.wait(LOOK):
+            self._late = max(self._late, time.monotonic() - due)
             words = Path("/proc/stat").read_text().split()
             self._counts.append(int(words[words.index("procs_running") + 1]) - 1)  # this thread runs, too
+            due = time.monotonic() + LOOK
 
 
 def free_port() -> int:

@@ -55,7 +55,7 @@ def test_live(need: Callable[..., None], address: str, tmp_path: Path) -> None:
             time.sleep(0.1)
         speaker.kill()
         speaker.wait()
-    print(f"\n{report}\n{figures}\n{cost}; {crowd.per_core:.1f} programs wanted each core")
+    print(f"\n{report}\n{figures}\n{cost}; {crowd}")
     assert said == []
     codes = codes_of_page(observed, STAGES)
     assert abs(figures["lost"] / figures["frames"] - 0.1) < 0.05

@@ -45,7 +45,7 @@ def test_live(opened: Open, tmp_path: Path) -> None:
     observed = page.evaluate(OBSERVED)
     page.click("#start")
     own.wait("document.getElementById('status').textContent === 'Stopped.'")
-    print(f"\n{report}\n{figures}\n{cost}; {crowd.per_core:.1f} programs wanted each core")
+    print(f"\n{report}\n{figures}\n{cost}; {crowd}")
     assert own.said == []
 
     codes = codes_of_page(observed, STAGES)
