@@ -249,8 +249,8 @@ def _shard_clips(path: Path, sample_rate: int) -> Iterator[Clip]:
 def validation_clips(folder: Path, sample_rate: int, *, kind: str = "speech", limit: int = 0) -> list[Clip]:
     """Clips of one kind under a folder, evenly thinned to `limit` (0 = all).
 
-    A `manifest.csv` in the folder with the columns `file` and `kind` says what kind each file is; without one, every
-    file counts as speech.
+    A `manifest.csv` in the folder with the columns `file` and `kind` says what kind each file is, or a folder named
+    `noise` or `music`; all else counts as speech.
 
     Raises:
         DataError: no such clips, or a file that cannot be read.
@@ -262,8 +262,7 @@ def validation_clips(folder: Path, sample_rate: int, *, kind: str = "speech", li
             rows = csv.DictReader(file)
             if not {"file", "kind"} <= set(rows.fieldnames or ()):
                 raise DataError("no columns `file` and `kind` in its first line")
-            kinds = {str(folder / row["file"]): row["kind"] for row in rows}
-        clips = [clip for clip in clips if kinds.get(str(clip.path), "speech") == kind]
+    clips = [clip for clip in clips if clip.kind == kind]
     if not clips:
         raise DataError(f"no {kind} clips in {folder}")
     return clips[:: max(1, len(clips) // limit)][:limit] if limit else clips
