@@ -12,9 +12,16 @@ from edgecodec_training.pitch_filter import PitchFilter
 RATE, FRAME = 24_000, 320
 
 
+def added(
+    unit: PitchFilter, x: torch.Tensor, state: torch.Tensor | None = None, strength: float = 0.5
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the filter adds at one strength, from the start on or after `state`; and the next state."""
+    strengths = torch.full((len(x), x.shape[2] // unit.frame_size), strength)
+    return unit(x, strengths, torch.zeros(len(x), unit.state_size) if state is None else state)
+
+
 def filtered(x: torch.Tensor, strength: float = 0.5) -> torch.Tensor:
-    unit = PitchFilter(FRAME, strength, (60, 368))
-    return x + unit(x, unit.zero_state(len(x)))[0]
+    return x + added(PitchFilter(FRAME, (60, 368)), x, strength=strength)[0]
 
 
 def voice(hertz: float, seconds: float = 1.0) -> torch.Tensor:
@@ -54,40 +61,56 @@ def test_what_has_no_period_is_left_alone() -> None:
 
 def test_streamed_equals_whole_and_rows_are_alone() -> None:
     sound = torch.cat([voice(103.7), voice(180.3)]) + low_noise(voice(100.0))
-    unit = PitchFilter(FRAME, 0.5, (60, 368))
-    whole, _ = unit(sound, unit.zero_state(2))
-    state, parts = unit.zero_state(2), []
-    for part in sound.split([FRAME, 3 * FRAME, 30 * FRAME, sound.shape[2] - 34 * FRAME], dim=2):
-        added, state = unit(part, state)
-        parts.append(added)
+    unit = PitchFilter(FRAME, (60, 368))
+    strengths = torch.rand(2, sound.shape[2] // FRAME, generator=torch.Generator().manual_seed(0))
+    whole, _ = unit(sound, strengths, torch.zeros(2, unit.state_size))
+    state, parts, frames = torch.zeros(2, unit.state_size), [], [1, 3, 30, strengths.shape[1] - 34]
+    for part, own in zip(sound.split([FRAME * n for n in frames], dim=2), strengths.split(frames, dim=1), strict=True):
+        out, state = unit(part, own, state)
+        parts.append(out)
     assert torch.allclose(torch.cat(parts, dim=2), whole, atol=1e-6)
-    assert torch.allclose(unit(sound[1:], unit.zero_state(1))[0], whole[1:], atol=1e-6)
-    assert not torch.allclose(unit(sound[:, :, FRAME:], unit.zero_state(2))[0], whole[:, :, FRAME:], atol=1e-4)
+    assert torch.allclose(unit(sound[1:], strengths[1:], torch.zeros(1, unit.state_size))[0], whole[1:], atol=1e-6)
+    late = unit(sound[:, :, FRAME:], strengths[:, 1:], torch.zeros(2, unit.state_size))[0]
+    assert not torch.allclose(late, whole[:, :, FRAME:], atol=1e-4)
+
+
+def test_a_frame_is_filtered_as_strongly_as_is_said() -> None:
+    sound = voice(103.7) + low_noise(voice(100.0))
+    unit = PitchFilter(FRAME, (60, 368))
+    strengths = torch.full((1, sound.shape[2] // FRAME), 0.5)
+    strengths[:, 20:30] = 0.0
+    changed, _ = unit(sound, strengths, torch.zeros(1, unit.state_size))
+    constant, _ = added(unit, sound)
+    assert not changed[..., 21 * FRAME : 30 * FRAME].any()
+    assert torch.equal(changed[..., : 20 * FRAME], constant[..., : 20 * FRAME])
+    assert torch.equal(changed[..., 31 * FRAME :], constant[..., 31 * FRAME :])
 
 
 def test_short_frames_reach_less_far() -> None:
-    short = PitchFilter(160, 0.5, (60, 368))
-    assert (short.longest * 8, short.state_size) == (304, 480)
+    short = PitchFilter(160, (60, 368))
+    assert (short.longest * 8, short.state_size) == (304, 481)
     sound = voice(180.3) + low_noise(voice(100.0))
-    added, _ = short(sound, short.zero_state(1))
-    assert power(sound + added - voice(180.3)) < 0.8 * power(low_noise(voice(100.0)))
+    assert power(sound + added(short, sound)[0] - voice(180.3)) < 0.8 * power(low_noise(voice(100.0)))
 
 
-def test_it_stands_behind_the_decoder_but_not_in_training() -> None:
+def test_it_stands_behind_the_decoder_and_learns_how_strong_to_be() -> None:
     config = load_config("edge").model
     plain = dataclasses.replace(config, edge=dataclasses.replace(config.edge, pitch_filter=0.0))
     torch.manual_seed(0)
-    model = CodecModel(config)
-    without = CodecModel(plain)
-    without.load_state_dict(model.state_dict())  # it has no weights
+    model, without = CodecModel(config), CodecModel(plain)
+    less = {name: tensor[:-1] if "decoder.head" in name else tensor for name, tensor in model.state_dict().items()}
+    without.load_state_dict(less)  # all but what says the strength
     sound = voice(103.7) + low_noise(voice(100.0))
     with torch.no_grad():
-        latents = model.eval().encode_latents(sound)
-        bare, behind = without.eval().decode_latents(latents), model.decode_latents(latents)
-        assert torch.equal(model.train().decode_latents(latents), bare)
-    added = behind - bare
-    assert power(added - (filtered(bare, 0.3) - bare)) < 0.3 * power(added)  # whose noise above 1 kHz is none of it
-    assert 1e-6 < power(added) < 0.1 * power(bare)
+        latents = model.encode_latents(sound)
+        bare = without.decode_latents(latents)
+    behind = model.decode_latents(latents)
+    more = behind.detach() - bare
+    assert power(more - (filtered(bare, 0.3) - bare)) < 0.3 * power(more)  # whose noise above 1 kHz is none of it
+    assert 1e-6 < power(more) < 0.1 * power(bare)
+    (behind - bare).square().mean().backward()
+    bias = model.decoder.head.bias.grad
+    assert bias is not None and bias[-1] > 0
 
 
 @pytest.mark.parametrize("changes", [{"frame_size": 324}, {"pitch_lags": (7, 368)}, {"pitch_lags": (360, 368)}])

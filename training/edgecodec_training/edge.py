@@ -7,6 +7,7 @@
              +-> ConvNeXt blocks -> gain^      ^                ^
              |          +--------> bias -------+                |
              |          +--------> bands -> exp -> (x) ---------+
+             |          +--------> strength of the pitch filter behind it
              +-> noise -----------------------------^
 
 At the first step the networks add nothing, and the codec is a plain transform codec whose latents are the lowest
@@ -24,6 +25,7 @@ After MDCTCodec (Jiang et al. 2024, arXiv:2411.00464) and StreamCodec (Jiang et 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -40,6 +42,7 @@ from .ranges import DEEPEST, Depths, Fraction, Width
 
 NOISE_SPREAD = 2.0  # radians of noise phase per unit of latents: frames that differ at all get other noise
 QUIET, LOUDEST = -7.0, 1.0  # logarithm of the coefficients that noise begins with (-61 dB), and may reach
+STRONGEST = 4.0  # that the pitch filter may be
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class EdgeConfig:
     """Sizes of the `edge` architecture: width of the blocks, how many a side, MLP expansion and kernel (frames).
 
     The decoder makes a waveform of the lowest `waveform_bins` MDCT bins (of sample_rate / 2 / frame_size Hz each), and
-    shapes noise in `noise_bands` bands over all of them. Behind it comes a filter of strength `pitch_filter` (0: none,
-    and none in training) that takes noise out from between the harmonics of the lowest `pitch_bins` bins, for periods
-    within `pitch_lags` samples.
+    shapes noise in `noise_bands` bands over all of them. Behind it comes a filter that takes noise out from between the
+    harmonics of the lowest `pitch_bins` bins, for periods within `pitch_lags` samples: as strongly as the decoder says
+    of each frame, which begins with `pitch_filter` (0: no filter).
     """
 
     channels: Width = 224
@@ -111,7 +114,7 @@ class EdgeDecoder(Causal):
 
     scatter: Tensor  # [D, frame_size]
     bands: Tensor  # [noise_bands, frame_size]
-    start: Tensor  # what `head` adds to: gain 1, bias 0, quiet noise (bands sum to one: a level is that of its bins)
+    start: Tensor  # what `head` adds to: gain 1, bias 0, quiet noise (bands sum to one: a level is that of its bins), …
 
     def __init__(self, config: EdgeConfig, frame_size: int, latent_dim: int) -> None:
         super().__init__()
@@ -121,11 +124,13 @@ class EdgeDecoder(Causal):
         self.embed = nn.Linear(latent_dim, config.channels)
         self.blocks = _frame_blocks(config, config.decoder_blocks)
         self.norm = nn.LayerNorm(config.channels)
-        self.head_sizes = [waveform, waveform, config.noise_bands]
+        self.head_sizes, begin = [waveform, waveform, config.noise_bands], [1.0, 0.0, QUIET]
+        if config.pitch_filter:
+            self.head_sizes, begin = [*self.head_sizes, 1], [*begin, math.log(config.pitch_filter)]
         self.head = _zero_linear(config.channels, sum(self.head_sizes))
         self.register_buffer("scatter", NOISE_SPREAD * torch.randn(latent_dim, frame_size))
         self.register_buffer("bands", band_hats(config.noise_bands, frame_size), persistent=False)
-        start = [torch.full((size,), value) for size, value in zip(self.head_sizes, (1.0, 0.0, QUIET), strict=True)]
+        start = [torch.full((size,), value) for size, value in zip(self.head_sizes, begin, strict=True)]
         self.register_buffer("start", torch.cat(start), persistent=False)
         self.synthesis = LappedSynthesis(frame_size)
         self.sizes = [self.blocks.state_size, self.synthesis.state_size]
@@ -141,18 +146,19 @@ class EdgeDecoder(Causal):
         x = x.unsqueeze(1)
         h, memory = self.blocks(self.embed(x), memory)
         head = F.linear(self.norm(h), self.head.weight, self.head.bias + self.start)
-        gain, bias, level = head.split(self.head_sizes, dim=3)
+        gain, bias, level, *strength = head.split(self.head_sizes, dim=3)
         waveform = self.skip(x) * gain + bias
         loudness = (level @ self.bands).clamp(max=LOUDEST).exp()
         noise = torch.sin(x.detach() @ self.scatter) * loudness
         coefficients = pad_to(expand(waveform), self.frame_size) + noise
         audio, overlap = self.synthesis(coefficients, overlap)
-        if self.pitch_filter is not None and not self.training:
+        if self.pitch_filter is not None:
             low, filtering[0] = self.synthesis(coefficients[..., : self.low_bins], filtering[0])
-            added, filtering[1] = self.pitch_filter(low, filtering[1])
+            strengths = strength[0].clamp(max=math.log(STRONGEST)).exp().flatten(1)
+            added, filtering[1] = self.pitch_filter(low, strengths, filtering[1])
             audio = audio + added
         return audio, torch.cat([memory, overlap, *filtering], dim=1)
 
 
 def _pitch_filter(config: EdgeConfig, frame_size: int) -> PitchFilter | None:
-    return PitchFilter(frame_size, config.pitch_filter, config.pitch_lags) if config.pitch_filter else None
+    return PitchFilter(frame_size, config.pitch_lags) if config.pitch_filter else None

@@ -1,7 +1,7 @@
 """A filter behind the decoder that takes noise out from between the harmonics of a voice.
 
     low band -+-> windows -> correlation at every lag -> the best -+-> period before -> (-)
-              |                                                    `-> gain              |
+              |                                                    `-> gain x strength   |
               `--------------------------------------------------------------------------'
                                                             gain x difference -> (+) audio
 
@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import torch
 from edgecodec.errors import ConfigError
-from torch import Tensor
-
-from .causal import Causal
+from torch import Tensor, nn
 
 STEP = 8  # samples between two lags, and between those that are correlated: the low band is narrow
 HOPS = 3  # that a window spans
@@ -25,11 +23,11 @@ APERIODIC, PERIODIC = 0.4, 0.9  # correlation up to which nothing is filtered, a
 SILENCE = 1e-10  # product of the energies of two windows that have no period
 
 
-class PitchFilter(Causal):
-    """Low band `[B, 1, frame_size * T]` to what is added to the audio, of the same shape; the state is `HOPS` frames.
+class PitchFilter(nn.Module):
+    """Low band `[B, 1, frame_size * T]` to what is added to the audio, of the same shape.
 
-    `strength`: of the period before, beside 1 of the present one. `lags`: shortest and longest period, in samples, as
-    far as a window reaches, which is nearly two frames.
+    `lags`: shortest and longest period, in samples, as far as a window reaches, which is nearly two frames. The state
+    is `HOPS` frames and the strength of the last one.
 
     Raises:
         ConfigError: frames or lags that do not fit.
@@ -41,7 +39,7 @@ class PitchFilter(Causal):
     samples: Tensor  # [2 * frame_size]: of a window at full rate, its last frame, twice
     ramp: Tensor  # [2, frame_size]: shares of the period of the frame before, and of that of this one
 
-    def __init__(self, frame_size: int, strength: float, lags: tuple[int, int]) -> None:
+    def __init__(self, frame_size: int, lags: tuple[int, int]) -> None:
         super().__init__()
         self.shortest, self.longest = lags[0] // STEP, min(lags[1], (HOPS - 1) * frame_size - 2 * STEP) // STEP
         if frame_size % STEP or not 1 <= self.shortest <= self.longest - 2:
@@ -50,13 +48,14 @@ class PitchFilter(Causal):
                 f"or more, not {frame_size} and {lags}; without one, model.edge.pitch_filter is 0"
             )
         size = HOPS * frame_size
-        self.frame_size, self.strength = frame_size, strength
+        self.frame_size = frame_size
         for name, table in zip(("spectra", "lagged", "energies"), self._tables(size // STEP), strict=True):
             self.register_buffer(name, table.float(), persistent=False)
         self.register_buffer("samples", torch.arange(size - frame_size, size).repeat(2), persistent=False)
         rising = (torch.arange(frame_size) + 1) / frame_size
         self.register_buffer("ramp", torch.stack([1 - rising, rising]), persistent=False)
-        self.state_size = size
+        self.sizes = [size, 1]
+        self.state_size = size + 1
 
     def _tables(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """What `_period` multiplies with, in double precision.
@@ -74,17 +73,23 @@ class PitchFilter(Causal):
         within = ((at >= self.longest) & (at < size)).double()
         return torch.cat([waves, end * waves], 1), torch.cat([twice * turns.cos(), -twice * turns.sin()]), within
 
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class and `Causal.forward`."""
-        hops = torch.cat([state.reshape(-1, HOPS, self.frame_size), x.reshape(x.shape[0], -1, self.frame_size)], dim=1)
+    def forward(self, x: Tensor, strength: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class and `Causal.forward`. `strength` `[B, T]`: that of the period before, beside 1 of this one."""
+        before, strength_before = state.split(self.sizes, dim=1)
+        strengths = torch.cat([strength_before, strength], dim=1)  # [B, T + 1]
+        hops = torch.cat([before.reshape(-1, HOPS, self.frame_size), x.reshape(x.shape[0], -1, self.frame_size)], dim=1)
         windows = torch.cat([hops[:, :-2], hops[:, 1:-1], hops[:, 2:]], dim=2)  # [B, T + 1, size]
-        lag, share = self._period(windows[:, :, ::STEP])  # [B, T + 1, 1]
+        with torch.no_grad():
+            lag, gain = self._period(windows[:, :, ::STEP])  # [B, T + 1, 1]
+        gain = gain * strengths.unsqueeze(2)
+        share = gain / (1 + gain)
         lags, shares = (torch.cat([every[:, :-1], every[:, 1:]], dim=2) for every in (lag, share))  # [B, T, 2]
         added = (self._differences(windows[:, 1:], lags) * (shares.unsqueeze(3) * self.ramp)).sum(dim=2)
-        return added.reshape(x.shape[0], 1, -1), hops[:, -HOPS:].flatten(1)
+        after = torch.cat([hops[:, -HOPS:].flatten(1), strengths[:, -1:]], dim=1)
+        return added.reshape(x.shape[0], 1, -1), after
 
     def _period(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Of windows `[B, N, size / STEP]` the lag in samples, and how much of them it replaces, `[B, N, 1]`."""
+        """Of windows `[B, N, size / STEP]` the lag in samples, and how periodic they are, 0 to 1: `[B, N, 1]`."""
         real, imaginary, end_real, end_imaginary = (windows @ self.spectra).chunk(4, dim=2)
         cross = [end_real * real + end_imaginary * imaginary, end_imaginary * real - end_real * imaginary]
         energies, end = ((windows * windows) @ self.energies).split([self.lagged.shape[1], 1], dim=2)
@@ -94,8 +99,7 @@ class PitchFilter(Causal):
         bend = (2 * peak - before - after).clamp(min=1e-3)
         vertex = ((after - before) / (2 * bend)).clamp(-0.5, 0.5)  # of the parabola through the three, in steps
         lag = ((self.longest - 1) - best - vertex) * STEP
-        gain = self.strength * ((peak - APERIODIC) / (PERIODIC - APERIODIC)).clamp(0, 1)
-        return lag, gain / (1 + gain)
+        return lag, ((peak - APERIODIC) / (PERIODIC - APERIODIC)).clamp(0, 1)
 
     def _differences(self, windows: Tensor, lags: Tensor) -> Tensor:
         """The periods before the last frame of windows `[B, T, size]`, less that frame: `[B, T, 2, frame_size]`."""
