@@ -1884,6 +1884,7 @@ class PacketFormat {
 // ------------------------------------------------------------------------------------------------ .edgc: the header
 
 constexpr std::size_t kEdgcVersion = 2;
+constexpr std::size_t kMaxGain = 60;         // dB
 constexpr std::size_t kMaxPacket = 1 << 20;  // bytes of payload
 
 namespace detail {
@@ -2037,11 +2038,14 @@ struct Header {
   std::size_t channels = 1, stages = 1, code_bits = 1, frames_per_packet = 1;
   std::size_t stream_channels = 1;
   Layout layout;
-  Fingerprint model{};  // of the entropy model, zeros for none
+  Fingerprint model{};   // of the entropy model, zeros for none
+  std::size_t gain = 0;  // dB, by which quiet audio was made louder before it was encoded: decoding takes it back
   std::size_t version = kEdgcVersion;
 
   std::size_t streams() const { return detail::ceil_div(channels, stream_channels); }
   bool has_model() const { return model != detail::kNoModel; }
+  /// What samples are multiplied with before they are encoded, and divided by afterwards.
+  double amplitude() const { return std::pow(10.0, static_cast<double>(gain) / 20); }
   PacketFormat format() const { return PacketFormat(streams(), code_bits, layout); }
   detail::ChunkFormat chunk_format() const {
     return detail::ChunkFormat(format(), stages, frames_per_packet, has_model());
@@ -2059,7 +2063,8 @@ struct Header {
                 (layout.widths.empty() || within(stages, layout.widths.size(), 255)) &&
                 std::all_of(layout.widths.begin(), layout.widths.end(),
                             [&](std::size_t width) { return within(1, width, 0xFFFF); }) &&
-                (version == 2 || (layout == Layout{} && stream_channels == 1 && !has_model()));
+                gain <= kMaxGain &&
+                (version == 2 || (layout == Layout{} && stream_channels == 1 && !has_model() && !gain));
     if (!fits || format().payload_size(stages, frames_per_packet) > kMaxPacket)
       detail::fail_bitstream("the header holds a number out of range");
   }
@@ -2078,6 +2083,7 @@ struct Header {
         detail::put_number(rest, number, 1);
       for (std::size_t width : layout.widths) detail::put_number(rest, width, 2);
       rest.insert(rest.end(), model.begin(), model.end());
+      if (gain) detail::put_number(rest, gain, 1);
     }
     Bytes data = {'E', 'D', 'G', 'C', static_cast<std::uint8_t>(version)};
     detail::put_number(data, 7 + rest.size() + 4, 2);
@@ -2159,7 +2165,7 @@ inline Header read_header(Input& input) {
   if (version > kEdgcVersion)
     fail_bitstream("format version ", version, ", this edgecodec reads up to ", kEdgcVersion, ": upgrade edgecodec");
   std::size_t least = kStart + kFixed + kSeal;
-  if (size < least || size > least + kMaxName + (version > 1 ? kShape + 255 * 2 + kModel : 0) || version < 1)
+  if (size < least || size > least + kMaxName + (version > 1 ? kShape + 255 * 2 + kModel + 1 : 0) || version < 1)
     fail_bitstream("damaged header");
   Bytes all = start;
   put_bytes(all, input.take(size - kStart));
@@ -2182,9 +2188,11 @@ inline Header read_header(Input& input) {
   if (version > 1) {
     header.stream_channels = cursor.number(1), header.layout.side = cursor.number(1);
     std::size_t widths = cursor.number(1);
-    if (more != kShape + 2 * widths + kModel) fail_bitstream("damaged header");
+    std::size_t least_more = kShape + 2 * widths + kModel;
+    if (more < least_more || more > least_more + 1) fail_bitstream("damaged header");
     for (std::size_t i = 0; i < widths; ++i) header.layout.widths.push_back(cursor.number(2));
     header.model = fingerprint_at(cursor.bytes(kModel));
+    if (more > least_more && !(header.gain = cursor.number(1))) fail_bitstream("damaged header");
   }
   header.check();
   return header;
@@ -4116,8 +4124,23 @@ inline Codec load(const std::filesystem::path& folder, int threads = 1) {
 // ------------------------------------------------------------------------------------------- whole clips as .edgc
 // files
 
-/// The header of a file of at most so many stages, with chunks of a second.
-inline Header make_header(const Codec& codec, std::size_t sample_rate, std::size_t channels, std::size_t stages) {
+namespace detail {
+
+/// The same audio, louder or quieter.
+inline Audio amplified(Audio audio, double factor) {
+  auto own = static_cast<float>(factor);
+  if (own != 1)
+    for (float& sample : audio.values) sample *= own;
+  return audio;
+}
+
+}  // namespace detail
+
+/// The header of a file of at most so many stages, with chunks of a second, of audio made louder by `gain` dB.
+inline Header make_header(const Codec& codec, std::size_t sample_rate, std::size_t channels, std::size_t stages,
+                          int gain = 0) {
+  if (gain < 0 || gain > static_cast<int>(kMaxGain))
+    detail::fail(Error::Kind::audio, "gain is 0 to ", kMaxGain, " whole dB, not ", gain);
   const Manifest& m = codec.manifest();
   Header header;
   header.fingerprint = codec.fingerprint();
@@ -4127,6 +4150,7 @@ inline Header make_header(const Codec& codec, std::size_t sample_rate, std::size
   header.stream_channels = m.channels;
   header.layout = m.layout;
   header.model = codec.model_fingerprint();
+  header.gain = static_cast<std::size_t>(gain);
   std::size_t frames = std::clamp<std::size_t>(m.sample_rate / m.frame_size, 1, kMaxFrames);
   while (frames > 1 && codec.packet_format(channels).payload_size(stages, frames) > kMaxPacket) frames /= 2;
   header.frames_per_packet = frames;
@@ -4182,15 +4206,16 @@ struct Rate {
 /// Writes audio at the codec's rate as an .edgc file: `push` as often as needed, then `finish`.
 ///
 /// At a fixed stage count each second is written as it comes. Else one price of a bit holds for a window, of half a
-/// minute, found so that the mean bitrate comes out; what one window takes too much, the next ones give back.
+/// minute, found so that the mean bitrate comes out; what one window takes too much, the next ones give back. `gain`, 0
+/// to 60 dB, makes quiet audio louder: the header says by how much, and decoding takes it back.
 class FileEncoder {
  public:
   FileEncoder(const Codec& codec, WriteBytes write, const Rate& rate, std::size_t channels = 1,
-              Effort effort = Effort::fast, double window = 30)
+              Effort effort = Effort::fast, double window = 30, int gain = 0)
       : variable_(codec.variable_rate(channels, effort)),
         rate_(rate),
         writer_(std::move(write),
-                make_header(codec, codec.sample_rate(), channels, rate.stages.value_or(codec.max_stages())),
+                make_header(codec, codec.sample_rate(), channels, rate.stages.value_or(codec.max_stages()), gain),
                 codec.model_fingerprint() == detail::kNoModel ? nullptr : codec.predictor()),
         form_(header().chunk_format()),
         rest_(channels, 0) {
@@ -4206,7 +4231,7 @@ class FileEncoder {
   void push(const Audio& block) {
     if (block.channels != header().channels)
       detail::fail(Error::Kind::audio, "a block must have ", header().channels, " channels, not ", block.channels);
-    rest_.append(detail::as_audio(block));
+    rest_.append(detail::as_audio(detail::amplified(block, header().amplitude())));
     samples_ += block.samples;
     std::size_t frames = rest_.samples / manifest().frame_size;
     if (!analyzed_ && frames < manifest().encoder_start) return;
@@ -4346,11 +4371,11 @@ class FileEncoder {
 
 /// The bytes of an .edgc file of audio at the codec's rate.
 inline Bytes encode_clip(const Codec& codec, const Audio& audio, const Rate& rate, Effort effort = Effort::fast,
-                         double window = 30) {
+                         double window = 30, int gain = 0) {
   if (audio.values.empty()) detail::fail(Error::Kind::audio, "audio must be [channels, samples] and not empty");
   Bytes data;
   FileEncoder encoder(
-      codec, [&](View more) { detail::put_bytes(data, more); }, rate, audio.channels, effort, window);
+      codec, [&](View more) { detail::put_bytes(data, more); }, rate, audio.channels, effort, window, gain);
   encoder.push(audio);
   encoder.finish();
   return data;
@@ -4362,8 +4387,8 @@ struct FileReport {
   std::vector<std::string> damage;       // place by place; lost chunks were concealed
 };
 
-/// Hands on the sound of an .edgc file block by block, **at the rate of the codec**, the delay removed; what is lost is
-/// concealed, and as long as it was. Up to the length that the end record says, if it does.
+/// Hands on the sound of an .edgc file block by block, **at the rate of the codec**, the delay removed and a gain taken
+/// back; what is lost is concealed, and as long as it was. Up to the length that the end record says, if it does.
 inline FileReport decode_file(const Codec& codec, Reader& reader, const std::function<void(const Audio&)>& take) {
   const Header& header = reader.header();
   check_header(codec, header);
@@ -4384,7 +4409,7 @@ inline FileReport decode_file(const Codec& codec, Reader& reader, const std::fun
     std::size_t cut = std::min(skip, block.samples);
     skip -= cut;
     if (cut) block = block.part(cut, block.samples);
-    if (block.samples) pending.push_back(std::move(block));
+    if (block.samples) pending.push_back(detail::amplified(std::move(block), 1 / header.amplitude()));
   };
   std::uint16_t due = 0;
   bool begun = false;

@@ -2,7 +2,8 @@
 
     "EDGC"  version u8  header bytes u16  fingerprint 8  codec rate u32  frame size u16  input rate u32
     channels u8  max stages u8  bits per code u8  frames per packet or chunk u8  name length u8  name
-    (version 2: channels a stream u8  side u8  widths u8  width of each stage u16  entropy model 8)  CRC-32
+    (version 2: channels a stream u8  side u8  widths u8  width of each stage u16  entropy model 8  gain u8 or none)
+    CRC-32
 
 Version 1 is what 0.1.0 wrote: packets (`packets.py`) of mono streams. Version 2 holds chunks (`chunks.py`).
 """
@@ -23,6 +24,7 @@ from .packets import Packet, PacketFormat
 
 MAGIC = b"EDGC"
 VERSION = 2
+MAX_GAIN = 60  # dB
 MAX_PACKET = 1 << 20  # bytes of payload
 
 _FOREIGN = {  # first bytes of other codecs' files
@@ -52,6 +54,7 @@ class Header:
     stream_channels: int = 1  # channels that a stream of codes holds
     layout: Layout = PLAIN
     model: bytes = NO_MODEL  # fingerprint of the entropy model, 8 bytes
+    gain: int = 0  # dB, by which quiet audio was made louder before it was encoded: decoding takes it back
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -70,7 +73,9 @@ class Header:
             and (not self.layout.widths or self.stages <= len(self.layout.widths) <= 255)
             and all(1 <= width <= 0xFFFF for width in self.layout.widths)
             and len(self.fingerprint) == len(self.model) == 8
+            and 0 <= self.gain <= MAX_GAIN
             and (self.version == 2 or (self.layout, self.stream_channels, self.model) == (PLAIN, 1, NO_MODEL))
+            and (self.version == 2 or not self.gain)
         )
         if not in_range or self.format.payload_size(self.stages, self.frames_per_packet) > MAX_PACKET:
             raise BitstreamError("the header holds a number out of range")
@@ -89,6 +94,11 @@ class Header:
     def chunk_format(self) -> ChunkFormat:
         """The form of the chunks of version 2."""
         return ChunkFormat(self.format, self.stages, self.frames_per_packet, self.model != NO_MODEL)
+
+    @property
+    def amplitude(self) -> float:
+        """What samples are multiplied with before they are encoded, and divided by afterwards."""
+        return float(10 ** (self.gain / 20))
 
     def seconds(self, frames: int) -> float:
         """How long so many frames last."""
@@ -116,6 +126,7 @@ class Header:
         if self.version > 1:
             more = _SHAPE.pack(self.stream_channels, self.layout.side, len(widths))
             more += struct.pack(f"<{len(widths)}H", *widths) + self.model
+            more += bytes([self.gain] if self.gain else [])
         start = _START.pack(MAGIC, self.version, _START.size + len(fixed) + len(name) + len(more) + _CRC32.size)
         body = start + fixed + name + more
         return body + _CRC32.pack(zlib.crc32(body))
@@ -136,7 +147,7 @@ def read_header(read: Callable[[int], bytes]) -> Header:
     if version > VERSION:
         raise BitstreamError(f"format version {version}, this edgecodec reads up to {VERSION}: upgrade edgecodec")
     least = _START.size + _FIXED.size + _CRC32.size
-    most = least + MAX_NAME + (_SHAPE.size + 255 * 2 + len(NO_MODEL) if version > 1 else 0)
+    most = least + MAX_NAME + (_SHAPE.size + 255 * 2 + len(NO_MODEL) + 1 if version > 1 else 0)
     if not least <= size <= most or version < 1:
         raise BitstreamError("damaged header")
     rest = read(size - _START.size)
@@ -152,7 +163,7 @@ def read_header(read: Callable[[int], bytes]) -> Header:
     except UnicodeDecodeError:
         raise BitstreamError("damaged header") from None
     fingerprint, codec_rate, frame_size, sample_rate, channels, stages, code_bits, frames_per_packet = numbers
-    stream_channels, layout, model = _read_more(more, version)
+    stream_channels, layout, model, gain = _read_more(more, version)
     return Header(
         fingerprint,
         text,
@@ -166,18 +177,21 @@ def read_header(read: Callable[[int], bytes]) -> Header:
         stream_channels,
         layout,
         model,
+        gain,
         version,
     )
 
 
-def _read_more(data: bytes, version: int) -> tuple[int, Layout, bytes]:
-    """Channels a stream, the lines of a frame, and the fingerprint of the entropy model."""
+def _read_more(data: bytes, version: int) -> tuple[int, Layout, bytes, int]:
+    """Channels a stream, the lines of a frame, the fingerprint of the entropy model, and the gain in dB."""
     if version == 1 and not data:
-        return 1, PLAIN, NO_MODEL
+        return 1, PLAIN, NO_MODEL, 0
     if version == 1 or len(data) < _SHAPE.size:
         raise BitstreamError("damaged header")
     stream_channels, side, count = _SHAPE.unpack_from(data)
     end = _SHAPE.size + 2 * count
-    if len(data) != end + len(NO_MODEL):
+    model, gain = data[end : end + len(NO_MODEL)], data[end + len(NO_MODEL) :]
+    if len(model) < len(NO_MODEL) or len(gain) > 1 or gain == b"\0":
         raise BitstreamError("damaged header")
-    return stream_channels, Layout(side, struct.unpack_from(f"<{count}H", data, _SHAPE.size)), data[end:]
+    widths = struct.unpack_from(f"<{count}H", data, _SHAPE.size)
+    return stream_channels, Layout(side, widths), model, gain[0] if gain else 0

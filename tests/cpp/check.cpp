@@ -161,7 +161,7 @@ struct Desk {
   Json answer_file(const std::string& what, const Json& ask) {
     if (what == "file encode")
       return hex_of(encode_clip(*codec, audio_of(ask["audio"]), rate_of(*codec, ask), effort_of(ask["effort"]),
-                                ask.value("window", 30.0)));
+                                ask.value("window", 30.0), ask.value("gain", 0)));
     Bytes data = bytes_of(ask["data"]);
     Reader reader{View(data)};
     if (what == "file write") return rewritten(reader, ask["told"]);

@@ -11,6 +11,7 @@ import shutil
 import time
 import wave
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -378,6 +379,54 @@ def test_files_of_python(cpp: Cpp, speech: edgecodec.Codec, audio: np.ndarray) -
     assert_close(decode_clip(speech, data), audio_of(cpp.ask("file decode", data=data.hex())))
 
 
+def encoded_louder(codec: edgecodec.Codec, clip: np.ndarray, rate: Rate, gain: int) -> bytes:
+    """The bytes of a file of audio [channels, samples] that was made louder by so many dB."""
+    stages = rate.stages or codec.max_stages
+    header, file = replace(make_header(codec, codec.sample_rate, len(clip), stages), gain=gain), io.BytesIO()
+    stream = ChunkStream(codec, header, chunk_coder(codec, header), rate)
+    with Writer(file, header) as writer:
+        for chunk in stream.push(clip * np.float32(header.amplitude)) + stream.flush():
+            writer.write(chunk)
+        writer.samples = clip.shape[1]
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("wish", "gain"), [({"stages": 4}, 20), ({"stages": 2}, 60), pytest.param({"kbps": 2.0}, 7, marks=SAME_SUMS)]
+)
+def test_files_with_a_gain(
+    cpp: Cpp, speech: edgecodec.Codec, audio: np.ndarray, wish: dict[str, Any], gain: int
+) -> None:
+    """Byte for byte those of Python, read and written anew; and as loud as what went in."""
+    clip = np.stack([audio[40_000:70_000], audio[50_000:80_000]]) / np.float32(10 ** (gain / 20))
+    data = encoded_louder(speech, clip, Rate(**wish), gain)
+    assert cpp.ask("file encode", audio=as_json(clip), effort="fast", gain=gain, **wish) == data.hex()
+    assert cpp.ask("file read", data=data.hex()) == read(speech, data)
+    assert cpp.ask("file write", data=data.hex(), told=True) == data.hex()
+    ours, theirs = decode_clip(speech, data), audio_of(cpp.ask("file decode", data=data.hex()))
+    assert_close(ours, theirs)
+    assert np.abs(ours - theirs).max() <= 1e-2 * np.abs(clip).max()  # which is little, of quiet sound
+    assert 0.3 < np.std(theirs) / np.std(clip) < 3
+
+
+def test_gains_that_are_refused(cpp: Cpp, speech: edgecodec.Codec, audio: np.ndarray) -> None:
+    asked = {"audio": as_json(audio[:999]), "stages": 1, "effort": "live"}
+    for gain in (-1, 61):
+        theirs = verdict(lambda gain=gain: cpp.ask("file encode", **asked, gain=gain))
+        assert theirs == ("AudioError", f"gain is 0 to 60 whole dB, not {gain}")
+    data = encode_clip(speech, audio[None, :999], Rate(stages=1), effort="live")
+    assert cpp.ask("file encode", **asked, gain=0) == data.hex()
+    size, found = int.from_bytes(data[5:7], "little"), []
+    for more in (b"\1", b"\x3c", b"\0", b"\x3d", b"\xff", b"\1\1", b"\0\1", b"\1\0"):
+        body = data[:5] + (size + len(more)).to_bytes(2, "little") + data[7 : size - 4] + more
+        file = body + zlib.crc32(body).to_bytes(4, "little") + data[size:]
+        ours = verdict(lambda file=file: read(speech, file))
+        assert verdict(lambda file=file: cpp.ask("file read", data=file.hex())) == ours, more
+        found.append(ours[1] if ours[0] != "given" else "")
+    out_of_range = "the header holds a number out of range"
+    assert found == ["", "", "damaged header", out_of_range, out_of_range, *3 * ["damaged header"]]
+
+
 @pytest.mark.parametrize(("stages", "channels"), [(1, 1), (5, 2), (16, 1)])
 def test_files_of_cpp(cpp: Cpp, speech: edgecodec.Codec, audio: np.ndarray, stages: int, channels: int) -> None:
     """Byte for byte those of Python."""
@@ -721,7 +770,6 @@ def test_calls_that_are_refused(cpp: Cpp, speech: edgecodec.Codec) -> None:
 
 def test_the_page(page_built: Path, cpp: Cpp, library: Path, speech: edgecodec.Codec, audio: np.ndarray) -> None:
     """Its commands ran up to the build; here is what they built, and its program."""
-    del speech
     soundfile.write(page_built / "speech.wav", audio, 24_000, "PCM_16")
     [find] = [block for block in cpp_page.blocks("Debian 12, or another onnxruntime") if "export" in block]
     said = cpp_page.run(find, page_built)
@@ -730,6 +778,11 @@ def test_the_page(page_built: Path, cpp: Cpp, library: Path, speech: edgecodec.C
     cpp_page.run(first, page_built, EDGECODEC_ONNXRUNTIME=str(library))
     with wave.open(str(page_built / "build" / "again.wav")) as again:
         assert (again.getnframes(), again.getframerate()) == (len(audio), 24_000)
+    louder = encoded_louder(speech, audio[None, 40_000:64_000] / 10, Rate(stages=8), 20)
+    (page_built / "build" / "speech.edgc").write_bytes(louder)
+    cpp_page.run(first.splitlines()[-1], page_built, EDGECODEC_ONNXRUNTIME=str(library))
+    quiet, _ = soundfile.read(page_built / "build" / "again.wav", dtype="float32")
+    assert_close(decode_clip(speech, louder), quiet[None])
     assert cpp.ask("page", path=str(SPEECH), audio=as_json(audio[:24_000])) == 24_000  # the last one is lost
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,8 @@ from edgecodec.chunk_coder import ChunkCoder
 from edgecodec.chunks import Chunk
 from edgecodec.edgc_header import read_header
 from edgecodec.files.edgc import chunk_coder, make_header
-from edgecodec.files.encoding import ChunkStream, Rate
-from edgecodec.files.in_memory import decode_clip, encode_clip
+from edgecodec.files.encoding import FILE_WINDOW, ChunkStream, Rate
+from edgecodec.files.in_memory import decode_clip
 from edgecodec.layout import Layout
 from edgecodec.manifest import Effort
 from edgecodec.packets import Packet
@@ -39,6 +40,9 @@ def file_vectors(store: Store) -> list[dict[str, Any]]:
         *((name, {"bitrate": kbps}, stereo) for name in ("tiny", "paths") for kbps in (3.1, 7.5)),
         *(("wide", {"bitrate": kbps}, stereo) for kbps in (5, 12)),
         *((name, {"quality": 5}, audio[None]) for name in ("tiny", "paths", "wide")),
+        ("speech", {"stages": 4, "gain": 20}, stereo / 10),
+        ("speech", {"bitrate": 2, "gain": 7}, audio[None] / 3),
+        ("wide", {"bitrate": 5, "gain": 60}, stereo / 1000),
     ]
     for name, wish, sound in wishes:
         codec = edgecodec.load(BUNDLES[name])
@@ -77,18 +81,17 @@ def encoded(
     audio: NDArray[np.float32],
     *,
     effort: Effort = "fast",
-    window: float | None = None,
+    window: float = FILE_WINDOW,
+    gain: int = 0,
     **wish: Any,
 ) -> bytes:
-    """The bytes of a file of audio [channels, samples], as `encode_clip` makes them; but `window` may be told."""
+    """The bytes of a file of audio [channels, samples] as `encode_clip` makes them, with a window and a gain in dB."""
     rate = Rate.of(codec, **wish)
-    if window is None:
-        return encode_clip(codec, audio, rate, effort=effort)
-    header = make_header(codec, codec.sample_rate, len(audio), rate.stages or codec.max_stages)
+    header = replace(make_header(codec, codec.sample_rate, len(audio), rate.stages or codec.max_stages), gain=gain)
     stream = ChunkStream(codec, header, chunk_coder(codec, header), rate, effort=effort, window=window)
     file = io.BytesIO()
     with Writer(file, header) as writer:
-        for chunk in stream.push(audio) + stream.flush():
+        for chunk in stream.push(audio * np.float32(header.amplitude)) + stream.flush():
             writer.write(chunk)
         writer.samples = audio.shape[1]
     return file.getvalue()
@@ -150,8 +153,8 @@ def verdict(data: bytes) -> dict[str, Any]:
     return {"from0": found[0], "from7": found[1]}
 
 
-def refused_headers() -> list[list[str]]:
-    """Beginnings of files that are refused, and why."""
+def refused_headers() -> list[list[str | None]]:
+    """Beginnings of files that are refused, and why; those with a gain of 1 and 60 dB are not."""
     data = many_chunks()
     size = int.from_bytes(data[5:7], "little")
     bad = [
@@ -165,4 +168,13 @@ def refused_headers() -> list[list[str]]:
         data[:4] + b"\x03" + data[5:],
     ]
     bad += [data[:4] + b"\0" + data[5:], *(flipped(data[:size], i) for i in range(4, size))]
+    bad += [longer(data[:size], more) for more in (b"\1", b"\x3c", b"\0", b"\x3d", b"\xff", b"\1\1", b"\0\1", b"\1\0")]
+    older = replace(read_header(io.BytesIO(data).read), version=1).to_bytes()
+    bad += [longer(older, b"\1"), longer(older, b"\0")]
     return [[spoilt.hex(), said(read_header, io.BytesIO(spoilt).read)] for spoilt in bad]
+
+
+def longer(header: bytes, more: bytes) -> bytes:
+    """A header with more bytes before its checksum, sound but for them."""
+    body = header[:5] + (len(header) + len(more)).to_bytes(2, "little") + header[7:-4] + more
+    return body + zlib.crc32(body).to_bytes(4, "little")

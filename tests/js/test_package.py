@@ -18,6 +18,7 @@ import pytest
 import soundfile
 from edgecodec.files.encoding import Rate
 from edgecodec.files.in_memory import decode_clip, encode_clip
+from file_vectors import encoded
 from store import BUNDLES, PACKAGE, clip
 
 PAGE = PACKAGE.parent / "docs" / "javascript.md"
@@ -130,13 +131,17 @@ def test_every_block_of_the_page_runs(project: Path, shell: Shell) -> None:
 
 def test_the_command_writes_what_python_writes(project: Path, shell: Shell) -> None:
     codec = edgecodec.load("speech")
-    assert shell("npx edgecodec encode speech.wav one.edgc -q 5").returncode == 0
     audio = soundfile.read(project / "speech.wav", dtype="float32")[0]
-    data = (project / "one.edgc").read_bytes()
-    assert data == encode_clip(codec, audio[None], Rate(stages=5))
-    assert shell("npx edgecodec decode one.edgc one.wav").returncode == 0
-    sound = soundfile.read(project / "one.wav", dtype="int16")[0]
-    assert np.abs(sound - decode_clip(codec, data)[0] * 32_767).max() <= 1
+    for words, ours in (
+        ("", encode_clip(codec, audio[None], Rate(stages=5))),
+        ("--gain 6", encoded(codec, audio[None], stages=5, gain=6)),
+    ):
+        assert shell(f"npx edgecodec encode speech.wav one.edgc -q 5 -f {words}").returncode == 0
+        data = (project / "one.edgc").read_bytes()
+        assert data == ours
+        assert shell("npx edgecodec decode one.edgc one.wav -f").returncode == 0
+        sound = soundfile.read(project / "one.wav", dtype="int16")[0]
+        assert np.abs(sound - decode_clip(codec, data)[0] * 32_767).max() <= 1
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="numpy adds floats in another order here")
@@ -183,6 +188,9 @@ def test_wav_of_every_kind(project: Path, shell: Shell, kind: str) -> None:
         ("encode speech.wav x.edgc -b 5 --cbr", 2, "edgecodec: speech cannot do 5 kbps"),
         ("encode speech.wav x.edgc --effort most", 2, "edgecodec: effort must be"),
         ("encode speech.wav x.edgc --threads 0", 2, "edgecodec: --threads is"),
+        ("encode speech.wav x.edgc --gain 61", 2, "edgecodec: --gain is a whole number of dB from 0 to 60"),
+        ("encode speech.wav x.edgc --gain 0.5", 2, "edgecodec: --gain is a whole number of dB from 0 to 60"),
+        ("encode speech.wav x.edgc --gain loud", 2, 'edgecodec: --gain is a number, not "loud"'),
         ("encode none.wav x.edgc", 1, "edgecodec: none.wav: no such file or folder"),
         ("encode package.json x.edgc", 1, "edgecodec: package.json: no WAV file"),
         ("encode speech.wav package.json", 1, "edgecodec: package.json: exists; -f replaces it"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import edgecodec
@@ -11,6 +13,7 @@ import pytest
 import rig
 import soundfile
 from cost import Cost, first_of
+from edgecodec.bitstream import Reader
 from edgecodec.files.in_memory import decode_clip
 from observed import OBSERVED, SECONDS, SIZE, STAGES, codes_of_file, codes_of_page, holds
 from opened_page import CLIP, Opened
@@ -55,6 +58,12 @@ def test_live(opened: Open, tmp_path: Path) -> None:
     assert holds(codes, Path(download.value.path()).read_bytes())
 
 
+def with_gain(data: bytes, gain: int) -> bytes:
+    """A file whose header says that its audio was made louder by so many dB."""
+    header = Reader(io.BytesIO(data)).header
+    return replace(header, gain=gain).to_bytes() + data[len(header.to_bytes()) :]
+
+
 @pytest.mark.timeout(600)
 def test_a_file(opened: Open, tmp_path: Path) -> None:
     own = opened()
@@ -80,9 +89,15 @@ def test_a_file(opened: Open, tmp_path: Path) -> None:
     page.get_by_label("Original").check()
     own.wait("document.getElementById('play').textContent === 'Play'")
 
-    (tmp_path / "again.edgc").write_bytes(data)
+    (tmp_path / "again.edgc").write_bytes(with_gain(data, 20))
     page.set_input_files("#file", tmp_path / "again.edgc")
     own.wait("document.getElementById('file-status').textContent === 'again.edgc: 2.0 s.'")
+    page.get_by_label("0.75 kbps", exact=True).check()
+    own.wait("!document.getElementById('download').hidden", 250)
+    with page.expect_download() as download:
+        page.click("#download")
+    quieter = decode_clip(codec, Path(download.value.path()).read_bytes())
+    assert 0.05 < np.std(quieter) / np.std(decode_clip(codec, data)) < 0.2  # that is 20 dB
     (tmp_path / "none.wav").write_bytes(b"no sound at all")
     page.set_input_files("#file", tmp_path / "none.wav")
     own.wait("!document.getElementById('error').hidden")

@@ -19,6 +19,7 @@ from .options import (
     EffortName,
     Exclude,
     Force,
+    Gain,
     Include,
     Listed,
     MeanBitrate,
@@ -81,6 +82,7 @@ def encode(
     effort: Effort = EffortName.fast,
     bundle: Bundle = "speech",
     mono: Mono = False,
+    gain: Gain = None,
     force: Force = False,
     as_json: AsJson = False,
     device: DeviceName = "cpu",
@@ -116,6 +118,10 @@ def encode(
     many = Many.of(source, target, files, force=force, as_json=as_json)
     codec = load_codec(bundle, device, threads)
     is_array = form != CodesFormat.edgc
+    if is_array and gain is not None:
+        raise typer.BadParameter(
+            "goes with .edgc files: arrays hold the codes of the audio as it is", param_hint="--gain"
+        )
     rate = Rate.of(codec, bitrate=bitrate, quality=quality, stages=stages, constant=constant or is_array)
     if many is not None:
         settings = {
@@ -124,15 +130,16 @@ def encode(
             "rate": asdict(rate),
             "effort": effort.value,
             "mono": mono,
+            "gain": gain,
         }
-        many.encode(codec, rate, effort.value, mono, form.value, shard_mb * 1_000_000, settings)
+        many.encode(codec, rate, effort.value, mono, gain, form.value, shard_mb * 1_000_000, settings)
         return
     if is_array:
         raise typer.BadParameter("goes with a folder or --list; see edgecodec codes", param_hint="--format")
     assert target is not None
     with progress_display() as progress:
         done = encode_file(
-            codec, source, target, rate=rate, effort=effort.value, mono=mono, force=force, progress=progress
+            codec, source, target, rate=rate, effort=effort.value, mono=mono, gain=gain, force=force, progress=progress
         )
     say(_report_line("encoded", done), done.as_data(), as_json, beside=target)
 
@@ -226,6 +233,7 @@ def roundtrip(
     effort: Effort = EffortName.fast,
     bundle: Bundle = "speech",
     mono: Mono = False,
+    gain: Gain = None,
     force: Force = False,
     as_json: AsJson = False,
     device: DeviceName = "cpu",
@@ -242,7 +250,7 @@ def roundtrip(
     rate = Rate.of(codec, bitrate=bitrate, quality=quality, stages=stages, constant=constant)
     with progress_display() as progress:
         encoded, decoded = roundtrip_file(
-            codec, source, target, rate=rate, effort=effort.value, mono=mono, force=force, progress=progress
+            codec, source, target, rate=rate, effort=effort.value, mono=mono, gain=gain, force=force, progress=progress
         )
     text = f"{_report_line('encoded', encoded)}\n{_report_line('decoded', decoded)}"
     say(text, {"encode": encoded.as_data(), "decode": decoded.as_data()}, as_json, beside=target)
@@ -329,7 +337,9 @@ def trim(
 
 
 def _report_line(verb: str, r: Report) -> str:
+    louder = f", {r.gain} dB louder in between" if r.gain else ""
     return (
-        f"{verb} {r.seconds:.2f} s ({r.channels} ch, {r.sample_rate} Hz), {r.stages} stages: {r.payload_kbps:.2f} kbps "
-        f"payload, {r.file_kbps:.2f} kbps on disk ({r.file_bytes} bytes), {r.speed:.0f} × real time"
+        f"{verb} {r.seconds:.2f} s ({r.channels} ch, {r.sample_rate} Hz){louder}, {r.stages} stages: "
+        f"{r.payload_kbps:.2f} kbps payload, {r.file_kbps:.2f} kbps on disk ({r.file_bytes} bytes), "
+        f"{r.speed:.0f} × real time"
     )

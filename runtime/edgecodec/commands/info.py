@@ -66,6 +66,7 @@ def _file_facts(file: BinaryIO) -> dict[str, Any]:
         "entropy_model": None if header.model == NO_MODEL else header.model.hex(),
         "sample_rate": header.sample_rate,
         "channels": header.channels,
+        "gain_db": header.gain,
         "samples": reader.samples,
         "seconds": seconds,
         "stages": header.stages,

@@ -114,6 +114,7 @@ class Many:
         rate: Rate,
         effort: Effort,
         mono: bool,
+        gain: int | None,
         form: Any,
         shard_bytes: int,
         settings: Mapping[str, Any],
@@ -126,7 +127,10 @@ class Many:
 
         if form not in NAMES:  # a file for each
             self.carry_out(
-                EncodeFiles(codec, rate, effort, mono), settings, "encoded", self.one_each(f".{form}", INPUT_SUFFIXES)
+                EncodeFiles(codec, rate, effort, mono, gain),
+                settings,
+                "encoded",
+                self.one_each(f".{form}", INPUT_SUFFIXES),
             )
             return
         assert rate.stages is not None

@@ -52,6 +52,12 @@ Quality = Annotated[
 ]
 Stages = Annotated[int | None, typer.Option("-q", "--stages", help="Stage count, instead of a bitrate.")]
 Effort = Annotated[EffortName, typer.Option("--effort", help="Search for better codes: slower, of the same size.")]
+Gain = Annotated[
+    int | None,
+    typer.Option(
+        "--gain", min=0, max=60, metavar="DB", help="Louder in between by so much. Default: what a quiet file wants."
+    ),
+]
 Mono = Annotated[bool, typer.Option("--mono", help="Mix all channels into one.")]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace an output that exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON.")]

@@ -30,6 +30,7 @@ class EncodeFiles:
     rate: Rate
     effort: Effort
     mono: bool
+    gain: int | None = None  # of .edgc, see `encode_file`
 
     def begin(self) -> None:
         """See `Work`: the codec was loaded when it arrived."""
@@ -44,7 +45,14 @@ class EncodeFiles:
     def _made(self, source: str, target: str) -> tuple[Row, CodebookCounts | None]:
         if target.endswith(".edgc"):
             report = encode_file(
-                self.codec, source, target, rate=self.rate, effort=self.effort, mono=self.mono, force=True
+                self.codec,
+                source,
+                target,
+                rate=self.rate,
+                effort=self.effort,
+                mono=self.mono,
+                gain=self.gain,
+                force=True,
             )
             return _row_of(report), report.use
         assert self.rate.stages is not None

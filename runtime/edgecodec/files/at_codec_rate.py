@@ -1,4 +1,4 @@
-"""Audio as a codec takes it: mixed to one channel where that is asked for, and resampled, block by block."""
+"""Audio as a codec takes it: mixed to one channel where that is asked for, resampled and amplified, block by block."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ class AtCodecRate:
         self.channels = 1 if mono else audio.channels
         self.samples = 0
 
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """All blocks; a resampler rounds, down to nothing, but every sample of the file has its place in them."""
+    def blocks(self, amplitude: float = 1.0) -> Iterator[NDArray[np.float32]]:
+        """All blocks, multiplied with `amplitude`.
+
+        A resampler rounds, down to nothing, but every sample of the file has its place in them.
+        """
         resampler, resampled = Resampler(self.sample_rate, self._rate, self.channels), 0
         for block in chain([self._first], self._blocks):
             mixed = block.mean(axis=0, keepdims=True, dtype=np.float32) if self._mono else block
             ready = resampler.push(mixed)
             self.samples, resampled = self.samples + block.shape[1], resampled + ready.shape[1]
-            yield ready
-        last = resampler.push(np.zeros((self.channels, 0), np.float32), last=True)
+            yield ready if amplitude == 1 else ready * np.float32(amplitude)
+        last = resampler.push(np.zeros((self.channels, 0), np.float32), last=True) * np.float32(amplitude)
         lacking = -(-self.samples * self._rate // self.sample_rate) - resampled - last.shape[1]
         yield np.pad(last, ((0, 0), (0, max(0, lacking))))

@@ -6,6 +6,7 @@
 | `codec`, `fingerprint` | the bundle: its name, and 16 hex digits that name its graphs |
 | `sample_rate`, `frame_rate` | Hz of the codec, code frames a second |
 | `input_rate`, `samples`, `channels` | Hz, samples per channel and channels of the audio that was encoded |
+| `gain` | dB by which that was made louder in between, where it was |
 
 In `.npz` each is an array; in `.safetensors` (https://huggingface.co/docs/safetensors) `codes` is the tensor, and the
 others stand as texts in the header's `__metadata__`. Only `codes` is needed on the way back. Where a frame has fewer
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from ..bitstream import Reader, Writer
 from ..chunk_coder import ChunkCoder
 from ..codec import Codec
+from ..edgc_header import MAX_GAIN
 from ..entropy_model import NO_MODEL
 from ..errors import BitstreamError
 from ..layout import MISSING
@@ -43,8 +45,8 @@ SUFFIXES = (".npz", ".safetensors")
 MAX_BYTES = 1 << 30  # of a file of codes: 1,000 hours at 6 kbps
 _SMALL_BYTES, _MOST_INFLATION = 16 << 20, 32  # codes hold information: deflated, they do not grow by more
 _FRAMES_TOGETHER = 1024  # that are searched in one go
-_FACTS = ("codec", "fingerprint", "sample_rate", "frame_rate", "input_rate", "samples", "channels")
-_COUNTS = ("input_rate", "samples", "channels")
+_FACTS = ("codec", "fingerprint", "sample_rate", "frame_rate", "input_rate", "samples", "channels", "gain")
+_COUNTS = ("input_rate", "samples", "channels", "gain")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def codes_of_edgc(source: str, stages: int | None = None, codec: Codec | None = 
         "input_rate": header.sample_rate,
         "samples": int(reader.samples or 0),
         "channels": header.channels,
+        **({"gain": header.gain} if header.gain else {}),
     }
     return CodeArrays(joined.astype(_smallest_type(joined, header.code_bits)), facts)
 
@@ -195,7 +198,7 @@ def write_edgc(codec: Codec, arrays: CodeArrays, target: str, *, source: str, fo
     channels = int(facts.get("channels", len(codes) * codec.channels))
     if codec.manifest.streams(channels) != len(codes):
         raise BitstreamError(f"{source}: says {channels} channels, its codes are {len(codes)} streams")
-    header = make_header(codec, rate, channels, layout.stages(codes.shape[1]))
+    header = make_header(codec, rate, channels, layout.stages(codes.shape[1]), int(facts.get("gain", 0)))
     size = header.frames_per_packet
     coder = chunk_coder(codec, header)
     with open_output(target, force=force, source=source) as output, Writer(output.file, header) as writer:
@@ -247,6 +250,9 @@ def _numbers(source: str, values: dict[str, Any]) -> dict[str, Any]:
         values |= {name: int(values[name]) for name in _COUNTS if name in values}
     except (TypeError, ValueError, OverflowError):
         raise BitstreamError(f"{source}: {', '.join(_COUNTS)}: one is no number in range") from None
-    if not (1000 <= values.get("input_rate", 1000) <= 768_000 and 1 <= values.get("channels", 1) <= 255):
+    rate, channels, gain = (
+        values.get(name, usual) for name, usual in (("input_rate", 1000), ("channels", 1), ("gain", 0))
+    )
+    if not (1000 <= rate <= 768_000 and 1 <= channels <= 255 and 0 <= gain <= MAX_GAIN):
         raise BitstreamError(f"{source}: {', '.join(_COUNTS)}: one is no number in range")
     return values

@@ -21,7 +21,7 @@ from ..chunks import Chunk
 from ..codec import Codec
 from ..layout import joined
 from ..packets import SEQUENCE_MODULUS, Packet
-from .synthesis import Synthesis, resampled
+from .synthesis import Synthesis, at_their_level, resampled
 
 WARMUP_SECONDS = 1.0  # before a part that is asked for
 _TOGETHER = 64  # chunks
@@ -102,7 +102,8 @@ def decoded(codec: Codec, reader: Reader, coder: ChunkCoder, part: Part) -> Iter
         chunks = 1 + _chunk_of(header, part.end, codec.delay) - place.chunk
         samples = part.end - part.first
     batches = _batches_of(reader, coder, chunks)
-    blocks = _cut(_synthesized(codec, reader, batches, place.chunk), place.skip, None)
+    blocks = at_their_level(_synthesized(codec, reader, batches, place.chunk), header)
+    blocks = _cut(blocks, place.skip, None)
     yield from _cut(resampled(blocks, header), part.first - place.begin, samples)
 
 

@@ -23,8 +23,8 @@ from .output import OutputFile
 _CHUNK_SECONDS = 1.0  # at most: what one damaged chunk costs, and what a pipe waits for
 
 
-def make_header(codec: Codec, sample_rate: int, channels: int, stages: int) -> Header:
-    """The header of a file of at most so many stages, with chunks of a second."""
+def make_header(codec: Codec, sample_rate: int, channels: int, stages: int, gain: int = 0) -> Header:
+    """The header of a file of at most so many stages, with chunks of a second; `gain` as in `Header`."""
     check_channels(channels)
     m = codec.manifest
     frames = min(255, max(1, int(_CHUNK_SECONDS * m.frame_rate)))
@@ -43,6 +43,7 @@ def make_header(codec: Codec, sample_rate: int, channels: int, stages: int) -> H
         stream_channels=m.channels,
         layout=m.layout,
         model=codec.bundle.model_fingerprint,
+        gain=gain,
     )
 
 

@@ -15,10 +15,15 @@ from ..samples import as_audio
 from .decoding import WHOLE, decoded
 from .edgc import check_header, chunk_coder, make_header
 from .encoding import ChunkStream, Rate
+from .level import gain_of
 
 
-def encode_clip(codec: Codec, audio: NDArray[np.float32], rate: Rate, *, effort: Effort = "fast") -> bytes:
+def encode_clip(
+    codec: Codec, audio: NDArray[np.float32], rate: Rate, *, effort: Effort = "fast", gain: int | None = None
+) -> bytes:
     """The bytes of an .edgc file of audio [channels, samples] at the rate of the codec.
+
+    `gain`: dB by which it is made louder in between; by default what quiet audio wants (`level.gain_of`).
 
     Raises:
         AudioError: no samples, a wrong shape, or samples that are not finite.
@@ -26,11 +31,12 @@ def encode_clip(codec: Codec, audio: NDArray[np.float32], rate: Rate, *, effort:
     x = as_audio(audio)
     if x.ndim != 2 or not x.size:
         raise AudioError(f"audio must be [channels, samples] and not empty, not of shape {list(x.shape)}")
-    header = make_header(codec, codec.sample_rate, len(x), rate.stages or codec.max_stages)
+    gain = gain_of([x], codec.sample_rate) if gain is None else gain
+    header = make_header(codec, codec.sample_rate, len(x), rate.stages or codec.max_stages, gain)
     stream = ChunkStream(codec, header, chunk_coder(codec, header), rate, effort=effort)
     file = io.BytesIO()
     with Writer(file, header) as writer:
-        for chunk in stream.push(x) + stream.flush():
+        for chunk in stream.push(x * np.float32(header.amplitude) if gain else x) + stream.flush():
             writer.write(chunk)
         writer.samples = x.shape[1]
     return file.getvalue()

@@ -6,6 +6,7 @@ import math
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .audio import AUDIO_SUFFIXES, AudioReader, AudioWriter, check_holds, open_a
 from .decoding import WHOLE, Part, decoded
 from .edgc import check_header, checked_whole, chunk_coder, input_name, load_named, make_header, open_edgc
 from .encoding import FILE_WINDOW, PIPE_WINDOW, ChunkStream, Rate
+from .level import gain_of
 from .output import Output, OutputFile, open_output
 
 
@@ -37,6 +39,7 @@ class Report:
     file_kbps: float  # the whole .edgc
     file_bytes: int
     speed: float  # seconds of audio per second of compute
+    gain: int = 0  # dB, by which the audio was made louder in between
     damage: tuple[str, ...] = ()  # of the .edgc that was decoded, place by place
     use: CodebookCounts | None = None  # of what was encoded
 
@@ -54,18 +57,24 @@ def encode_file(
     rate: Rate,
     effort: Effort = "fast",
     mono: bool = False,
+    gain: int | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> Report:
     """Encode an audio file, `-` for WAV on standard input, to an .edgc file, `-` for standard output.
 
+    `gain`: dB by which the audio is made louder before it is encoded, and quieter when it is decoded: by default what a
+    quiet file wants, which is read twice for that, and nothing for a pipe.
+
     Raises:
         AudioError: audio that cannot be read. EdgecodecError: output that exists or cannot be written.
     """
     window = PIPE_WINDOW if source == "-" else FILE_WINDOW
+    if gain is None:
+        gain = _gain_of_file(source)
     with open_audio(source) as audio, open_output(target, force=force, source=source) as output:
         return encode_audio(
-            codec, audio, output.file, rate=rate, effort=effort, mono=mono, window=window, progress=progress
+            codec, audio, output.file, rate=rate, effort=effort, mono=mono, gain=gain, window=window, progress=progress
         )
 
 
@@ -118,10 +127,13 @@ def roundtrip_file(
     rate: Rate,
     effort: Effort = "fast",
     mono: bool = False,
+    gain: int | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> tuple[Report, Report]:
-    """Encode and decode a file; the .edgc between them is temporary. Errors as in `encode_file`."""
+    """Encode and decode a file; the .edgc between them is temporary. `gain` and errors as in `encode_file`."""
+    if gain is None:
+        gain = _gain_of_file(source)
     with (
         open_audio(source) as audio,
         open_output(target, force=force, suffixes=AUDIO_SUFFIXES, source=source) as output,
@@ -130,7 +142,7 @@ def roundtrip_file(
         if not output.in_place:
             check_holds(target, audio.sample_rate, 1 if mono else audio.channels)
         edgc = OutputFile("the temporary .edgc file", file)
-        encoded = encode_audio(codec, audio, edgc, rate=rate, effort=effort, mono=mono, progress=progress)
+        encoded = encode_audio(codec, audio, edgc, rate=rate, effort=effort, mono=mono, gain=gain, progress=progress)
         edgc.seek(0)
         return encoded, decode_packets(codec, Reader(file), output, progress=progress)
 
@@ -143,17 +155,18 @@ def encode_audio(
     rate: Rate,
     effort: Effort = "fast",
     mono: bool = False,
+    gain: int = 0,
     window: float = FILE_WINDOW,
     progress: Progress = silent,
 ) -> Report:
     """Encode all blocks of `audio` into `file`, to which nothing is written before there is audio."""
     start = time.perf_counter()
     source = AtCodecRate(audio, codec.sample_rate, mono=mono)
-    header = make_header(codec, audio.sample_rate, source.channels, rate.stages or codec.max_stages)
+    header = make_header(codec, audio.sample_rate, source.channels, rate.stages or codec.max_stages, gain)
     stream = ChunkStream(codec, header, chunk_coder(codec, header), rate, effort=effort, window=window)
     total = None if audio.samples is None else audio.samples / audio.sample_rate
     with Writer(file, header) as writer:
-        for block in source.blocks():
+        for block in source.blocks(header.amplitude):
             for chunk in stream.push(block):
                 writer.write(chunk)
             progress("seconds encoded", source.samples / audio.sample_rate, total)
@@ -187,6 +200,14 @@ def decode_packets(
             raise BitstreamError(reader.damage[0] if reader.damage else "holds no audio")
         writer.write(np.zeros((header.channels, lacking), np.float32))
     return _report(header, samples, reader, time.perf_counter() - start, part)
+
+
+def _gain_of_file(source: str) -> int:
+    """What a file wants; of a pipe nobody knows what comes."""
+    if source == "-" or not Path(source).is_file():
+        return 0
+    with open_audio(source) as audio:
+        return gain_of(audio.blocks(), audio.sample_rate)
 
 
 def _end(reader: Reader, part: Part) -> int | None:
@@ -223,5 +244,6 @@ def _report(header: Header, samples: int, file: Reader | Writer, elapsed: float,
         file_kbps=file.bytes * 8 / of_file / 1000,
         file_bytes=file.bytes,
         speed=seconds / elapsed,
+        gain=header.gain,
         damage=tuple(file.damage) if isinstance(file, Reader) else (),
     )

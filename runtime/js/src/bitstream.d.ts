@@ -193,6 +193,8 @@ export interface HeaderFields {
   readonly layout?: Layout;
   /** Fingerprint of the entropy model, 8 bytes; zeros for none. */
   readonly model?: Uint8Array;
+  /** dB, 0 to 60, by which quiet audio was made louder before it was encoded: decoding takes it back. */
+  readonly gain?: number;
   /** Of the format: 1 or 2. */
   readonly version?: number;
 }
@@ -212,11 +214,14 @@ export class Header implements Required<HeaderFields> {
   readonly streamChannels: number;
   readonly layout: Layout;
   readonly model: Uint8Array;
+  readonly gain: number;
   readonly version: number;
   readonly streams: number;
   readonly hasModel: boolean;
   readonly format: PacketFormat;
   readonly chunkFormat: ChunkFormat;
+  /** What samples are multiplied with before they are encoded, and divided by afterwards. */
+  readonly amplitude: number;
   seconds(frames: number): number;
   payloadSize(item: Chunk | Packet): number;
   toBytes(): Uint8Array;

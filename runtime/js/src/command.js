@@ -8,8 +8,10 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
 import { EdgecodecError, decodeClip, encodeClip, load, readWav, writeWav } from "./node.js";
+import { MAX_GAIN } from "./edgc_header.js";
 import { PIPE_WINDOW } from "./encoding.js";
 import { oneLine } from "./errors.js";
+import { within } from "./packets.js";
 
 const USAGE = `usage: edgecodec encode IN.wav OUT.edgc [-b KBPS [--cbr] | --quality 0..10 | -q STAGES] [options]
        edgecodec decode IN.edgc OUT.wav [--strict] [options]
@@ -17,6 +19,7 @@ const USAGE = `usage: edgecodec encode IN.wav OUT.edgc [-b KBPS [--cbr] | --qual
 --cbr             as many stages in every frame, as make that bitrate; -q says how many
 --quality 0..10   what a bit may cost, whatever the bitrate
 --effort live|fast|best   how far the search for codes goes; fast by default
+--gain 0..60      whole dB by which quiet audio is made louder; decoding takes it back
 options: --bundle FOLDER  another bundle than the shipped one      -f, --force  replace an output that exists
          --threads N      CPU threads                              -h, --help   this text
 - stands for standard input or output`;
@@ -44,6 +47,7 @@ const COMMANDS = {
       quality: { type: "string" },
       stages: { type: "string", short: "q" },
       effort: { type: "string", default: "fast" },
+      gain: { type: "string", default: "0" },
     },
   },
   decode: { run: decode, options: { strict: { type: "boolean", default: false } } },
@@ -98,10 +102,12 @@ async function encode(bytes, { cbr, vbr, effort, source, target, force, ...optio
   for (const wish of ["bitrate", "quality", "stages"]) {
     if (options[wish] !== undefined) rate[wish] = number(`--${wish}`, options[wish]);
   }
+  const gain = number("--gain", options.gain);
+  if (!within(gain, 0, MAX_GAIN)) throw new UsageError(`--gain is a whole number of dB from 0 to ${MAX_GAIN}`);
   const window = source === "-" ? PIPE_WINDOW : undefined;
   const { audio, sampleRate } = await saidOf(source, (async () => readWav(bytes))());
   const codec = await loaded(options);
-  const file = await encodeClip(codec, audio, { ...rate, effort, sampleRate, window });
+  const file = await encodeClip(codec, audio, { ...rate, effort, gain, sampleRate, window });
   await saidOf(target, output(target, file, force));
   const seconds = audio[0].length / sampleRate;
   const kbps = (file.length * 8) / seconds / 1000;

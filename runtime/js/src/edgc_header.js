@@ -3,7 +3,8 @@
  *
  *     "EDGC"  version u8  header bytes u16  fingerprint 8  codec rate u32  frame size u16  input rate u32
  *     channels u8  max stages u8  bits per code u8  frames per packet or chunk u8  name length u8  name
- *     (version 2: channels a stream u8  side u8  widths u8  width of each stage u16  entropy model 8)  CRC-32
+ *     (version 2: channels a stream u8  side u8  widths u8  width of each stage u16  entropy model 8  gain u8 or none)
+ *     CRC-32
  *
  * Version 1 is what 0.1.0 wrote: packets (`packets.js`) of mono streams. Version 2 holds chunks (`chunks.js`).
  */
@@ -18,6 +19,7 @@ import { PacketFormat, within } from "./packets.js";
 export const VERSION = 2;
 export const MAX_PACKET = 1 << 20; // bytes of payload
 export const MAX_NAME = 64; // bytes of UTF-8
+export const MAX_GAIN = 60; // dB
 export const NO_MODEL = new Uint8Array(8); // in place of an entropy model's fingerprint
 
 const MAGIC = [0x45, 0x44, 0x47, 0x43]; // "EDGC"
@@ -27,7 +29,7 @@ const PRINTABLE = /^(?:[^\p{C}\p{Z}]| )*$/u;
 /** The header's fields: see `bitstream.d.ts`. */
 export class Header {
   constructor(fields) {
-    const plain = { streamChannels: 1, layout: PLAIN, model: NO_MODEL, version: VERSION };
+    const plain = { streamChannels: 1, layout: PLAIN, model: NO_MODEL, gain: 0, version: VERSION };
     Object.assign(this, plain, fields);
     this.#check();
     Object.freeze(this);
@@ -53,6 +55,11 @@ export class Header {
     return !sameBytes(this.model, NO_MODEL);
   }
 
+  /** What samples are multiplied with before they are encoded, and divided by afterwards. */
+  get amplitude() {
+    return 10 ** (this.gain / 20);
+  }
+
   /** How long so many frames last. */
   seconds(frames) {
     return (frames * this.frameSize) / this.codecRate;
@@ -67,7 +74,8 @@ export class Header {
   toBytes() {
     const name = new TextEncoder().encode(this.bundle);
     const { widths, side } = this.layout;
-    const more = this.version > 1 ? SHAPE + 2 * widths.length + NO_MODEL.length : 0;
+    const gain = this.gain ? [this.gain] : []; // no byte where it is 0
+    const more = this.version > 1 ? SHAPE + 2 * widths.length + NO_MODEL.length + gain.length : 0;
     const data = new Uint8Array(START + FIXED + name.length + more + SEAL);
     const view = new DataView(data.buffer);
     data.set([...MAGIC, this.version]);
@@ -82,7 +90,7 @@ export class Header {
       const at = START + FIXED + name.length;
       data.set([this.streamChannels, side, widths.length], at);
       widths.forEach((width, i) => view.setUint16(at + SHAPE + 2 * i, width, true));
-      data.set(this.model, at + more - NO_MODEL.length);
+      data.set([...this.model, ...gain], at + SHAPE + 2 * widths.length);
     }
     view.setUint32(data.length - SEAL, crc32(data.subarray(0, -SEAL)), true);
     return data;
@@ -107,8 +115,9 @@ export class Header {
       layout.widths.every((width) => within(width, 1, 0xffff)) &&
       this.fingerprint.length === 8 &&
       this.model.length === 8 &&
+      within(this.gain, 0, MAX_GAIN) &&
       within(this.version, 1, VERSION) &&
-      (this.version === 2 || (layout.equals(PLAIN) && this.streamChannels === 1 && !this.hasModel));
+      (this.version === 2 || (layout.equals(PLAIN) && this.streamChannels === 1 && !this.hasModel && !this.gain));
     if (!inRange || this.format.payloadSize(this.stages, this.framesPerPacket) > MAX_PACKET) {
       throw new BitstreamError("the header holds a number out of range");
     }
@@ -127,7 +136,7 @@ export function readHeader(data) {
   if (version > VERSION) {
     throw new BitstreamError(`format version ${version}, this edgecodec reads up to ${VERSION}: upgrade edgecodec`);
   }
-  const most = least + MAX_NAME + (version > 1 ? SHAPE + 255 * 2 + NO_MODEL.length : 0);
+  const most = least + MAX_NAME + (version > 1 ? SHAPE + 255 * 2 + NO_MODEL.length + 1 : 0);
   if (size < least || size > most || version < 1) throw new BitstreamError("damaged header");
   if (data.length < size) throw new BitstreamError("truncated in the header");
   const view = new DataView(data.buffer, data.byteOffset, size);
@@ -168,13 +177,14 @@ function nameOf(bytes) {
   }
 }
 
-/** Channels a stream, the lines of a frame, and the fingerprint of the entropy model. */
+/** Channels a stream, the lines of a frame, the fingerprint of the entropy model, and the gain in dB. */
 function readMore(data, version) {
   if (version === 1 && !data.length) return {};
-  const end = SHAPE + 2 * data[2];
-  if (version === 1 || data.length < SHAPE || data.length !== end + NO_MODEL.length) {
+  const [begin, end] = [SHAPE + 2 * data[2], SHAPE + 2 * data[2] + NO_MODEL.length]; // of the model's fingerprint
+  if (version === 1 || data.length < SHAPE || data.length < end || data.length > end + 1 || data[end] === 0) {
     throw new BitstreamError("damaged header");
   }
   const widths = Array.from({ length: data[2] }, (_, i) => u16(data, SHAPE + 2 * i));
-  return { streamChannels: data[0], layout: new Layout(data[1], widths), model: data.slice(end) };
+  const [layout, gain] = [new Layout(data[1], widths), data[end] ?? 0];
+  return { streamChannels: data[0], layout, model: data.slice(begin, end), gain };
 }

@@ -4,12 +4,12 @@ import { Reader, Writer } from "./bitstream.js";
 import { hex, sameBytes } from "./bytes.js";
 import { ChunkCoder } from "./chunk_coder.js";
 import { modulo } from "./chunk_search.js";
-import { Header, MAX_PACKET, NO_MODEL } from "./edgc_header.js";
+import { Header, MAX_GAIN, MAX_PACKET, NO_MODEL } from "./edgc_header.js";
 import { ChunkMaker, rateOf } from "./encoding.js";
 import { AudioError, BitstreamError } from "./errors.js";
-import { Packet } from "./packets.js";
+import { Packet, within } from "./packets.js";
 import { LiveResampler } from "./resampler.js";
-import { asAudio, channelsOf, grouped } from "./samples.js";
+import { amplified, asAudio, channelsOf, grouped } from "./samples.js";
 
 const CHUNK_SECONDS = 1.0; // at most: what one damaged chunk costs
 
@@ -19,16 +19,20 @@ const CHUNK_SECONDS = 1.0; // at most: what one damaged chunk costs
  * `bitrate` is kbps of each stream, the mean of what is written, with as many stages in each frame as its sound needs;
  * with `constant`, that of fixed-width codes of as many stages in every frame. `quality`, 0 to 10, fixes the price of a
  * bit instead, `stages` the stage count. With none of them: 6 kbps. The search for the codes is `fast` unless `effort`
- * says another; one price holds for `window` seconds.
+ * says another; one price holds for `window` seconds. `gain`, 0 to 60 whole dB, makes quiet audio louder: the header
+ * says by how much, and decoding takes it back.
  */
 export async function encodeClip(codec, audio, options = {}) {
-  const { sampleRate = codec.sampleRate, effort = "fast", window, ...wishes } = options;
+  const { sampleRate = codec.sampleRate, effort = "fast", window, gain = 0, ...wishes } = options;
   const rate = rateOf(codec, wishes);
+  if (!within(gain, 0, MAX_GAIN)) throw new AudioError(`gain is 0 to ${MAX_GAIN} whole dB, not ${String(gain)}`);
   const { data, channels, samples } = asAudio(audio);
   if (!samples) throw new AudioError("audio must not be empty");
-  const header = makeHeader(codec, sampleRate, channels, rate.stages ?? codec.maxStages);
+  const header = makeHeader(codec, sampleRate, channels, rate.stages ?? codec.maxStages, gain);
   const variable = await codec.variableRate({ channels, effort });
-  const resampled = channelsOf(data, channels, channels).map((own) => resample(own, sampleRate, codec.sampleRate));
+  const resampled = channelsOf(data, channels, channels).map((own) =>
+    amplified(resample(own, sampleRate, codec.sampleRate), header.amplitude),
+  );
   const maker = new ChunkMaker(header, await chunkCoder(codec, header), rate, variable, window);
   const writer = new Writer(header);
   for await (const chunk of maker.chunks(await latentsOf(variable.sessions, resampled))) writer.write(chunk);
@@ -63,14 +67,14 @@ export async function decodeClip(codec, bytes, { strict = false } = {}) {
   for (let i = 0; i < reader.lostAtEnd; i++) put(await stream.conceal(null, { frames: header.framesPerPacket }));
   if (begun) put(await stream.flush());
   const audio = parts.map((own) => {
-    const whole = joinedSamples(own).subarray(codec.delay);
+    const whole = amplified(joinedSamples(own).subarray(codec.delay), 1 / header.amplitude);
     return lengthened(resample(whole, header.codecRate, header.sampleRate), reader.samples);
   });
   return { audio, sampleRate: header.sampleRate, damage: [...reader.damage] };
 }
 
-/** The header of a file of at most so many stages, with chunks of a second. */
-export function makeHeader(codec, sampleRate, channels, stages) {
+/** The header of a file of at most so many stages, with chunks of a second, of audio made louder by `gain` dB. */
+export function makeHeader(codec, sampleRate, channels, stages, gain = 0) {
   const m = codec.manifest;
   let frames = Math.min(255, Math.max(1, Math.floor(CHUNK_SECONDS * m.frameRate)));
   while (frames > 1 && codec.packetFormat({ channels }).payloadSize(stages, frames) > MAX_PACKET) {
@@ -89,6 +93,7 @@ export function makeHeader(codec, sampleRate, channels, stages) {
     streamChannels: m.channels,
     layout: m.layout,
     model: modelFingerprint(codec),
+    gain,
   });
 }
 

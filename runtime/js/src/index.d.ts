@@ -174,6 +174,8 @@ export interface EncodeClipOptions {
   readonly sampleRate?: number;
   /** Seconds in which one price of a bit holds: 30. */
   readonly window?: number;
+  /** Whole dB, 0 to 60, by which audio is made louder before it is encoded; decoding takes it back. */
+  readonly gain?: number;
 }
 
 export interface DecodedClip {

@@ -44,6 +44,13 @@ export function grouped(data, channels, each) {
   return full;
 }
 
+/** The same samples, louder or quieter: they are changed in place. Products are rounded as float32, by a float32. */
+export function amplified(samples, factor) {
+  const own = Math.fround(factor);
+  if (own !== 1) for (let i = 0; i < samples.length; i++) samples[i] *= own;
+  return samples;
+}
+
 /** The first `channels` rows as arrays of their own. */
 export function channelsOf(data, rows, channels) {
   const samples = data.length / rows;

@@ -10,6 +10,7 @@ import {
   CodeCoder,
   Codes,
   Header,
+  Layout,
   Packet,
   Reader,
   Writer,
@@ -194,12 +195,25 @@ test("damaged files are read as Python reads them", () => {
 });
 
 test("headers are refused with Python's words", () => {
+  assert.equal(vectors.refused.filter(([, verdict]) => verdict === null).length, 2);
   for (const [data, verdict] of vectors.refused) {
     const own = said(() => new Reader(bytes(data)));
     if (verdict?.startsWith("an .ecdc") || verdict?.startsWith("a .dac"))
       assert.equal(own.slice(0, 8), verdict.slice(0, 8));
     else assert.equal(own, verdict, data);
   }
+});
+
+test("a header with a gain is one byte longer", () => {
+  const { header } = sound();
+  for (const gain of [1, 60]) {
+    const data = new Header({ ...header, gain }).toBytes();
+    assert.equal(data.length, header.toBytes().length + 1);
+    const row = vectors.refused.find(([written]) => written === digits(data));
+    assert.equal(row?.[1], null);
+    assert.equal(new Reader(data).header.gain, gain);
+  }
+  assert.deepEqual([header.gain, header.amplitude, new Header({ ...header, gain: 20 }).amplitude], [0, 1, 10]);
 });
 
 test("what is read is written again, byte for byte", () => {
@@ -258,7 +272,9 @@ test("a writer refuses what does not follow", () => {
     said(() => new Writer(header).write(wrong)),
     /contradicts its sizes/,
   );
-  for (const change of [{ channels: 0 }, { codeBits: 17 }, { bundle: "a\nb" }, { codecRate: 0.5 }, { version: 3 }]) {
+  const changes = [{ channels: 0 }, { codeBits: 17 }, { bundle: "a\nb" }, { codecRate: 0.5 }, { version: 3 }];
+  changes.push({ gain: 61 }, { gain: -1 }, { gain: 0.5 }, { layout: new Layout(), version: 1, gain: 1 });
+  for (const change of changes) {
     assert.throws(() => new Header({ ...header, ...change }), BitstreamError);
   }
   const large = { channels: 255, stages: 255, framesPerPacket: 255, codeBits: 16 };

@@ -16,7 +16,7 @@ const [fixed, variable] = [ours.filter((row) => row.fixed), ours.find((row) => r
 
 test("files are Python's, byte for byte, of fixed stage counts and of variable rate", async () => {
   const [rows, loaded] = [vectors.files.filter((row) => row.options !== null), { speech: codec }];
-  assert.deepEqual([rows.length, fixed.length, rows.filter((row) => !row.fixed).length], [24, 7, 17]);
+  assert.deepEqual([rows.length, fixed.length, rows.filter((row) => !row.fixed).length], [27, 8, 19]);
   for (const { bundle, options, audio, file } of rows) {
     loaded[bundle] ??= await load(ort, vectors.bundles[bundle]);
     const made = await encodeClip(loaded[bundle], audio.map(samplesOf), options);
@@ -40,6 +40,8 @@ test("the mean of what is written is the bitrate, and contradictions are refused
     [{ quality: Number.NaN }, /quality is 0 to 10/],
     [{ bitrate: 12.3 }, /speech cannot do 12.3 kbps; possible: 0.75 to 12$/],
     [{ bitrate: 5, constant: true }, /speech cannot do 5 kbps; possible: 0.75, 1.5/],
+    [{ gain: 61 }, /^gain is 0 to 60 whole dB, not 61$/],
+    ...[-1, 0.5, Number.NaN, "20", null].map((gain) => [{ gain }, /^gain is 0 to 60 whole dB, not /]),
   ]) {
     assert.match(await saidLater(encodeClip(codec, audio, options)), said);
   }
@@ -47,7 +49,9 @@ test("the mean of what is written is the bitrate, and contradictions are refused
 
 test("files are decoded to Python's codes and sound, those of variable rate too", async () => {
   const model = await codec.bundle.predictor();
-  for (const row of [...fixed, variable]) {
+  const louder = ours.filter((row) => !row.fixed && row.options.gain);
+  assert.deepEqual([fixed.at(-1).options.gain, louder.length], [20, 1]);
+  for (const row of [...fixed, variable, ...louder]) {
     const data = bytesOf(row.file);
     const reader = new Reader(data);
     const coder = new ChunkCoder(reader.header, model);

@@ -37,14 +37,15 @@ const live = codec.encoderStream({ bitrate: 3, variable: true, framesPerPacket: 
 await live.reset();
 
 const file: Uint8Array = await encodeClip(codec, audio, { bitrate: 3, constant: true, sampleRate: 48_000 });
-await encodeClip(codec, audio, { quality: 6, effort: "best", window: 2 });
+await encodeClip(codec, audio, { quality: 6, effort: "best", window: 2, gain: 20 });
+const { gain, amplitude }: { gain: number; amplitude: number } = new Reader(file).header;
 const items: (Chunk | Packet)[] = [...new Reader(file)];
 const { damage } = await decodeClip(codec, file);
 const passed: boolean = (await verify(codec)).every((result) => result.passed);
 const resampled: Float32Array = new LiveResampler(48_000, 24_000).push(audio);
 const name: unknown = codec.manifest.facts["name"];
 const exitCode: number = new BitrateError("no").exitCode;
-export { left, right, statistics, items, damage, passed, resampled, name, exitCode };
+export { left, right, statistics, items, damage, passed, resampled, name, exitCode, gain, amplitude };
 
 // @ts-expect-error an effort that does not exist
 await codec.encode(audio, { effort: "slow" });
