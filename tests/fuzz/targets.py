@@ -43,7 +43,11 @@ def edgc(folder: Path) -> Target:
     codecs = [edgecodec.load(bundle) for bundle in (TINY, WIDE)]
     audio = np.random.default_rng(0).uniform(-0.3, 0.3, (2, RATE // 4)).astype(np.float32)
     seeds = [encode_clip(codec, audio, Rate(stages=2)) for codec in codecs]
-    seeds += [encode_clip(codecs[0], audio[:1], Rate(stages=4)), (TESTS / "runtime" / "version1.edgc").read_bytes()]
+    seeds += [
+        encode_clip(codecs[0], audio[:1], Rate(stages=4)),
+        encode_clip(codecs[0], audio[:1], Rate(stages=2), gain=20),
+        (TESTS / "runtime" / "version1.edgc").read_bytes(),
+    ]
 
     def parse(data: bytes) -> None:
         for zlib.crc32 in (real, none):
