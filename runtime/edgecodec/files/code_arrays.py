@@ -105,7 +105,7 @@ def codes_of_audio(
         AudioError: audio that cannot be read.
     """
     source = AtCodecRate(audio, codec.sample_rate, mono=mono)
-    stream = codec.latent_stream(channels=source.channels)
+    stream = codec.latent_stream(channels=source.channels, long_calls=True)
     variable = codec.variable_rate(channels=source.channels, effort=effort)
     parts: list[NDArray[np.int64]] = []
     ahead: list[NDArray[np.float32]] = []
