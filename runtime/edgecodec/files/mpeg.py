@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import BinaryIO
 
 from ..errors import AudioError
@@ -58,8 +59,9 @@ class _Header:
         return 4 + ((17 if self.mono else 32) if self.version == 3 else (9 if self.mono else 17))
 
     @classmethod
+    @lru_cache(maxsize=1024)  # the frames of a file have few between them
     def of(cls, data: bytes) -> _Header | None:
-        """Parse it, None where there is none."""
+        """Parse four bytes, None where there is none."""
         if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
             return None
         version, layer = data[1] >> 3 & 3, 4 - (data[1] >> 1 & 3)
@@ -168,7 +170,7 @@ def _frames(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes, _Header]]:
     position, begun = 0, False
     while position < size:
         data = bytes_at(file, position, _LOOKED_AT)
-        header = _Header.of(data)
+        header = _Header.of(data[:4])
         if header is not None and (begun or _another_follows(file, position + header.size, size)):
             if position + header.size > size:
                 raise AudioError(f"truncated in the frame at byte {position}")
