@@ -39,7 +39,8 @@ class LatentStream(Stream):
     def flush(self) -> NDArray[np.float32]:
         """The latents that remain, zeros after the last sample: enough that the decoder answers every one."""
         samples = (self._manifest.frames(self._samples) - self._frames) * self._manifest.frame_size
-        return self._analyzed(np.pad(self._rest, ((0, 0), (0, samples - self._rest.shape[1]))), last=True)
+        zeros = np.zeros((len(self._rest), samples - self._rest.shape[1]), np.float32)
+        return self._analyzed(np.concatenate([self._rest, zeros], axis=1), last=True)
 
     def _analyzed(self, audio: NDArray[np.float32], *, last: bool = False) -> NDArray[np.float32]:
         if not audio.shape[1] and not (last and self._frames):

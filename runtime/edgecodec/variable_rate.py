@@ -162,7 +162,8 @@ class Search:
         changed = (counts != self._counts) & (counts > 0)
         for n in np.flatnonzero(np.bincount(counts[changed])).tolist():
             frames = changed & (counts == n)
-            found = self._sessions.quantize(self._latents[frames][None], n, self._paths)[0].T
+            latents = self._latents.reshape(-1, self._latents.shape[2]) if frames.all() else self._latents[frames]
+            found = self._sessions.quantize(latents[None], n, self._paths)[0].T
             self._codes[frames, : self._layout.lines(n)] = found
             self._codes[frames, self._layout.lines(n) :] = MISSING
         self._counts[changed] = counts[changed]
