@@ -1,6 +1,6 @@
 """Arrays from `.npz` files of strangers: nothing is unpickled, and nothing is allocated that was not counted before.
 
-And to `.npz`, in a third of the time that `numpy.savez_compressed` takes for the files of a corpus.
+And to `.npz`, in half of the time that `numpy.savez_compressed` takes for the files of a corpus.
 
 An npz is a zip of `.npy` members, stored or deflated; a member is a header of text and the numbers. Of a zip's
 directory only `zipfile` knows the ways; what it says of a size is believed once that many bytes are allowed, and no
