@@ -42,6 +42,15 @@ class CodebookCounts:
     layout: Layout = PLAIN
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))  # [stages, size]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled with integers as small as they may be: workers tell of every file."""
+        small = np.min_scalar_type(int(self.counts.max(initial=0)))
+        return vars(self) | {"counts": self.counts.astype(small)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Counts are wide again, to be added to."""
+        vars(self).update(state | {"counts": state["counts"].astype(np.int64)})
+
     def add(self, codes: NDArray[np.integer[Any]]) -> None:
         """Count codes [B, lines, T] of one more clip; -1 is none."""
         bounds = [self.layout.lines(n) for n in range(self.layout.stages(codes.shape[1]) + 1)]

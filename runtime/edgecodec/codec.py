@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .providers import Device
 from .samples import as_audio, check_channels, grouped
 from .sessions import Sessions
 from .trial import try_out
-from .variable_rate import VariableRate
+from .variable_rate import VariableRate, first_spread
 from .verdicts import require_agreement
 
 
@@ -248,13 +249,14 @@ class Codec:
         """A stream that turns packets into audio; see `DecoderStream`."""
         return DecoderStream(self._streaming(), channels=channels, after_silence=after_silence)
 
-    def latent_stream(self, *, channels: int = 1) -> LatentStream:
-        """A stream that turns audio blocks into latents; see `LatentStream`."""
-        return LatentStream(self._streaming(), channels=channels)
+    def latent_stream(self, *, channels: int = 1, long_calls: bool = False) -> LatentStream:
+        """A stream that turns audio blocks into latents, with `long_calls` later and faster; see `LatentStream`."""
+        return LatentStream(self._streaming(), channels=channels, long_calls=long_calls)
 
     def variable_rate(self, *, channels: int = 1, effort: Effort = "fast") -> VariableRate:
         """What gives each frame of latents as many stages as its sound needs; see `VariableRate`."""
-        return VariableRate.of(self._sessions, self.code_coder(channels=channels), self.manifest.paths(effort))
+        coder = self.code_coder(channels=channels)
+        return VariableRate(self._sessions, coder, self.manifest.paths(effort), self._spread)
 
     def packet_format(self, *, channels: int = 1) -> PacketFormat:
         """How this codec's packets look as bytes."""
@@ -265,6 +267,11 @@ class Codec:
     def code_coder(self, *, channels: int = 1) -> CodeCoder:
         """How this codec's codes become few bytes: led by the bundle's entropy model, where it has one."""
         return CodeCoder(self.manifest.layout, self.bundle.predictor, self.manifest.streams(channels))
+
+    @cached_property
+    def _spread(self) -> float:
+        """Found once: it takes as long as encoding a tenth of a second."""
+        return first_spread(self._sessions)
 
     def _streaming(self) -> Sessions:
         """The sessions, if they take any number of frames."""

@@ -13,19 +13,23 @@ from .stream_base import Stream
 class LatentStream(Stream):
     """Turns audio [channels, samples] into latents [streams, T, D]. Make one with `Codec.latent_stream`."""
 
-    def __init__(self, sessions: Sessions, *, channels: int = 1) -> None:
+    def __init__(self, sessions: Sessions, *, channels: int = 1, long_calls: bool = False) -> None:
         check_channels(channels)
         m = sessions.manifest
         self._sessions, self._manifest = sessions, m
         self._state = sessions.zero_state("encoder", m.streams(channels))
-        self._rest = np.zeros((channels, 0), np.float32)  # samples short of a frame, or of a first call
+        self._step = sessions.longest_call(m.streams(channels)) if long_calls else 1  # frames
+        self._rest = np.zeros((channels, 0), np.float32)  # samples short of a step, or of a first call
         self._samples = self._frames = 0
 
     def push(self, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The latents of all frames that are whole now; a codec that looks ahead gives those of its last ones later."""
+        """The latents of all frames that are whole now; a codec that looks ahead gives those of its last ones later.
+
+        With `long_calls` so do all others: as many frames as make the graph fast are waited for.
+        """
         self._samples += audio.shape[1]
         x = np.concatenate([self._rest, audio], axis=1)
-        frames = x.shape[1] // self._manifest.frame_size
+        frames = x.shape[1] // self._manifest.frame_size // self._step * self._step
         if not self._frames and frames < self._manifest.start_frames.encoder:
             frames = 0
         whole = frames * self._manifest.frame_size
@@ -35,7 +39,8 @@ class LatentStream(Stream):
     def flush(self) -> NDArray[np.float32]:
         """The latents that remain, zeros after the last sample: enough that the decoder answers every one."""
         samples = (self._manifest.frames(self._samples) - self._frames) * self._manifest.frame_size
-        return self._analyzed(np.pad(self._rest, ((0, 0), (0, samples - self._rest.shape[1]))), last=True)
+        zeros = np.zeros((len(self._rest), samples - self._rest.shape[1]), np.float32)
+        return self._analyzed(np.concatenate([self._rest, zeros], axis=1), last=True)
 
     def _analyzed(self, audio: NDArray[np.float32], *, last: bool = False) -> NDArray[np.float32]:
         if not audio.shape[1] and not (last and self._frames):

@@ -147,6 +147,10 @@ class Sessions:
         fitting = min(_BLOCK_FRAMES, _BLOCK_SAMPLES // m.frame_size) // batch
         return m.call_frames or max(m.start_frames.encoder, m.start_frames.decoder, fitting)
 
+    def longest_call(self, batch: int) -> int:
+        """Frames of each of `batch` streams that one call for whole clips takes at most."""
+        return self.manifest.call_frames or _BLOCKS * self.block_frames(batch)
+
     def looks_ahead(self, graph: Literal["encoder", "decoder"]) -> bool:
         """Whether a graph holds something back, and is told which call is the last of a stream."""
         return bool(getattr(self.manifest.lookahead, graph))
@@ -167,7 +171,7 @@ class Sessions:
 
         The end of a stream may bring no more frames, and yet what was held back.
         """
-        size = self.manifest.call_frames or _BLOCKS * self.block_frames(batch)
+        size = self.longest_call(batch)
         calls = max(-(-frames // size), 1 if last and self.looks_ahead(graph) else 0)
         for i in range(calls):
             yield i * size, min((i + 1) * size, frames), last and i + 1 == calls

@@ -57,6 +57,14 @@ class Costs:
         return high
 
 
+def first_spread(sessions: Sessions) -> float:
+    """The variance of the first codebook's latents, a measure of the latents of any codec."""
+    m = sessions.manifest
+    codes = np.zeros((1, m.layout.lines(1), m.quantizer.codebook_size), np.int64)
+    codes[:, m.layout.side :] = np.arange(m.quantizer.codebook_size)
+    return float(sessions.latents(codes)[0].var(axis=0).sum())
+
+
 @dataclass(frozen=True)
 class VariableRate:
     """Codes of a clip's latents with a stage count for each frame."""
@@ -64,15 +72,7 @@ class VariableRate:
     sessions: Sessions
     coder: CodeCoder
     paths: int  # of the search for the codes that are kept
-    spread: float  # of the first codebook, a measure of the latents of any codec
-
-    @classmethod
-    def of(cls, sessions: Sessions, coder: CodeCoder, paths: int) -> VariableRate:
-        """Of a codec's graphs and the coder of its codes."""
-        m = sessions.manifest
-        codes = np.zeros((1, m.layout.lines(1), m.quantizer.codebook_size), np.int64)
-        codes[:, m.layout.side :] = np.arange(m.quantizer.codebook_size)
-        return cls(sessions, coder, paths, float(sessions.latents(codes)[0].var(axis=0).sum()))
+    spread: float  # see `first_spread`
 
     def costs(
         self, latents: NDArray[np.float32], chunk_frames: int, price_of: Callable[[Costs], float] | None = None
@@ -160,9 +160,10 @@ class Search:
     def codes(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Codes [B, lines, T], each frame searched for its count [B, T]; -1 below it, and where the count is 0."""
         changed = (counts != self._counts) & (counts > 0)
-        for n in np.unique(counts[changed]).tolist():
+        for n in np.flatnonzero(np.bincount(counts[changed])).tolist():
             frames = changed & (counts == n)
-            found = self._sessions.quantize(self._latents[frames][None], n, self._paths)[0].T
+            latents = self._latents.reshape(-1, self._latents.shape[2]) if frames.all() else self._latents[frames]
+            found = self._sessions.quantize(latents[None], n, self._paths)[0].T
             self._codes[frames, : self._layout.lines(n)] = found
             self._codes[frames, self._layout.lines(n) :] = MISSING
         self._counts[changed] = counts[changed]

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import edgecodec
@@ -21,7 +20,6 @@ import pytest
 import soundfile
 from edgecodec.codebook_use import codebook_use
 from edgecodec.commands.main import app
-from edgecodec.corpus import pool
 from edgecodec.corpus.inputs import Input, in_folder, in_list
 from edgecodec.corpus.journal import NAME, open_journal
 from edgecodec.corpus.tasks import Result, identity, one_each
@@ -257,46 +255,6 @@ def test_what_is_broken_is_named_and_stops_nothing(clips: Path, made: Path, tmp_
     counted = codebook_use([c.astype(np.int64) for c in codes], edgecodec.load(BUNDLE).manifest.quantizer.codebook_size)
     assert [(use["codes"], use["entries"]) for use in data["stage_use"]] == [(use.codes, use.used) for use in counted]
     assert [use["bits"] for use in data["stage_use"]] == [round(use.bits, 3) for use in counted]
-
-
-@dataclass(frozen=True)
-class Deadly:
-    """Ends its process at some tasks, as a crash in a library would."""
-
-    marks: Path
-
-    def begin(self) -> None:
-        pass
-
-    def do(self, task: int) -> int:
-        if task == 3 or (task == 5 and not (self.marks / "5").exists()):
-            (self.marks / str(task)).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if task == 7:
-            raise EdgecodecError("seven\nis refused")
-        return task * task
-
-
-@dataclass(frozen=True)
-class Unfit:
-    def begin(self) -> None:
-        raise EdgecodecError("cannot begin")
-
-    def do(self, task: int) -> int:
-        raise AssertionError
-
-
-def test_a_worker_that_dies_costs_its_task_another_try_and_no_more(tmp_path: Path) -> None:
-    outcomes = {outcome.task: outcome for outcome in pool.run(Deadly(tmp_path), range(10), 2)}
-    assert sorted(outcomes) == list(range(10))
-    assert {task: outcome.result for task, outcome in outcomes.items() if outcome.result is not None} == {
-        task: task * task for task in range(10) if task not in (3, 7)
-    }
-    assert outcomes[3].failure == "the process that worked at it was ended by SIGKILL, 2 times"
-    assert outcomes[7].failure == "seven is refused"
-    with pytest.raises(EdgecodecError, match="cannot begin"):
-        list(pool.run(Unfit(), range(3), 2))
-    assert list(pool.run(Unfit(), [], 2)) == []
 
 
 def test_files_are_found_by_patterns_and_named_once(tmp_path: Path) -> None:

@@ -59,6 +59,19 @@ def test_the_mean_of_what_is_written_is_what_was_asked_for(
     assert size * 8 / 12 / 1000 == pytest.approx(kbps, rel=0.03)
 
 
+def test_latents_that_come_in_long_calls_are_those_of_short_ones(speech: edgecodec.Codec) -> None:
+    audio = np.stack([clip(9.0), clip(9.0)[::-1]])
+    for part in (audio, audio[:1]):
+        soon, late = (speech.latent_stream(channels=len(part), long_calls=late) for late in (False, True))
+        parts = [[stream.push(block) for block in np.array_split(part, 50, axis=1)] for stream in (soon, late)]
+        first, second = (
+            np.concatenate([*found, stream.flush()], axis=1) for found, stream in zip(parts, (soon, late), strict=True)
+        )
+        assert np.array_equal(first, second)
+        calls = [latents.shape[1] for latents in parts[1] if latents.shape[1]]
+        assert set(calls) == {192 // len(part)} and len(calls) < 10 < len(parts[0])
+
+
 def test_more_bits_go_where_they_take_more_error_away(speech: edgecodec.Codec) -> None:
     """At the same bits the error is less than with one count for all, and it falls with the quality."""
     audio = clip(6.0)

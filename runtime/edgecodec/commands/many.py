@@ -170,12 +170,13 @@ class Many:
     def _runner(self) -> Runner:
         from ..corpus import pool
         from ..corpus.cluster import Cluster
+        from ..corpus.tasks import is_short
 
         files = self.files
         if files.ray is not None:
             return Cluster(files.ray, files.workers, files.threads, int(files.gpu)).run
         workers = files.workers or pool.usable_cores()
-        return lambda work, tasks: pool.run(work, tasks, workers)
+        return lambda work, tasks: pool.run(work, tasks, workers, is_short)
 
     def _say_plan(self, job: Job) -> None:
         from ..corpus.job import plan, settings_of

@@ -1,9 +1,11 @@
 """Several processes that work through tasks: one that dies costs its task another try, not the rest.
 
-    parent    task ->   worker 0   -> result
-              task ->   worker 1   -> result           each has one task at a time, over a pipe of its own
+    parent    tasks ->   worker 0   -> results
+              tasks ->   worker 1   -> results          over a pipe of its own each
 
-A worker whose parent is gone finds its pipe closed, and ends after its task.
+A worker at a short task has the next short one already, and goes on at once, whatever the parent is doing. A long task
+is given to a worker that has none, and none waits behind it: the others would have nothing to do. A worker whose parent
+is gone finds its pipe closed, and ends after its tasks.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..durable import flushed_later
 from ..errors import EdgecodecError, one_line, reason_of
 
 TRIES = 2  # of a task whose worker dies
+_AHEAD = 2  # short tasks that a worker has: the one at hand, and the next
 _END_SECONDS = 0.7  # that workers have to end in good order when all is given up
 
 _Task = TypeVar("_Task")
@@ -51,7 +54,7 @@ class Outcome(Generic[_Task, _Result]):
 
 
 class _Worker(Generic[_Task, _Result]):
-    """One process and the task that it has."""
+    """One process and the tasks that it has, each with its tries; it is at the first."""
 
     def __init__(self, work: Work[_Task, _Result]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -60,73 +63,102 @@ class _Worker(Generic[_Task, _Result]):
         with _interrupts_held():
             self.process.start()
         theirs.close()
-        self.task: _Task | None = None
-        self.tries = 0
+        self.given: deque[tuple[_Task, int]] = deque()
 
     def give(self, task: _Task, tries: int) -> None:
         """Hand a task over; a worker that is gone shows when its answer is awaited."""
-        self.task, self.tries = task, tries
+        self.given.append((task, tries))
         with contextlib.suppress(OSError):
             self.pipe.send(task)
 
 
+class _Todo(Generic[_Task]):
+    """Tasks that no worker has, with their tries."""
+
+    def __init__(self, tasks: Iterable[_Task], is_short: Callable[[_Task], bool]) -> None:
+        self._tasks, self._is_short = iter(tasks), is_short
+        self._next: deque[tuple[_Task, int]] = deque()
+
+    def give_back(self, tasks: Iterable[tuple[_Task, int]]) -> None:
+        """Take tasks of a worker that died, to be done first."""
+        self._next.extendleft(reversed([*tasks]))
+
+    def feed(self, worker: _Worker[_Task, Any], most: int = _AHEAD) -> None:
+        """Give a worker its next task, and others as long as all that it has are short, `most` in all."""
+        while len(worker.given) < most and self._is_there():
+            task, tries = self._next[0]
+            if worker.given and not all(self._is_short(one) for one in (task, worker.given[-1][0])):
+                return
+            self._next.popleft()
+            worker.give(task, tries)
+
+    def _is_there(self) -> bool:
+        if not self._next and (task := next(self._tasks, None)) is not None:
+            self._next.append((task, 1))
+        return bool(self._next)
+
+
 def run(
-    work: Work[_Task, _Result], tasks: Iterable[_Task], workers: int
+    work: Work[_Task, _Result],
+    tasks: Iterable[_Task],
+    workers: int,
+    is_short: Callable[[_Task], bool] = lambda task: False,
 ) -> Generator[Outcome[_Task, _Result], None, None]:
     """The outcomes of all tasks, as they come. Closing the generator ends the workers at once.
+
+    `is_short`: whether a task is done so soon that another may wait for it, though a worker has nothing to do.
 
     Raises:
         EdgecodecError: what `begin` of the work raised, or workers that die before they have begun.
     """
-    todo = iter(tasks)
-    again: deque[tuple[_Task, int]] = deque()
+    todo = _Todo(tasks, is_short)
     pool: list[_Worker[_Task, _Result]] = []
-
-    def feed(worker: _Worker[_Task, _Result]) -> None:
-        if again:
-            worker.give(*again.popleft())
-        elif (task := next(todo, None)) is not None:
-            worker.give(task, 1)
-
     try:
         for _ in range(workers):
             pool.append(_Worker(work))
-            feed(pool[-1])
-            if pool[-1].task is None:
+            todo.feed(pool[-1], most=1)
+            if not pool[-1].given:
                 break  # there are more workers than tasks
-        while any(worker.task is not None for worker in pool):
-            for pipe in wait([worker.pipe for worker in pool if worker.task is not None]):
+        for worker in pool:
+            todo.feed(worker)
+        while busy := [worker.pipe for worker in pool if worker.given]:
+            for pipe in wait(busy):
                 at = next(i for i, worker in enumerate(pool) if worker.pipe is pipe)
                 worker = pool[at]
-                assert worker.task is not None
                 try:
                     result, failure, fatal = worker.pipe.recv()
                 except (EOFError, OSError):
-                    worker.process.join()
-                    died = _how(worker.process.exitcode)
-                    if worker.tries < TRIES:
-                        again.append((worker.task, worker.tries + 1))
-                    else:
-                        yield Outcome(worker.task, None, f"the process that worked at it {died}, {TRIES} times")
-                    worker.pipe.close()
+                    yield from _lost(worker, todo)
                     pool[at] = _Worker(work)
-                    feed(pool[at])
+                    todo.feed(pool[at])
                     continue
                 if fatal:
                     raise EdgecodecError(failure)
-                outcome = Outcome(worker.task, result, failure)
-                worker.task = None
-                feed(worker)
-                yield outcome
+                task, _ = worker.given.popleft()
+                todo.feed(worker)
+                yield Outcome(task, result, failure)
     finally:
         _end(pool)
+
+
+def _lost(worker: _Worker[_Task, _Result], todo: _Todo[_Task]) -> Iterator[Outcome[_Task, _Result]]:
+    """What becomes of the tasks of a worker that died: the first had its try, the others are as they were."""
+    worker.process.join()
+    worker.pipe.close()
+    (task, tries), *others = worker.given
+    if tries < TRIES:
+        todo.give_back([(task, tries + 1), *others])
+        return
+    todo.give_back(others)
+    died = _how(worker.process.exitcode)
+    yield Outcome(task, None, f"the process that worked at it {died}, {TRIES} times")
 
 
 def _end(pool: list[_Worker[_Task, _Result]]) -> None:
     """End all workers: those without a task by closing their pipes, others by a signal. What they began is left."""
     for worker in pool:
         worker.pipe.close()
-        if worker.task is not None:
+        if worker.given:
             worker.process.terminate()
     for worker in pool:
         worker.process.join(_END_SECONDS)

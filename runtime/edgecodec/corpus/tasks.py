@@ -12,6 +12,8 @@ from ..codebook_use import CodebookCounts
 from ..errors import EdgecodecError
 from .inputs import Input
 
+_SHORT_BYTES = 1 << 18  # a minute of MP3 at 32 kbps, six minutes of .edgc
+
 Row = dict[str, Any]
 """Facts about what was made of one input, for the manifest; all have `name`, `seconds`, `channels` and `samples`."""
 
@@ -77,6 +79,12 @@ def identity(inputs: Iterable[Input]) -> list[list[int]]:
         except (OSError, ValueError):
             found.append([-1, -1])
     return found
+
+
+def is_short(task: Task) -> bool:
+    """Whether a task is done within some seconds, by the size of its inputs; where none is known it may take long."""
+    sizes = [size for size, _ in identity(task.inputs)]
+    return min(sizes, default=-1) >= 0 and sum(sizes) <= _SHORT_BYTES
 
 
 def shard_each(shards: Sequence[Input], folder: Path, suffix: str) -> list[Task]:

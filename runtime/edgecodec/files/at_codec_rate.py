@@ -41,4 +41,4 @@ class AtCodecRate:
             yield ready if amplitude == 1 else ready * np.float32(amplitude)
         last = resampler.push(np.zeros((self.channels, 0), np.float32), last=True) * np.float32(amplitude)
         lacking = -(-self.samples * self._rate // self.sample_rate) - resampled - last.shape[1]
-        yield np.pad(last, ((0, 0), (0, max(0, lacking))))
+        yield np.concatenate([last, np.zeros((self.channels, max(0, lacking)), np.float32)], axis=1)

@@ -73,11 +73,12 @@ class AudioReader:
         """
         size, position = max(1, _BLOCK_VALUES // self.channels), 0
         while (block := self._read(size)).shape[1]:
-            finite = np.isfinite(block).all(axis=0)
-            if not finite.all():
+            loudest = max(float(block.max()), -float(block.min()))  # NaN if one is
+            if not math.isfinite(loudest):
+                at = int(np.isfinite(block).all(axis=0).argmin())
                 with _named(self.name):
-                    raise AudioError(f"NaN or infinity at sample {position + int(finite.argmin())}")
-            self._warned = self._warned or warn_of_scale(float(np.abs(block).max()), self.name or "audio")
+                    raise AudioError(f"NaN or infinity at sample {position + at}")
+            self._warned = self._warned or warn_of_scale(loudest, self.name or "audio")
             position += block.shape[1]
             yield block
 

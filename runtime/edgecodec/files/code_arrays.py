@@ -15,7 +15,6 @@ stages than others, -1 stands in place of the last ones; then the integers are s
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from ..entropy_model import NO_MODEL
 from ..errors import BitstreamError
 from ..layout import MISSING
 from ..manifest import Effort
-from ..npz import read_npz
+from ..npz import npz_of, read_npz
 from ..packets import SEQUENCE_MODULUS, Packet
 from .at_codec_rate import AtCodecRate
 from .audio import AudioReader
@@ -108,7 +107,7 @@ def codes_of_audio(
         AudioError: audio that cannot be read.
     """
     source = AtCodecRate(audio, codec.sample_rate, mono=mono)
-    stream = codec.latent_stream(channels=source.channels)
+    stream = codec.latent_stream(channels=source.channels, long_calls=True)
     variable = codec.variable_rate(channels=source.channels, effort=effort)
     parts: list[NDArray[np.int64]] = []
     ahead: list[NDArray[np.float32]] = []
@@ -140,16 +139,14 @@ def codes_of_audio(
 
 def write_arrays(arrays: CodeArrays, target: str, *, source: str | None = None, force: bool = False) -> None:
     """Write `.npz` or `.safetensors`, by the suffix; whole or not at all."""
-    buffer = io.BytesIO()
     if Path(target).suffix.lower() == ".safetensors":
         from safetensors.numpy import save
 
-        buffer.write(save({"codes": np.ascontiguousarray(arrays.codes)}, {k: str(v) for k, v in arrays.facts.items()}))
+        data = save({"codes": np.ascontiguousarray(arrays.codes)}, {k: str(v) for k, v in arrays.facts.items()})
     else:
-        named: dict[str, Any] = {name: np.array(fact) for name, fact in arrays.facts.items()}
-        np.savez_compressed(buffer, codes=arrays.codes, **named)
+        data = npz_of({"codes": arrays.codes, **{name: np.array(fact) for name, fact in arrays.facts.items()}})
     with open_output(target, force=force, suffixes=SUFFIXES, source=source) as output:
-        output.file.write(buffer.getvalue())
+        output.file.write(data)
 
 
 def read_arrays(source: str) -> CodeArrays:

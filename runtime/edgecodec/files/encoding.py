@@ -93,7 +93,7 @@ class ChunkStream:
         self._header, self._coder, self._rate = header, coder, rate
         size, m = header.frames_per_packet, codec.manifest
         self._window = size if rate.stages else max(1, round(window * m.frame_rate / size)) * size
-        self._latents = codec.latent_stream(channels=header.channels)
+        self._latents = codec.latent_stream(channels=header.channels, long_calls=window > PIPE_WINDOW)
         self._variable = codec.variable_rate(channels=header.channels, effort=effort)
         self._ahead = np.zeros((header.streams, 0, m.latent_dim), np.float32)
         self._chunks = self._frames = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import BinaryIO
 
 from ..errors import AudioError
@@ -28,6 +29,7 @@ _RATES = 44100, 48000, 32000  # of version 1; version 2 has half of it, 2.5 a qu
 _HIGHEST = 14  # index of a bitrate
 _NO_CRC, _PADDED = 0x01, 0x02  # in bytes 1 and 2 of a header
 _LOOKED_AT = 64  # bytes of a frame
+_FRAMES_BYTES = 1 << 16  # that are read at once
 _BLOCK = 1 << 20
 _SYNC = re.compile(rb"\xff[\xe0-\xff]")
 
@@ -58,8 +60,9 @@ class _Header:
         return 4 + ((17 if self.mono else 32) if self.version == 3 else (9 if self.mono else 17))
 
     @classmethod
+    @lru_cache(maxsize=1024)  # the frames of a file have few between them
     def of(cls, data: bytes) -> _Header | None:
-        """Parse it, None where there is none."""
+        """Parse four bytes, None where there is none."""
         if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
             return None
         version, layer = data[1] >> 3 & 3, 4 - (data[1] >> 1 & 3)
@@ -166,9 +169,12 @@ def mpeg_runs(file: BinaryIO) -> list[MpegRun]:
 def _frames(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes, _Header]]:
     """Position, first bytes and header of each frame."""
     position, begun = 0, False
+    block, start = b"", 0  # what was read last: many frames
     while position < size:
-        data = bytes_at(file, position, _LOOKED_AT)
-        header = _Header.of(data)
+        if not start <= position <= start + len(block) - _LOOKED_AT:
+            block, start = bytes_at(file, position, _FRAMES_BYTES), position
+        data = block[position - start : position - start + _LOOKED_AT]
+        header = _Header.of(data[:4])
         if header is not None and (begun or _another_follows(file, position + header.size, size)):
             if position + header.size > size:
                 raise AudioError(f"truncated in the frame at byte {position}")

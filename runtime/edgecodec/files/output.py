@@ -198,8 +198,8 @@ def _opened_in_place(path: Path) -> BinaryIO | None:
 def _descriptor(path: Path) -> tuple[int, int] | None:
     """Process and number of the open descriptor that a path stands for, or links to."""
     for _ in range(_MOST_LINKS):
-        folder = _DESCRIPTORS.fullmatch(os.path.realpath(path.parent))
-        if folder is not None and path.name.isdecimal():
+        folder = _DESCRIPTORS.fullmatch(os.path.realpath(path.parent)) if path.name.isdecimal() else None
+        if folder is not None:
             return int(folder[1] or os.getpid()), int(path.name)
         if not path.is_symlink():
             return None

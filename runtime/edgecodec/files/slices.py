@@ -46,6 +46,11 @@ class Slices(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer, less only at the end or at an error."""
+        inside, size = self._position - self._block_start, len(buffer)
+        if 0 <= inside <= len(self._block) - size:  # as nearly always
+            buffer[:] = self._block[inside : inside + size]
+            self._position += size
+            return size
         view, filled = memoryview(buffer).cast("B"), 0
         while filled < len(view):
             inside = self._position - self._block_start
