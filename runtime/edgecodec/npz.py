@@ -1,7 +1,5 @@
 """Arrays from `.npz` files of strangers: nothing is unpickled, and nothing is allocated that was not counted before.
 
-And to `.npz`, in half of the time that `numpy.savez_compressed` takes for the files of a corpus.
-
 An npz is a zip of `.npy` members, stored or deflated; a member is a header of text and the numbers. Of a zip's
 directory only `zipfile` knows the ways; what it says of a size is believed once that many bytes are allowed, and no
 more are inflated.
@@ -15,8 +13,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,9 +26,6 @@ MOST_DIMENSIONS = 8
 HEADER_BYTES = 4096  # of one array; numpy writes 118 for most
 
 _MAGIC = b"\x93NUMPY"
-_LARGE = 1 << 31  # bytes of all arrays; a zip of more has other headers
-_FACT = 256  # bytes of an array that may come again in the next file
-_ZIP, _DEFLATED, _DATE = 20, zipfile.ZIP_DEFLATED, 1 << 5 | 1  # version; the first day that zip knows
 _LENGTHS = {1: "<H", 2: "<I"}  # of the header, by the format's version
 _DTYPE = re.compile(r"[<>|=]?([biuf]\d{1,2}|U\d{1,4})")
 
@@ -66,41 +60,6 @@ def read_npz(data: bytes, wanted: Callable[[str], bool], limit: int) -> dict[str
     ) as error:
         raise BitstreamError(f"no npz of plain arrays: {one_line(error, 120) or type(error).__name__}") from None
     return arrays
-
-
-def npz_of(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """An npz of arrays of plain numbers and texts, deflated."""
-    if sum(array.nbytes for array in arrays.values()) > _LARGE:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
-        return buffer.getvalue()
-    members, directory, at = [], [], 0
-    for name, array in arrays.items():
-        fact = array.nbytes <= _FACT
-        crc, size, data = _member_of(array.dtype.str, array.shape, array.tobytes()) if fact else _member(array)
-        file = f"{name}.npy".encode()
-        facts = (0, _DEFLATED, 0, _DATE, crc, len(data), size, len(file), 0)
-        members.append(struct.pack("<4s5H3L2H", b"PK\3\4", _ZIP, *facts) + file + data)
-        directory.append(struct.pack("<4s6H3L5H2L", b"PK\1\2", _ZIP, _ZIP, *facts, 0, 0, 0, 0, at) + file)
-        at += len(members[-1])
-    listed = b"".join(directory)
-    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, len(members), len(members), len(listed), at, 0)
-    return b"".join([*members, listed, end])
-
-
-def _member(array: NDArray[Any]) -> tuple[int, int, bytes]:
-    """Checksum and size of an array as `.npy`, and the same deflated."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, array, allow_pickle=False)
-    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    content = buffer.getbuffer()
-    return zlib.crc32(content), len(content), deflate.compress(content) + deflate.flush()
-
-
-@lru_cache(maxsize=64)
-def _member_of(dtype: str, shape: tuple[int, ...], content: bytes) -> tuple[int, int, bytes]:
-    """The same of a small array, made once."""
-    return _member(np.frombuffer(content, dtype).reshape(shape))
 
 
 def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytearray:

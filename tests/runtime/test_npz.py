@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgecodec import npz
 from edgecodec.errors import BitstreamError
 from edgecodec.npz import MOST_MEMBERS, read_npz
 
@@ -54,26 +53,6 @@ def test_what_numpy_writes_is_read(save) -> None:
     for name, array in arrays.items():
         assert np.array_equal(found[name], array) and found[name].shape == array.shape
         assert found[name].dtype == array.dtype.newbyteorder("=")
-
-
-@pytest.mark.parametrize("large", [1 << 31, 100])
-def test_what_is_written_numpy_and_zip_read(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
-    monkeypatch.setattr(npz, "_LARGE", large)
-    rng = np.random.default_rng(0)
-    for number in (3, 1000):
-        arrays = {
-            "codes": rng.integers(0, 1024, (2, 8, 300)).astype(np.uint16), "text": np.array("speech"),
-            "number": np.array(number), "none": np.zeros((0, 3)), "sides": np.asfortranarray(np.eye(3)[:2]),
-        }  # fmt: skip
-        data = npz.npz_of(arrays)
-        assert npz.npz_of(arrays) == data
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            assert archive.testzip() is None
-            assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_DEFLATED}
-        with np.load(io.BytesIO(data)) as found:
-            assert found.files == [*arrays]
-            for name, array in arrays.items():
-                assert np.array_equal(found[name], array) and found[name].dtype == array.dtype
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ stages than others, -1 stands in place of the last ones; then the integers are s
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from ..entropy_model import NO_MODEL
 from ..errors import BitstreamError
 from ..layout import MISSING
 from ..manifest import Effort
-from ..npz import npz_of, read_npz
+from ..npz import read_npz
 from ..packets import SEQUENCE_MODULUS, Packet
 from .at_codec_rate import AtCodecRate
 from .audio import AudioReader
@@ -139,14 +140,16 @@ def codes_of_audio(
 
 def write_arrays(arrays: CodeArrays, target: str, *, source: str | None = None, force: bool = False) -> None:
     """Write `.npz` or `.safetensors`, by the suffix; whole or not at all."""
+    buffer = io.BytesIO()
     if Path(target).suffix.lower() == ".safetensors":
         from safetensors.numpy import save
 
-        data = save({"codes": np.ascontiguousarray(arrays.codes)}, {k: str(v) for k, v in arrays.facts.items()})
+        buffer.write(save({"codes": np.ascontiguousarray(arrays.codes)}, {k: str(v) for k, v in arrays.facts.items()}))
     else:
-        data = npz_of({"codes": arrays.codes, **{name: np.array(fact) for name, fact in arrays.facts.items()}})
+        named: dict[str, Any] = {name: np.array(fact) for name, fact in arrays.facts.items()}
+        np.savez_compressed(buffer, codes=arrays.codes, **named)
     with open_output(target, force=force, suffixes=SUFFIXES, source=source) as output:
-        output.file.write(data)
+        output.file.write(buffer.getvalue())
 
 
 def read_arrays(source: str) -> CodeArrays:
