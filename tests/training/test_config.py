@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from edgecodec.errors import ConfigError
@@ -93,26 +94,28 @@ def test_parts_that_do_not_fit_are_configuration_errors(changes: dict[str, objec
         CodecModel(from_dict(ModelConfig, changes))
 
 
+def _without(keys: dict[str, tuple[str, ...]], config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without some keys of its sections, which are those of the model or of the run."""
+    for section, names in keys.items():
+        place = config["model"][section] if section in config["model"] else config[section]
+        for name in names:
+            del place[name]
+    return config
+
+
 def test_checkpoints_before_a_key_was_added_load(tmp_path: Path) -> None:
     """Keys that came after the first checkpoints have their defaults."""
-    values = json.loads((CHECKPOINT / "checkpoint.json").read_text())["config"]
-    del values["loss"]["disturbance"]
-    for key in ("pitch_filter", "pitch_bins", "pitch_lags"):
-        del values["model"]["edge"][key]
-    for key in ("dropout_mixed", "kmeans", "sharpness"):
-        values["model"]["quantizer"].pop(key, None)
+    added = {
+        "loss": ("disturbance", "locking"),
+        "data": ("denoising",),
+        "edge": ("pitch_filter", "pitch_bins", "pitch_lags"),
+        "quantizer": ("dropout_mixed", "kmeans", "sharpness"),
+    }
+    values = _without(added, json.loads((CHECKPOINT / "checkpoint.json").read_text())["config"])
     config = from_dict(Config, values)
     assert config.loss.disturbance == 0 and config.model.quantizer.dropout_mixed == 0.5
     assert config.model.quantizer.kmeans and config.model.edge.pitch_filter == config.loss.locking == 0
-    written = json.loads(json.dumps(dataclasses.asdict(config)))
-    for key in ("disturbance", "locking"):
-        written["loss"].pop(key)
-    for key in ("pitch_filter", "pitch_bins", "pitch_lags"):
-        written["model"]["edge"].pop(key)
-    written["data"].pop("denoising")
-    for key in ("dropout_mixed", "kmeans", "sharpness"):
-        written["model"]["quantizer"].pop(key)
-    assert written == values
+    assert _without(added, json.loads(json.dumps(dataclasses.asdict(config)))) == values
 
 
 def test_values_are_changed_by_dotted_key() -> None:

@@ -1,7 +1,7 @@
 """How loud a recording is, and by how much a quiet one is made louder before it is encoded.
 
 A codec is best at the levels that it was trained on: of speech at -45 dBFS, 20 dB below what is usual, 6 kbps keep what
-3 kbps keep else. So an .edgc file says by how many dB its audio was made louder, and decoding takes that back, as the
+4 kbps keep else. So an .edgc file says by how many dB its audio was made louder, and decoding takes that back, as the
 output gain of Opus does (RFC 7845, section 5.1). What is not quiet is left alone.
 
     tenths of a second of the file:  | | |||||||| |    nine of ten are below this level, which is brought to -22 dBFS
