@@ -319,10 +319,15 @@ def test_folders_are_decoded_and_their_codes_taken(clips: Path, made: Path, tmp_
     options = ["--format", "npz", "-q", "2", "--effort", "fast"]
     result = runner.invoke(app, ["encode", str(clips), str(tmp_path / "direct"), *call, *options])
     assert result.exit_code == 0, result.output
+    louder = 0
     for path in (tmp_path / "npz").rglob("*.npz"):  # by way of .edgc, or not
         with np.load(path) as one, np.load(tmp_path / "direct" / path.relative_to(tmp_path / "npz")) as other:
-            assert {name: one[name].tolist() for name in one} == {name: other[name].tolist() for name in other}
             assert one["codes"].dtype == np.uint8 and one["codes"].shape[1] == 2
+            if "gain" in one:  # of a quiet file, whose arrays hold the codes of the audio as it is
+                louder += 1
+                continue
+            assert {name: one[name].tolist() for name in one} == {name: other[name].tolist() for name in other}
+    assert louder < len(rows(made / "manifest.csv"))
     (made / "broken.edgc").write_bytes((HERE / "version1.edgc").read_bytes()[:-20])
     result = runner.invoke(app, ["decode", str(made), str(tmp_path / "wav"), "--format", "flac", *call])
     (made / "broken.edgc").unlink()

@@ -15,6 +15,7 @@ import soundfile
 from cost import Cost, first_of
 from edgecodec.bitstream import Reader
 from edgecodec.files.in_memory import decode_clip
+from edgecodec.sessions import Sessions
 from observed import OBSERVED, SECONDS, SIZE, STAGES, codes_of_file, codes_of_page, holds
 from opened_page import CLIP, Opened
 
@@ -64,6 +65,13 @@ def with_gain(data: bytes, gain: int) -> bytes:
     return replace(header, gain=gain).to_bytes() + data[len(header.to_bytes()) :]
 
 
+def error_of(codec: edgecodec.Codec, audio: np.ndarray, codes: np.ndarray) -> float:
+    """Squared error of codes [1, stages, T], in the latents."""
+    stream, sessions = codec.latent_stream(), Sessions(codec.bundle, "cpu", 1)
+    latents = np.concatenate([stream.push(audio[None]), stream.flush()], axis=1)
+    return float(np.square(sessions.latents(codes) - latents).sum())
+
+
 @pytest.mark.timeout(600)
 def test_a_file(opened: Open, tmp_path: Path) -> None:
     own = opened()
@@ -81,8 +89,10 @@ def test_a_file(opened: Open, tmp_path: Path) -> None:
     data = Path(download.value.path()).read_bytes()
     codec = edgecodec.load("speech")
     frames = codes_of_file(data)
-    expected = codec.encode(soundfile.read(tmp_path / "speech.wav", dtype="float32")[0], stages=4, effort="fast")[0].T
-    assert np.mean(np.array(frames) == expected) >= 0.95  # the search follows near ties, which wasm rounds otherwise
+    audio = soundfile.read(tmp_path / "speech.wav", dtype="float32")[0]
+    expected, found = codec.encode(audio, stages=4, effort="fast"), np.array(frames).T[None]
+    assert np.mean(found == expected) >= 0.9  # several paths are followed along near ties, which wasm rounds otherwise
+    assert error_of(codec, audio, found) < 1.01 * error_of(codec, audio, expected)
     assert len(decode_clip(codec, data)[0]) == 2 * rate
     page.click("#play")
     own.wait("document.getElementById('play').textContent === 'Stop'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -206,8 +207,10 @@ def _gain_of_file(source: str) -> int:
     """What a file wants; of a pipe nobody knows what comes."""
     if source == "-" or not Path(source).is_file():
         return 0
-    with open_audio(source) as audio:
-        return gain_of(audio.blocks(), audio.sample_rate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what there is to say is said when the file is encoded
+        with open_audio(source) as audio:
+            return gain_of(audio.blocks(), audio.sample_rate)
 
 
 def _end(reader: Reader, part: Part) -> int | None:
