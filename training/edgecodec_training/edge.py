@@ -114,7 +114,8 @@ class EdgeDecoder(Causal):
 
     scatter: Tensor  # [D, frame_size]
     bands: Tensor  # [noise_bands, frame_size]
-    start: Tensor  # what `head` adds to: gain 1, bias 0, quiet noise (bands sum to one: a level is that of its bins), …
+    start: Tensor  # what `head` adds to: gain 1, bias 0, quiet noise (bands sum to one: a level is that of its bins),
+    # and the strength of the pitch filter
 
     def __init__(self, config: EdgeConfig, frame_size: int, latent_dim: int) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import AudioError
 from .audio import AudioReader, Resampler
+from .level import amplified
 
 
 class AtCodecRate:
@@ -38,7 +39,7 @@ class AtCodecRate:
             mixed = block.mean(axis=0, keepdims=True, dtype=np.float32) if self._mono else block
             ready = resampler.push(mixed)
             self.samples, resampled = self.samples + block.shape[1], resampled + ready.shape[1]
-            yield ready if amplitude == 1 else ready * np.float32(amplitude)
-        last = resampler.push(np.zeros((self.channels, 0), np.float32), last=True) * np.float32(amplitude)
+            yield amplified(ready, amplitude)
+        last = amplified(resampler.push(np.zeros((self.channels, 0), np.float32), last=True), amplitude)
         lacking = -(-self.samples * self._rate // self.sample_rate) - resampled - last.shape[1]
         yield np.concatenate([last, np.zeros((self.channels, max(0, lacking)), np.float32)], axis=1)

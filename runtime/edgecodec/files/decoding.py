@@ -21,7 +21,8 @@ from ..chunks import Chunk
 from ..codec import Codec
 from ..layout import joined
 from ..packets import SEQUENCE_MODULUS, Packet
-from .synthesis import Synthesis, at_their_level, resampled
+from .level import amplified
+from .synthesis import Synthesis, resampled
 
 WARMUP_SECONDS = 1.0  # before a part that is asked for
 _TOGETHER = 64  # chunks
@@ -102,8 +103,8 @@ def decoded(codec: Codec, reader: Reader, coder: ChunkCoder, part: Part) -> Iter
         chunks = 1 + _chunk_of(header, part.end, codec.delay) - place.chunk
         samples = part.end - part.first
     batches = _batches_of(reader, coder, chunks)
-    blocks = at_their_level(_synthesized(codec, reader, batches, place.chunk), header)
-    blocks = _cut(blocks, place.skip, None)
+    synthesized = _synthesized(codec, reader, batches, place.chunk)
+    blocks = _cut((amplified(block, 1 / header.amplitude) for block in synthesized), place.skip, None)
     yield from _cut(resampled(blocks, header), part.first - place.begin, samples)
 
 

@@ -15,7 +15,7 @@ from ..samples import as_audio
 from .decoding import WHOLE, decoded
 from .edgc import check_header, chunk_coder, make_header
 from .encoding import ChunkStream, Rate
-from .level import gain_of
+from .level import amplified, gain_of
 
 
 def encode_clip(
@@ -36,7 +36,7 @@ def encode_clip(
     stream = ChunkStream(codec, header, chunk_coder(codec, header), rate, effort=effort)
     file = io.BytesIO()
     with Writer(file, header) as writer:
-        for chunk in stream.push(x * np.float32(header.amplitude) if gain else x) + stream.flush():
+        for chunk in stream.push(amplified(x, header.amplitude)) + stream.flush():
             writer.write(chunk)
         writer.samples = x.shape[1]
     return file.getvalue()

@@ -46,6 +46,11 @@ def gain_of(blocks: Iterable[NDArray[np.float32]], sample_rate: int) -> int:
     return gain if gain >= LEAST and level >= SILENCE else 0
 
 
+def amplified(audio: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """The same audio, louder or quieter; by 1 it is left as it is."""
+    return audio if factor == 1 else audio * np.float32(factor)
+
+
 def _counted(windows: NDArray[np.float32]) -> NDArray[np.int64]:
     """How many of the windows [channels, N, samples] have each level in whole dB, the lowest first."""
     power = np.square(windows, dtype=np.float64).mean(axis=(0, 2)) if windows.size else np.zeros(0)

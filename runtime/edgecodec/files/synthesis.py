@@ -48,12 +48,6 @@ class Synthesis:
             yield Packet(self._next, codes, layout=packet.layout)
 
 
-def at_their_level(blocks: Iterator[NDArray[np.float32]], header: Header) -> Iterator[NDArray[np.float32]]:
-    """Blocks as loud as the audio that was encoded."""
-    for block in blocks:
-        yield block * np.float32(1 / header.amplitude) if header.gain else block
-
-
 def resampled(blocks: Iterator[NDArray[np.float32]], header: Header) -> Iterator[NDArray[np.float32]]:
     """Blocks at the codec's rate as blocks at the file's."""
     resampler = Resampler(header.codec_rate, header.sample_rate, header.channels)
